@@ -1,0 +1,48 @@
+# The two commands a newcomer needs, and the ones that a developer repeats.
+PYTHON ?= python3
+VENV := .venv
+BOT := $(VENV)/bin/bot
+STAMP := $(VENV)/.installed
+
+.PHONY: help run fresh test test-slow lint format typecheck check bench clean
+
+help:            ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+run: $(STAMP)    ## set up, then paper trading on the embedded simulated market
+	$(BOT) paper
+
+fresh: $(STAMP)  ## the same from the beginning, forgetting the stored run
+	$(BOT) paper --fresh
+
+test: $(STAMP)   ## set up, then the test suite (under 10 minutes on 2 cores)
+	$(VENV)/bin/python -m pytest
+
+test-slow: $(STAMP) ## the marked slow tests
+	$(VENV)/bin/python -m pytest -m slow
+
+lint: $(STAMP)   ## ruff: rules and format
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+format: $(STAMP) ## let ruff rewrite
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+typecheck: $(STAMP) ## mypy --strict on our packages
+	$(VENV)/bin/mypy
+
+check: lint typecheck test ## everything that CI asks
+
+bench: $(STAMP)  ## hot paths, as ratios against something run beside them
+	$(VENV)/bin/python -m benchmarks
+
+clean:           ## forget the environment, caches and stored runs
+	rm -rf $(VENV) var .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,60 @@
+"""What the engine wants done, in the imperative. The runner writes a command down before it leaves."""
+
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from bot.core.types import OrderRequest
+
+
+class Command(msgspec.Struct, frozen=True, tag=True):
+    ts: int  # ms UTC of the event that caused it
+
+
+class PlaceOrder(Command, frozen=True):
+    order: OrderRequest
+
+
+class CancelOrder(Command, frozen=True):
+    symbol: str
+    link_id: str
+
+
+class MoveStop(Command, frozen=True):
+    """Amend the stop loss of the open position."""
+
+    symbol: str
+    stop_loss: Decimal
+
+
+class AdaptModel(Command, frozen=True):
+    """Adapt the pretrained model to one token, from a snapshot that ends at `cut`.
+
+    rows:    float32 (n, F) normalised features, oldest first
+    starts:  int64 (n,) open time of each row's bar, ms; a step other than one bar is a gap
+    labels:  int8 (n,) 1 = up, 0 = down, -1 = not matured at `cut`
+    weights: float32 (n,) uniqueness of each label, 0 where there is none
+    """
+
+    symbol: str
+    cut: int
+    base_model: str
+    seed: int
+    rows: NDArray[np.float32]
+    starts: NDArray[np.int64]
+    labels: NDArray[np.int8]
+    weights: NDArray[np.float32]
+
+    def summary(self) -> dict[str, Any]:
+        """What goes into the journal instead of the arrays."""
+        return {
+            "symbol": self.symbol,
+            "cut": self.cut,
+            "base_model": self.base_model,
+            "seed": self.seed,
+            "rows": len(self.rows),
+            "labels": int((self.labels >= 0).sum()),
+        }

@@ -1,0 +1,133 @@
+"""Facts, in the past tense. Exchange and receipt time, `ts` and `received` (ms UTC), are the only clock."""
+
+from decimal import Decimal
+
+import msgspec
+
+from bot.core.types import FillOrigin, Instrument, Side
+
+
+class Event(msgspec.Struct, frozen=True, tag=True):
+    ts: int
+    received: int
+
+
+# --- market -----------------------------------------------------------------------------------------------
+
+
+class BarClosed(Event, frozen=True, gc=False):
+    """One confirmed bar of `interval` ms that opened at `start`; `ts` is its close, `start + interval`.
+
+    `volume` is in base coin, `turnover` in quote coin (NaN when the source has none).
+    """
+
+    symbol: str
+    start: int
+    interval: int
+    open: float
+    high: float
+    low: float
+    close: float
+    volume: float
+    turnover: float
+
+
+class InstrumentListed(Event, frozen=True):
+    instrument: Instrument
+
+
+class InstrumentDelisted(Event, frozen=True):
+    symbol: str
+
+
+class FundingRatePublished(Event, frozen=True):
+    """The rate settled at `ts`: a long position pays `rate` of its notional, a short one receives it."""
+
+    symbol: str
+    rate: float
+
+
+# --- account ----------------------------------------------------------------------------------------------
+
+
+class OrderAccepted(Event, frozen=True):
+    link_id: str
+    order_id: str
+
+
+class OrderRejected(Event, frozen=True):
+    """Refused by the exchange (our own refusals are `Refused`)."""
+
+    link_id: str
+    reason: str
+
+
+class OrderCancelled(Event, frozen=True):
+    link_id: str
+    reason: str
+
+
+class OrderFilled(Event, frozen=True):
+    """One execution. `link_id` is empty when the exchange made the order (stop loss, take profit).
+
+    `fee` is positive when paid, in quote coin. `leaves_qty` is what the order still wants.
+    """
+
+    exec_id: str
+    link_id: str
+    symbol: str
+    side: Side
+    price: Decimal
+    qty: Decimal
+    fee: Decimal
+    leaves_qty: Decimal
+    is_maker: bool
+    origin: FillOrigin
+
+
+class FundingPaid(Event, frozen=True):
+    """Funding booked on our position; `amount` is positive when we paid, in quote coin."""
+
+    exec_id: str
+    symbol: str
+    amount: Decimal
+    rate: float
+
+
+class StopMoved(Event, frozen=True):
+    """The exchange confirms the stop loss of a position; None when the position has none."""
+
+    symbol: str
+    stop_loss: Decimal | None
+
+
+# --- model ------------------------------------------------------------------------------------------------
+
+
+class AdaptationReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What the adaptation child measured. MMD values are multi-kernel MMD², unbiased, on held-out windows."""
+
+    mmd_before: float
+    mmd_after: float
+    similarity_before: float
+    similarity_after: float
+    source_accuracy_before: float
+    source_accuracy_after: float
+    target_labels: float  # effective (uniqueness-weighted) matured labels that were used
+    steps: int
+    seconds: float  # CPU seconds of the child; informative, never decides
+
+
+class CandidateArrived(Event, frozen=True):
+    """An adapted model is ready. It has seen nothing after `cut` (ms, close of the last bar used)."""
+
+    symbol: str
+    model_id: str
+    cut: int
+    report: AdaptationReport
+
+
+class AdaptationFailed(Event, frozen=True):
+    symbol: str
+    cut: int
+    reason: str

@@ -1,0 +1,107 @@
+"""What the engine decided and why: facts of our own making, for the journal, the view and the report."""
+
+import msgspec
+
+from bot.core.types import Side, Stage
+
+
+class Record(msgspec.Struct, frozen=True, tag=True):
+    ts: int  # ms UTC
+
+
+class StageChanged(Record, frozen=True):
+    symbol: str
+    old: Stage
+    new: Stage
+    reasons: tuple[str, ...]
+
+
+class Readiness(Record, frozen=True):
+    """Warm-up progress of a token in OBSERVE, in decision bars."""
+
+    symbol: str
+    have: int
+    need: int
+
+
+class DecisionMade(Record, frozen=True):
+    """One decision bar of one token: what the model said and what became of it.
+
+    `p_up` is the calibrated probability that the entry-to-exit return is positive; `confidence` is
+    max(p_up, 1 - p_up). `verdict` is "entered", "refused", "exited", "held" or "quiet"; `reason` says why.
+    """
+
+    symbol: str
+    bar_start: int
+    close: float
+    stage: Stage
+    arm: str
+    model_id: str
+    p_up: float
+    confidence: float
+    similarity: float
+    mmd: float
+    effective_labels: float
+    side: Side | None
+    verdict: str
+    reason: str
+
+
+class LabelMatured(Record, frozen=True):
+    """The outcome of the decision at `bar_start`, known at `ts`, with what each arm had said at the time."""
+
+    symbol: str
+    bar_start: int
+    t_entry: int
+    outcome: int  # 1 = the entry-to-exit return was positive
+    ret: float
+    weight: float  # uniqueness
+    p_up: dict[str, float]  # by arm
+
+
+class GateDecided(Record, frozen=True):
+    """A verdict about a model: a candidate accepted or discarded, an arm promoted or rolled back."""
+
+    symbol: str
+    model_id: str
+    arm: str
+    verdict: str  # "shadow", "discarded", "promoted", "rolled_back"
+    reasons: tuple[str, ...]
+    similarity: float
+    mmd_before: float
+    mmd_after: float
+    effective_labels: float
+
+
+class Refused(Record, frozen=True):
+    """Risk refused an order. Denied by us; what the exchange refuses is `OrderRejected`."""
+
+    symbol: str
+    reason: str
+
+
+class EquityMarked(Record, frozen=True):
+    """Account at the close of a decision bar, with unrealised P&L at the last price; quote coin."""
+
+    equity: float
+    balance: float
+    peak: float
+    drawdown: float  # fraction of the peak, >= 0
+    day_drawdown: float  # fraction of the equity at the last UTC midnight, >= 0
+    exposure: float  # gross notional / equity
+
+
+class BreakerTripped(Record, frozen=True):
+    reason: str
+    until: int  # ms UTC; 0 = until a person clears it
+
+
+class BreakerReleased(Record, frozen=True):
+    reason: str
+
+
+class Alarm(Record, frozen=True):
+    """Something a person should see; the bot carries on as the text says."""
+
+    symbol: str
+    text: str

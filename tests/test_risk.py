@@ -1,0 +1,198 @@
+"""Risk: entries pass every check in order, exits always pass, halts hold."""
+
+import math
+from dataclasses import dataclass
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bot.core.records import BreakerReleased, BreakerTripped
+from bot.core.types import DAY_MS, Side, Stage
+from bot.settings import Costs, Gate, Risk
+from risk.breaker import Breaker
+from risk.manager import Approved, Denied, RiskManager
+from risk.stops import stop_distance, stop_price
+from tests.builders import START, enter, instrument
+
+
+@dataclass
+class Account:
+    equity: float = 10_000.0
+    gross_notional: float = 0.0
+    open_positions: int = 0
+    exposed: bool = False
+
+    def is_exposed(self, symbol: str) -> bool:
+        return self.exposed
+
+
+def manager(breaker: Breaker | None = None) -> RiskManager:
+    return RiskManager(Risk(), Gate(), Costs(), breaker or Breaker(0.03, 10_000))
+
+
+def verdict(
+    account: Account | None = None, breaker: Breaker | None = None, **changes: object
+) -> Approved | Denied:
+    return manager(breaker).review(enter(**changes), instrument(), account or Account(), "id")
+
+
+def test_a_good_signal_becomes_an_order_with_its_stop_attached() -> None:
+    approved = verdict()
+    assert isinstance(approved, Approved)
+    order = approved.order
+    assert order.side is Side.BUY
+    assert order.stop_loss is not None
+    assert order.take_profit is not None
+    assert Decimal("98.5") <= order.stop_loss < 100 < order.take_profit
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"confidence": 0.649}, "confidence 0.649 < 0.65"),
+        ({"similarity": 0.69}, "similarity 0.69 < 0.7"),
+        ({"expected_move": 0.001}, "x costs"),
+        ({"stage": Stage.SHADOW}, "stage SHADOW"),
+        ({"stage": Stage.SUSPENDED}, "stage SUSPENDED"),
+        ({"confidence": math.nan}, "not finite"),
+        ({"price": math.inf}, "not finite"),
+        ({"price": -1.0}, "not finite"),
+        ({"sigma": math.nan}, "not finite"),
+    ],
+)
+def test_each_doubt_about_the_signal_is_refused_with_its_reason(
+    changes: dict[str, object], reason: str
+) -> None:
+    denied = verdict(**changes)
+    assert isinstance(denied, Denied)
+    assert reason in denied.reason
+
+
+@pytest.mark.parametrize(
+    ("account", "reason"),
+    [
+        (Account(exposed=True), "already in the market"),
+        (Account(open_positions=10), "10 positions are open"),
+        (Account(equity=math.nan), "equity is nan"),
+        (Account(equity=-5.0), "equity is -5.0"),
+        (Account(gross_notional=1_999.0), "exposure limit leaves 1.00"),
+        (Account(equity=100.0), "the smallest order is 5"),
+    ],
+)
+def test_each_limit_of_the_account_is_refused_with_its_reason(account: Account, reason: str) -> None:
+    denied = verdict(account)
+    assert isinstance(denied, Denied)
+    assert reason in denied.reason
+
+
+def test_an_unknown_instrument_is_refused() -> None:
+    assert isinstance(manager().review(enter(), None, Account(), "id"), Denied)
+
+
+def test_an_exit_is_legal_even_while_halted() -> None:
+    breaker = Breaker(0.03, 10_000)
+    breaker.mark(START, math.nan)
+    order = manager(breaker).approve_exit("NEWUSDT", Side.SELL, Decimal(3), "id").order
+    assert order.reduce_only
+    assert isinstance(verdict(breaker=breaker), Denied)
+
+
+def test_nobody_else_can_approve_an_order() -> None:
+    order = manager().approve_exit("NEWUSDT", Side.SELL, Decimal(3), "id").order
+    with pytest.raises(TypeError, match=r"risk\.manager only"):
+        Approved(order, object())
+
+
+@given(
+    equity=st.floats(10, 1e7), price=st.floats(0.0001, 1e5), confidence=st.floats(0.5, 1),
+    similarity=st.floats(0, 1), sigma=st.floats(0, 0.2), side=st.sampled_from(Side),
+    stage=st.sampled_from([Stage.SMALL, Stage.FULL]), gross=st.floats(0, 1e6),
+)  # fmt: skip
+def test_no_approved_order_exceeds_a_limit(
+    equity: float,
+    price: float,
+    confidence: float,
+    similarity: float,
+    sigma: float,
+    stage: Stage,
+    side: Side,
+    gross: float,
+) -> None:
+    contract = instrument(tick_size="0.0000001", qty_step="0.00001")
+    signal = enter(
+        price=price, confidence=confidence, similarity=similarity, sigma=sigma, stage=stage, side=side
+    )
+    outcome = manager().review(signal, contract, Account(equity=equity, gross_notional=gross), "id")
+    if isinstance(outcome, Denied):
+        return
+    order = outcome.order
+    notional = float(order.qty) * price
+    cap = 0.02 * equity * (0.25 if stage is Stage.SMALL else 1.0)
+    assert 5 <= notional <= cap * (1 + 1e-9)
+    assert gross + notional <= 0.2 * equity * (1 + 1e-9)
+    assert order.stop_loss is not None
+    distance = (Decimal(repr(price)) - order.stop_loss) * side.sign / Decimal(repr(price))
+    assert 0 <= distance <= Decimal("0.015")
+
+
+@given(entry=st.floats(0.001, 1e5), sigma=st.floats(0, 1), side=st.sampled_from(Side))
+def test_a_stop_is_never_wider_than_the_limit(entry: float, sigma: float, side: Side) -> None:
+    distance = stop_distance(sigma, 8, Risk())
+    assert 0 < distance <= 0.015
+    stop = stop_price(entry, side, distance, instrument(tick_size="0.0000001"))
+    assert (Decimal(str(entry)) - stop) * side.sign <= Decimal("0.015") * Decimal(str(entry))
+
+
+# --- the breaker -----------------------------------------------------------------------------------------
+
+
+def test_three_percent_in_a_day_halts_until_the_next_utc_day() -> None:
+    breaker = Breaker(0.03, 10_000)
+    assert breaker.mark(START + 1, 10_100) is None  # the day began here
+    assert breaker.mark(START + 2, 9_798) is None
+    tripped = breaker.mark(START + 3, 9_797)
+    assert isinstance(tripped, BreakerTripped)
+    assert tripped.until == START + DAY_MS
+    assert breaker.mark(START + DAY_MS - 1, 10_500) is None
+    assert breaker.halted
+    assert isinstance(breaker.mark(START + DAY_MS, 9_800), BreakerReleased)
+    assert not breaker.halted
+
+
+def test_the_day_after_counts_from_its_own_first_equity() -> None:
+    breaker = Breaker(0.03, 10_000)
+    breaker.mark(START, 10_000)
+    assert breaker.mark(START + DAY_MS, 9_750) is None
+    assert breaker.mark(START + DAY_MS + 1, 9_500) is None
+    assert isinstance(breaker.mark(START + DAY_MS + 2, 9_457), BreakerTripped)
+
+
+@pytest.mark.parametrize("equity", [math.nan, math.inf, 0.0, -1.0])
+def test_an_account_that_cannot_be_valued_halts_until_a_person_clears_it(equity: float) -> None:
+    breaker = Breaker(0.03, 10_000)
+    tripped = breaker.mark(START, equity)
+    assert isinstance(tripped, BreakerTripped)
+    assert tripped.until == 0
+    assert breaker.mark(START + 3 * DAY_MS, 10_000) is None
+    assert breaker.halted
+
+
+def test_a_broken_account_outranks_a_halt_for_the_day() -> None:
+    breaker = Breaker(0.03, 10_000)
+    breaker.mark(START, 10_000)
+    breaker.mark(START + 1, 9_000)
+    assert isinstance(breaker.mark(START + 2, math.nan), BreakerTripped)
+    breaker.mark(START + 2 * DAY_MS, 10_000)
+    assert breaker.halted
+
+
+def test_drawdown_is_measured_from_the_peak_and_from_midnight() -> None:
+    breaker = Breaker(0.03, 10_000)
+    breaker.mark(START, 12_000)
+    breaker.mark(START + DAY_MS, 11_880)
+    marked = breaker.record(START + DAY_MS, 11_700, 11_700, 1_170)
+    assert marked.drawdown == pytest.approx(0.025)
+    assert marked.day_drawdown == pytest.approx(1 - 11_700 / 11_880)
+    assert marked.exposure == pytest.approx(0.1)
