@@ -1,0 +1,253 @@
+"""The heart: `step(event) -> commands and records`. Pure: no I/O, no clock, no randomness, no asyncio."""
+
+from collections.abc import Callable
+from typing import Any
+
+from bot.core.commands import Command, MoveStop
+from bot.core.events import (
+    AdaptationFailed,
+    BarClosed,
+    CandidateArrived,
+    Event,
+    FundingPaid,
+    FundingRatePublished,
+    InstrumentDelisted,
+    InstrumentListed,
+    OrderAccepted,
+    OrderCancelled,
+    OrderFilled,
+    OrderRejected,
+    StopMoved,
+)
+from bot.core.records import Alarm, BreakerTripped, DecisionMade, Record, Refused
+from bot.core.signal import Action, Signal
+from bot.core.types import Instrument, Position
+from bot.engine.portfolio import Portfolio
+from bot.execution.orders import Orders
+from bot.execution.protection import due_stop
+from bot.market.candles import Candles
+from bot.settings import Risk
+from risk.breaker import Breaker
+from risk.manager import Denied, RiskManager
+from strategies.base import Advice, Strategy
+
+Message = Command | Record
+
+
+class Engine:
+    """One account, many tokens. Feed it every fact in order; carry out what it returns, in order."""
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        manager: RiskManager,
+        breaker: Breaker,
+        portfolio: Portfolio,
+        orders: Orders,
+        risk: Risk,
+        decision_interval: int,
+    ) -> None:
+        self.portfolio = portfolio
+        self.orders = orders
+        self._strategy = strategy
+        self._manager = manager
+        self._breaker = breaker
+        self._risk = risk
+        self._interval = decision_interval
+        self._instruments: dict[str, Instrument] = {}
+        self._candles: dict[str, Candles] = {}
+        self._guarded: dict[str, Position] = {}  # positions whose stop is live and near enough
+        self._marked = 0  # close of the newest decision bar
+        self._handlers: dict[type[Event], Callable[[Any], list[Message]]] = {
+            BarClosed: self._on_bar,
+            InstrumentListed: self._on_listed,
+            InstrumentDelisted: self._on_delisted,
+            FundingRatePublished: self._on_news,
+            CandidateArrived: self._on_news,
+            AdaptationFailed: self._on_news,
+            OrderAccepted: self._on_accepted,
+            OrderRejected: self._on_unfilled,
+            OrderCancelled: self._on_unfilled,
+            OrderFilled: self._on_filled,
+            FundingPaid: self._on_funding,
+            StopMoved: self._on_stop,
+        }
+
+    def step(self, event: Event) -> list[Message]:
+        return self._handlers[type(event)](event)
+
+    # --- market --------------------------------------------------------------------------------------------
+
+    def _on_bar(self, bar: BarClosed) -> list[Message]:
+        symbol = bar.symbol
+        candles = self._candles.get(symbol)
+        if candles is None:  # a symbol that was never listed to us: only looked at
+            candles = self._candles[symbol] = Candles(symbol, self._interval)
+        out: list[Message] = []
+        position = self.portfolio.positions.get(symbol)
+        if position is not None:
+            out += self._watch(bar, position)
+        decision = candles.update(bar)
+        if decision is None:
+            return out
+        if decision.ts > self._marked:
+            out += self._mark(decision.ts)
+        for advice in self._strategy.on_bar(decision, self.portfolio.positions):
+            out += self._take(advice)
+        return out
+
+    def _watch(self, bar: BarClosed, position: Position) -> list[Message]:
+        """Revalue a position at each of its bars; the drawdown limit and the stop are checked here."""
+        self.portfolio.mark(bar.symbol, bar.close)
+        out = self._check_drawdown(bar.ts)
+        if self._breaker.halted:  # an exit that the exchange rejected is tried again
+            return out + self._close(position, bar.ts)
+        if self._guarded.get(bar.symbol) is position:  # nothing changed since its stop was found good
+            return out
+        stop = due_stop(position, self._instruments[bar.symbol], self._risk)
+        if stop is None:
+            self._guarded[bar.symbol] = position
+        else:
+            out.append(MoveStop(bar.ts, bar.symbol, stop))
+        return out
+
+    def _mark(self, ts: int) -> list[Message]:
+        """Equity at the close of the previous decision bar, all of whose prices are known by now."""
+        out: list[Message] = []
+        if self._marked:
+            equity = self.portfolio.equity
+            out += self._check_drawdown(self._marked)
+            balance, gross = float(self.portfolio.balance), self.portfolio.gross_notional
+            out.append(self._breaker.record(self._marked, equity, balance, gross))
+        self._marked = ts
+        return out
+
+    def _check_drawdown(self, ts: int) -> list[Message]:
+        record = self._breaker.mark(ts, self.portfolio.equity)
+        if record is None:
+            return []
+        out: list[Message] = [record]
+        if isinstance(record, BreakerTripped):
+            out += self.orders.cancel_entries(ts)
+            for position in list(self.portfolio.positions.values()):
+                out += self._close(position, ts)
+        return out
+
+    def _on_listed(self, event: InstrumentListed) -> list[Message]:
+        self._instruments[event.instrument.symbol] = event.instrument
+        return self._on_news(event)
+
+    def _on_delisted(self, event: InstrumentDelisted) -> list[Message]:
+        self._instruments.pop(event.symbol, None)
+        return self._on_news(event)
+
+    def _on_news(self, event: Event) -> list[Message]:
+        out: list[Message] = []
+        for advice in self._strategy.on_event(event):
+            out += self._take(advice)
+        return out
+
+    # --- decisions -----------------------------------------------------------------------------------------
+
+    def _take(self, advice: Advice) -> list[Message]:
+        if not isinstance(advice, Signal):
+            return [advice]
+        if advice.action is Action.ENTER:
+            return self._enter(advice)
+        if advice.action is Action.EXIT:
+            return self._leave(advice)
+        verdict = "held" if advice.action is Action.HOLD else "quiet"
+        return [_decision(advice, verdict, advice.reason)]
+
+    def _enter(self, signal: Signal) -> list[Message]:
+        link_id = self.orders.next_id(signal.symbol, signal.ts)
+        verdict = self._manager.review(signal, self._instruments.get(signal.symbol), self, link_id)
+        if isinstance(verdict, Denied):
+            refused = Refused(signal.ts, signal.symbol, verdict.reason)
+            return [refused, _decision(signal, "refused", verdict.reason)]
+        command = self.orders.place(verdict, signal.ts, signal.price)
+        return [_decision(signal, "entered", signal.reason), command]
+
+    def _leave(self, signal: Signal) -> list[Message]:
+        position = self.portfolio.positions.get(signal.symbol)
+        out: list[Message] = [_decision(signal, "exited", signal.reason)]
+        return out + (self._close(position, signal.ts) if position else [])
+
+    def _close(self, position: Position, ts: int) -> list[Message]:
+        """A reduce-only market order for whatever is not already on its way out."""
+        qty = abs(position.qty) - self.orders.leaving(position.symbol)
+        if qty <= 0:
+            return []
+        link_id = self.orders.next_id(position.symbol, ts)
+        approved = self._manager.approve_exit(position.symbol, position.side.opposite, qty, link_id)
+        return [self.orders.place(approved, ts, 0.0)]
+
+    # --- account -------------------------------------------------------------------------------------------
+
+    def _on_accepted(self, event: OrderAccepted) -> list[Message]:
+        self.orders.on_accepted(event)
+        return []
+
+    def _on_unfilled(self, event: OrderRejected | OrderCancelled) -> list[Message]:
+        order = self.orders.on_finished(event)
+        if order is None or isinstance(event, OrderCancelled):
+            return []
+        return [Alarm(event.ts, order.symbol, f"the exchange rejected {order.link_id}: {event.reason}")]
+
+    def _on_filled(self, event: OrderFilled) -> list[Message]:
+        self.orders.on_filled(event)
+        position = self.portfolio.apply_fill(event)
+        out: list[Message] = self._check_drawdown(event.ts)
+        if position is not None and self._breaker.halted:
+            return out + self._close(position, event.ts)  # an entry that filled while we were halting
+        return out
+
+    def _on_funding(self, event: FundingPaid) -> list[Message]:
+        self.portfolio.apply_funding(event)
+        return self._check_drawdown(event.ts)
+
+    def _on_stop(self, event: StopMoved) -> list[Message]:
+        self.portfolio.apply_stop(event)
+        return []
+
+    # --- what risk asks of the account (risk.manager.AccountState) -----------------------------------------
+
+    @property
+    def equity(self) -> float:
+        return self.portfolio.equity
+
+    @property
+    def gross_notional(self) -> float:
+        return self.portfolio.gross_notional + self.orders.pending_notional
+
+    @property
+    def open_positions(self) -> int:
+        entering = {order.symbol for order in self.orders.pending_entries}
+        return len(entering | self.portfolio.positions.keys())
+
+    def is_exposed(self, symbol: str) -> bool:
+        """In the market or about to be; a position that is wholly on its way out does not count."""
+        if self.orders.is_entering(symbol):
+            return True
+        position = self.portfolio.positions.get(symbol)
+        return position is not None and self.orders.leaving(symbol) < abs(position.qty)
+
+
+def _decision(signal: Signal, verdict: str, reason: str) -> DecisionMade:
+    return DecisionMade(
+        signal.ts,
+        signal.symbol,
+        signal.bar_start,
+        signal.price,
+        signal.stage,
+        signal.arm,
+        signal.model_id,
+        signal.p_up,
+        signal.confidence,
+        signal.similarity,
+        signal.mmd,
+        signal.effective_labels,
+        signal.side,
+        verdict,
+        reason,
+    )

@@ -1,0 +1,92 @@
+"""Our books: balance, positions and equity, from executions and funding only."""
+
+from decimal import Decimal
+
+from bot.core.events import FundingPaid, OrderFilled, StopMoved
+from bot.core.types import Position
+
+_ZERO = Decimal(0)
+
+
+class Portfolio:
+    """Money is exact (Decimal) where it changes; equity between fills is a float, for speed.
+
+    `positions` holds open positions only.
+    """
+
+    def __init__(self, balance: Decimal) -> None:
+        self.balance = balance
+        self.positions: dict[str, Position] = {}
+        self._last: dict[str, float] = {}  # last price of symbols with a position
+        self._floats: dict[str, tuple[float, float]] = {}  # signed quantity and entry
+        self._balance = float(balance)
+        self.equity = self._balance
+        self.gross_notional = 0.0
+
+    def mark(self, symbol: str, price: float) -> float:
+        """A new price of a symbol we hold; returns the equity with unrealised P&L."""
+        self._last[symbol] = price
+        return self._revalue()
+
+    def apply_fill(self, fill: OrderFilled) -> Position | None:
+        """Book one execution; returns the position that is left, None when flat."""
+        signed = fill.qty * fill.side.sign
+        old = self.positions.get(fill.symbol)
+        held = old.qty if old else _ZERO
+        self.balance -= fill.fee
+        closing = min(abs(held), fill.qty) if held * signed < 0 else _ZERO
+        if old is not None and closing:
+            self.balance += closing * (fill.price - old.entry) * old.side.sign
+        qty = held + signed
+        if qty == 0:
+            self._drop(fill.symbol)
+            return None
+        if old is None or held * qty < 0:  # opened, or turned over: what is left was bought at this price
+            position = Position(symbol=fill.symbol, qty=qty, entry=fill.price, opened=fill.ts)
+        elif closing:
+            position = Position(
+                symbol=fill.symbol, qty=qty, entry=old.entry, opened=old.opened, stop=old.stop
+            )
+        else:
+            entry = (old.entry * abs(held) + fill.price * fill.qty) / abs(qty)
+            position = Position(symbol=fill.symbol, qty=qty, entry=entry, opened=old.opened, stop=old.stop)
+        self._keep(position, float(fill.price))
+        return position
+
+    def apply_funding(self, paid: FundingPaid) -> None:
+        self.balance -= paid.amount
+        self._balance = float(self.balance)
+        self._revalue()
+
+    def apply_stop(self, moved: StopMoved) -> None:
+        position = self.positions.get(moved.symbol)
+        if position is not None:
+            self.positions[moved.symbol] = Position(
+                symbol=position.symbol,
+                qty=position.qty,
+                entry=position.entry,
+                opened=position.opened,
+                stop=moved.stop_loss,
+            )
+
+    def _keep(self, position: Position, price: float) -> None:
+        self.positions[position.symbol] = position
+        self._floats[position.symbol] = float(position.qty), float(position.entry)
+        self._last[position.symbol] = price
+        self._balance = float(self.balance)
+        self._revalue()
+
+    def _drop(self, symbol: str) -> None:
+        del self.positions[symbol], self._floats[symbol], self._last[symbol]
+        self._balance = float(self.balance)
+        self._revalue()
+
+    def _revalue(self) -> float:
+        equity, gross = self._balance, 0.0
+        last = self._last
+        for symbol, (qty, entry) in self._floats.items():
+            price = last[symbol]
+            equity += qty * (price - entry)
+            gross += abs(qty) * price
+        self.equity, self.gross_notional = equity, gross
+        return equity

@@ -1,0 +1,121 @@
+"""Carries facts to the engine and its commands to the broker and the adaptation child.
+
+One runner for backtest and paper trading. What leaves has been written down before.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
+from operator import attrgetter
+from typing import Protocol
+
+from bot.core.commands import AdaptModel, CancelOrder, Command, MoveStop, PlaceOrder
+from bot.core.events import AdaptationFailed, BarClosed, CandidateArrived, Event
+from bot.core.records import Record
+from bot.engine.engine import Engine
+
+
+class Broker(Protocol):
+    """The exchange's side: it alone knows what was filled."""
+
+    def submit(self, command: PlaceOrder | CancelOrder | MoveStop) -> list[Event]: ...
+    def on_market(self, events: Sequence[Event]) -> list[Event]: ...
+
+
+class Adapter(Protocol):
+    """Where models are adapted: a child process, or the stored results of an earlier run."""
+
+    def submit(self, job: AdaptModel) -> None: ...
+    def take(self, symbol: str, cut: int, due: int) -> CandidateArrived | AdaptationFailed | None:
+        """The result of a job, with `ts` = `due`; None while it is not there yet."""
+        ...
+
+
+class Journal(Protocol):
+    def write(self, message: Event | Command | Record) -> None: ...
+    def commit(self) -> None: ...
+
+
+Observer = Callable[[Event | Command | Record], None]
+
+
+class Runner:
+    """Feed it groups of market events with equal time. Not thread safe."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        broker: Broker,
+        adapter: Adapter,
+        journal: Journal,
+        adaptation_delay: int,
+        observers: Sequence[Observer] = (),
+    ) -> None:
+        self._engine = engine
+        self._broker = broker
+        self._adapter = adapter
+        self._journal = journal
+        self._delay = adaptation_delay
+        self._observers = observers
+        self._jobs: deque[tuple[int, str, int]] = deque()  # due, symbol, cut; in order of due
+        self._arrived: list[CandidateArrived | AdaptationFailed] = []
+
+    def is_waiting(self, ts: int) -> bool:
+        """Whether a candidate that takes part from `ts` on has not come yet.
+
+        A candidate becomes a fact a fixed time after its cut, however fast the child was: so a replay is
+        deterministic, and nothing is known earlier than it could have been.
+        """
+        while self._jobs and self._jobs[0][0] <= ts:
+            due, symbol, cut = self._jobs[0]
+            result = self._adapter.take(symbol, cut, due)
+            if result is None:
+                return True
+            self._arrived.append(result)
+            self._jobs.popleft()
+        return False
+
+    def advance(self, events: Sequence[Event]) -> None:
+        """One moment of the market: candidates that are due, then what was filled, then the news."""
+        arrived, self._arrived = self._arrived, []
+        for candidate in arrived:
+            self._feed(candidate)
+        for fact in self._broker.on_market(events):
+            self._feed(fact)
+        for event in events:
+            self._feed(event)
+
+    def _feed(self, event: Event) -> None:
+        facts = deque([event])
+        while facts:
+            fact = facts.popleft()
+            commands = []
+            if not isinstance(fact, BarClosed):
+                self._tell(fact)
+            for message in self._engine.step(fact):
+                self._tell(message)
+                if isinstance(message, Command):
+                    commands.append(message)
+            if commands:
+                self._journal.commit()
+                for command in commands:
+                    facts.extend(self._carry_out(command))
+
+    def _tell(self, message: Event | Command | Record) -> None:
+        self._journal.write(message)
+        for observer in self._observers:
+            observer(message)
+
+    def _carry_out(self, command: Command) -> list[Event]:
+        if isinstance(command, AdaptModel):
+            self._jobs.append((command.cut + self._delay, command.symbol, command.cut))
+            self._adapter.submit(command)
+            return []
+        assert isinstance(command, PlaceOrder | CancelOrder | MoveStop)
+        return self._broker.submit(command)
+
+
+def moments(events: Iterable[Event]) -> Iterator[list[Event]]:
+    """Groups of equal `ts`, from a stream in time order."""
+    for _, group in groupby(events, key=attrgetter("ts")):
+        yield list(group)

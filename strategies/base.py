@@ -1,0 +1,24 @@
+"""What the engine asks of a strategy."""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from bot.core.commands import AdaptModel
+from bot.core.events import BarClosed, Event
+from bot.core.records import Record
+from bot.core.signal import Signal
+from bot.core.types import Position
+
+Advice = Signal | AdaptModel | Record
+
+
+class Strategy(Protocol):
+    """Pure: the answer depends on the events so far and nothing else."""
+
+    def on_bar(self, bar: BarClosed, positions: Mapping[str, Position]) -> Sequence[Advice]:
+        """A decision bar closed. Signals may concern any token, not only `bar.symbol`."""
+        ...
+
+    def on_event(self, event: Event) -> Sequence[Advice]:
+        """A listing, a delisting, a funding rate, or news of a model."""
+        ...
