@@ -58,8 +58,8 @@ class RiskManager:
         self._round_trip = 2 * (costs.taker_fee + costs.half_spread)
         self._checks: tuple[Callable[[Signal, AccountState], str | None], ...] = (
             self._halt,
-            self._numbers,
             self._ladder,
+            self._numbers,
             self._one_position,
             self._confidence,
             self._similarity,

@@ -3,7 +3,7 @@
 import re
 from typing import Final
 
-_NUMBER: Final = re.compile(r"[-+]?\b\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?\b *%?|\b(?:nan|inf)\b")
+_NUMBER: Final = re.compile(r"[-+]?\b\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?\b(?: ?%)?|\b(?:nan|inf)\b")
 
 
 def kind(reason: str) -> str:

@@ -1,0 +1,42 @@
+"""What the backtest and paper modes need of a market: a past to learn from and a run to live through."""
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from bot.core.events import Event
+from bot.market.bars import BarTable
+
+
+class HistoricalMarket(Protocol):
+    """Recorded or simulated; the engine does not know which."""
+
+    @property
+    def simulated(self) -> bool:
+        """True when no price of this market ever existed."""
+
+    @property
+    def title(self) -> str:
+        """How reports and pages name it."""
+
+    @property
+    def start(self) -> int:
+        """First moment of the run, ms UTC."""
+
+    @property
+    def end(self) -> int:
+        """Last moment of the run, ms UTC."""
+
+    def history(self, symbol: str) -> BarTable:
+        """Every bar of a source symbol that closed at or before `start`.
+
+        Raises DataError for a symbol that has no history.
+        """
+
+    def events(self) -> Iterator[Event]:
+        """The run in `ts` order; at equal `ts`: listings, funding, the sources' bars, the others by name.
+
+        May begin before `start` with bars of the sources, so that their features are ready at `start`.
+        """
+
+    def half_spread(self, symbol: str, start: int) -> float:
+        """Half of (ask - bid) / mid at the open of the bar `start` (ms); O(1)."""

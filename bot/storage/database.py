@@ -1,0 +1,227 @@
+"""The database of runs: opened, migrated and locked here, written by `bot.storage.journal`, read by reports.
+
+SQLite by default, any SQLAlchemy URL instead. SQLite runs in WAL mode with `synchronous=NORMAL`: a commit
+survives the death of the process; a power cut may lose the last commits, never half of one. A commit that
+carries commands is synced to the disk as well, because a command must be on record before it leaves
+(see `Journal`). Other databases sync every commit by themselves.
+"""
+
+import contextlib
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import msgspec
+import pandas as pd
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+
+from bot.core.errors import DataError
+from bot.core.events import AdaptationFailed, AdaptationReport, CandidateArrived
+from bot.storage import schema
+from bot.storage.connection import RESTORE, check_file, display_name, faults, is_file, make_engine, parse_url
+from bot.storage.lock import FileLock
+
+_CHUNK = 50_000  # rows that a frame holds as Python objects at a time
+_VERSIONS = "alembic_version"
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of `runs`: a paper session or a backtest. Times are ms UTC."""
+
+    id: int
+    kind: str
+    title: str
+    simulated: bool
+    config_hash: str
+    config_json: str
+    seed: int
+    started: int  # wall time
+    start_ts: int
+    end_ts: int
+    last_ts: int  # of the last committed message
+    state: str  # running | interrupted | finished
+    summary_json: dict[str, Any] | None
+
+
+def config_hash(config_json: str) -> str:
+    """A short name for one configuration: two runs with the same hash had the same settings."""
+    return hashlib.sha256(config_json.encode()).hexdigest()[:16]
+
+
+class Database:
+    """An open database. `engine` is for the journal; everybody else calls the readers."""
+
+    def __init__(self, engine: sa.Engine, lock: FileLock | None) -> None:
+        self.engine = engine
+        self._lock = lock
+
+    @classmethod
+    def open(cls, target: str | Path, *, readonly: bool = False, lock: Path | None = None) -> Self:
+        """Open a path or a URL; create or migrate it and lock it, unless `readonly`.
+
+        lock: the lock file; default: `<path>.lock` for a SQLite file, none for a server. The holder marks
+        runs that a killed process left "running" as "interrupted".
+
+        Raises UsageError for a URL that means nothing, DataError for a file that is damaged, foreign or of
+        another version, RuntimeFault when it is locked, unwritable or out of reach.
+        """
+        url = parse_url(target)
+        path = Path(str(url.database)) if is_file(url) else None
+        if path is not None:
+            check_file(path, readonly=readonly)
+            lock = lock or path.with_name(path.name + ".lock")
+        engine = make_engine(url)
+        database = cls(engine, FileLock(lock) if lock is not None and not readonly else None)
+        try:
+            with faults(engine):
+                _check_version(engine, readonly=readonly)
+                if not readonly:
+                    _migrate(engine)
+                    _interrupt_lost_runs(engine)
+        except BaseException:
+            database.close()
+            raise
+        return database
+
+    def close(self) -> None:
+        self.engine.dispose()
+        if self._lock is not None:
+            self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @staticmethod
+    def migrations(connection: sa.Connection | None = None) -> Config:
+        """Alembic's configuration, for an open connection."""
+        config = Config()
+        config.set_main_option("script_location", "bot.storage:migrations")
+        config.set_main_option("path_separator", "os")
+        config.set_main_option("file_template", "v%%(rev)s_%%(slug)s")
+        config.attributes["connection"] = connection
+        return config
+
+    # --- reading ------------------------------------------------------------------------------------------
+
+    def runs(self) -> list[Run]:
+        """All runs, oldest first."""
+        query = sa.select(schema.runs).order_by(schema.runs.c.id)
+        return [Run(**row._mapping) for row in self._rows(query)]
+
+    def latest(self, kind: str, title: str | None = None) -> Run | None:
+        """The newest run of a kind, with a title if one is given."""
+        query = sa.select(schema.runs).where(schema.runs.c.kind == kind).order_by(schema.runs.c.id.desc())
+        if title is not None:
+            query = query.where(schema.runs.c.title == title)
+        rows = self._rows(query.limit(1))
+        return Run(**rows[0]._mapping) if rows else None
+
+    def commands(self, run_id: int) -> list[bytes]:
+        """Every command of a run in order, as canonical JSON: equal runs have equal lists."""
+        table = schema.commands
+        query = sa.select(table.c.body).where(table.c.run_id == run_id).order_by(table.c.seq)
+        return [row.body.encode() for row in self._rows(query)]
+
+    def candidates(self, run_id: int) -> list[CandidateArrived | AdaptationFailed]:
+        """What the adaptations of a run came to, as the very events: a replay need not adapt again."""
+        table = schema.candidates
+        query = sa.select(table).where(table.c.run_id == run_id).order_by(table.c.seq)
+        return [_candidate(row) for row in self._rows(query)]
+
+    def frame(self, run_id: int, table: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """One table of a run (a name of `schema.metadata`), oldest first, or some of its columns.
+
+        Decimals become floats, absent numbers and texts NaN; about 100,000 rows per second.
+        """
+        source = schema.metadata.tables[table]
+        order = source.c.seq if "seq" in source.c else list(source.primary_key)[-1]
+        names = columns or [column.name for column in source.c if column.name not in ("run_id", "seq")]
+        chosen = [source.c[name] for name in names]
+        query = sa.select(*chosen).where(source.c.run_id == run_id).order_by(order)
+        with faults(self.engine), self.engine.connect() as connection:
+            result = connection.execution_options(yield_per=_CHUNK).execute(query)
+            chunks = [_frame(chosen, rows) for rows in result.partitions()]
+        return pd.concat(chunks, ignore_index=True) if chunks else _frame(chosen, [])
+
+    def forget(self, run_id: int) -> None:
+        """Remove a run and everything it wrote."""
+        with faults(self.engine), self.engine.begin() as connection:
+            for table in reversed(schema.metadata.sorted_tables):
+                key = table.c.id if table is schema.runs else table.c.run_id
+                connection.execute(table.delete().where(key == run_id))
+
+    def _rows(self, query: sa.Select[Any]) -> list[Any]:
+        with faults(self.engine), self.engine.connect() as connection:
+            return list(connection.execute(query).all())
+
+
+def _check_version(engine: sa.Engine, *, readonly: bool) -> None:
+    """Raises DataError unless the database is empty, or ours and not newer than this program."""
+    name = display_name(engine.url)
+    with engine.connect() as connection:
+        tables = set(sa.inspect(connection).get_table_names())
+        if not tables and not readonly:
+            return
+        if not {_VERSIONS, schema.runs.name} <= tables:
+            raise DataError(f"{name}: the database of another program, or none yet; choose another name")
+        version = connection.exec_driver_sql(f"SELECT version_num FROM {_VERSIONS}").scalar_one()  # noqa: S608
+    scripts = ScriptDirectory.from_config(Database.migrations())
+    if version not in {script.revision for script in scripts.walk_revisions()}:
+        raise DataError(
+            f"{name}: made by a newer version of the bot ({version}, this one knows "
+            f"{scripts.get_current_head()}); upgrade the bot or use another directory"
+        )
+    if readonly and version != scripts.get_current_head():
+        raise DataError(f"{name}: made by an older version of the bot; `bot paper` brings it up to date")
+
+
+def _migrate(engine: sa.Engine) -> None:
+    if engine.url.get_backend_name() == "sqlite":
+        with contextlib.closing(engine.raw_connection()) as raw:
+            raw.cursor().execute("PRAGMA journal_mode = WAL")
+            damage = raw.cursor().execute("PRAGMA quick_check(1)").fetchone()[0]  # about 1 s for 500 MB
+        if damage != "ok":
+            raise DataError(f"{display_name(engine.url)}: the database is damaged ({damage}); {RESTORE}")
+    with engine.begin() as connection:
+        command.upgrade(Database.migrations(connection), "head")
+
+
+def _interrupt_lost_runs(engine: sa.Engine) -> None:
+    """Whoever holds the lock is the only writer: a run still "running" was killed."""
+    runs = schema.runs
+    with engine.begin() as connection:
+        connection.execute(runs.update().where(runs.c.state == "running").values(state="interrupted"))
+
+
+def _frame(columns: Sequence[sa.Column[Any]], rows: Sequence[sa.Row[Any]]) -> pd.DataFrame:
+    values = list(zip(*rows, strict=True)) or [()] * len(columns)
+    return pd.DataFrame(
+        {
+            column.name: pd.Series(data, dtype=_dtype(column))
+            for column, data in zip(columns, values, strict=True)
+        }
+    )
+
+
+def _dtype(column: sa.Column[Any]) -> Any:
+    kind = column.type
+    if isinstance(kind, sa.Double | schema.DecimalText) or (isinstance(kind, sa.Integer) and column.nullable):
+        return float
+    for known, dtype in ((sa.Integer, "int64"), (sa.Boolean, bool), (sa.String, "str")):
+        if isinstance(kind, known):
+            return dtype
+    return object
+
+
+def _candidate(row: Any) -> CandidateArrived | AdaptationFailed:
+    if row.report is None:
+        return AdaptationFailed(row.ts, row.received, row.symbol, row.cut, row.reason)
+    report = AdaptationReport(**row.report)
+    return CandidateArrived(row.ts, row.received, row.symbol, row.model_id, row.cut, report)

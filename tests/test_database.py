@@ -1,0 +1,552 @@
+"""The database: what a run wrote can be read, survives a kill, and proves a replay to be the same."""
+
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from math import inf, isnan, nan
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+
+from bot.core import commands, events, records
+from bot.core.commands import AdaptModel, CancelOrder, MoveStop, PlaceOrder
+from bot.core.errors import DataError, RuntimeFault, UsageError
+from bot.core.types import FillOrigin, OrderRequest, OrderType, Side, Stage
+from bot.storage import schema
+from bot.storage.database import Database
+from bot.storage.journal import LOGGED, Journal, Message, canonical
+
+RUN: dict[str, Any] = {
+    "kind": "paper", "title": "a market", "simulated": True, "config_json": '{"risk":{}}', "seed": 7,
+    "started": 1_750_000_000_000, "start_ts": 100, "end_ts": 10_000,
+}  # fmt: skip
+NOT_STORED = {
+    events.BarClosed, events.InstrumentListed, events.InstrumentDelisted, events.FundingRatePublished,
+    records.Readiness,
+}  # fmt: skip
+FOLDED = {events.OrderAccepted, events.OrderRejected, events.OrderCancelled, events.StopMoved}
+
+
+def order(link_id: str, qty: str = "2", side: Side = Side.BUY) -> OrderRequest:
+    return OrderRequest(
+        link_id=link_id, symbol="ABCUSDT", side=side, type=OrderType.MARKET,
+        qty=Decimal(qty), stop_loss=Decimal("0.985"),
+    )  # fmt: skip
+
+
+def filled(
+    ts: int, link_id: str, qty: str, price: str, leaves: str = "0", side: Side = Side.BUY
+) -> events.OrderFilled:
+    return events.OrderFilled(
+        ts, ts, f"x{ts}", link_id, "ABCUSDT", side, Decimal(price), Decimal(qty), Decimal("0.001"),
+        Decimal(leaves), False, FillOrigin.ORDER if link_id else FillOrigin.STOP_LOSS,
+    )  # fmt: skip
+
+
+def decided(ts: int, **changes: Any) -> records.DecisionMade:
+    decision = records.DecisionMade(
+        ts, "ABCUSDT", ts - 1, 1.25, Stage.SHADOW, "adapted", "m1",
+        0.7, 0.7, 0.8, nan, 120.0, Side.BUY, "refused", "gate",
+    )  # fmt: skip
+    return msgspec.structs.replace(decision, **changes)
+
+
+def report(**changes: float) -> events.AdaptationReport:
+    values: dict[str, Any] = dict.fromkeys(events.AdaptationReport.__struct_fields__, 0.1 + 0.2)
+    return events.AdaptationReport(**{**values, "steps": 120, **changes})
+
+
+def adapt(ts: int) -> AdaptModel:
+    return AdaptModel(
+        ts, "ABCUSDT", ts, "base", 3, np.zeros((4, 2), np.float32), np.arange(4),
+        np.array([0, 1, -1, 1], np.int8), np.ones(4, np.float32),
+    )  # fmt: skip
+
+
+def steps(first: int = 0, last: int = 6) -> Iterator[list[Message]]:
+    """A run in steps, each with every kind of message once."""
+    for step in range(first, last):
+        ts, link_id = 1000 + 10 * step, f"order-{step}"
+        yield [
+            decided(ts),
+            records.Refused(ts, "ABCUSDT", "spread"),
+            PlaceOrder(ts, order(link_id)),
+            events.OrderAccepted(ts, ts, link_id, f"ex-{step}"),
+            filled(ts + 1, link_id, "2", "1.5"),
+            events.StopMoved(ts + 1, ts + 1, "ABCUSDT", Decimal("1.4")),
+            adapt(ts),
+            events.CandidateArrived(ts + 2, ts + 2, "ABCUSDT", f"m{step}", ts, report()),
+            records.LabelMatured(
+                ts + 3, "ABCUSDT", ts - 1, ts, 1, 0.01, 0.5, {"frozen": 0.5, "adapted": nan}
+            ),
+            records.EquityMarked(ts + 3, 1e4, 1e4, 1e4, 0.0, 0.0, 0.1),
+            filled(ts + 4, "", "2", "1.4", side=Side.SELL),
+        ]
+
+
+def play(journal: Journal, played: Iterator[list[Message]]) -> None:
+    for step in played:
+        for message in step:
+            journal.write(message)
+        journal.commit()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "var" / "bot.sqlite"
+
+
+@pytest.fixture
+def database(path: Path) -> Iterator[Database]:
+    with Database.open(path) as opened:
+        yield opened
+
+
+@pytest.fixture
+def journal(database: Database) -> Journal:
+    return Journal.start(database, **RUN)
+
+
+def tables(database: Database, run_id: int) -> dict[str, Any]:
+    return {
+        name: database.frame(run_id, name).to_dict("list")
+        for name in schema.metadata.tables
+        if name != "runs"
+    }
+
+
+# --- writing and reading -----------------------------------------------------------------------------------
+
+
+def test_every_message_type_is_stored_folded_or_left_out_on_purpose() -> None:
+    kinds = {*events.Event.__subclasses__(), *records.Record.__subclasses__()}
+    assert kinds == set(LOGGED) | NOT_STORED | FOLDED
+    assert {table for table, _ in LOGGED.values()} | {"commands"} == set(schema.LOGS)
+
+
+def test_every_row_has_the_columns_of_its_table(database: Database, journal: Journal) -> None:
+    samples: list[Message] = [
+        filled(1, "a", "1", "2"),
+        events.FundingPaid(1, 2, "x", "ABCUSDT", Decimal("-0.01"), 1e-4),
+        events.CandidateArrived(1, 2, "ABCUSDT", "m", 1, report()),
+        events.AdaptationFailed(1, 2, "ABCUSDT", 1, "killed"),
+        records.EquityMarked(1, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0),
+        decided(1),
+        records.LabelMatured(1, "ABCUSDT", 0, 1, 1, 0.1, 1.0, {"frozen": 0.5}),
+        records.GateDecided(1, "ABCUSDT", "m", "adapted", "promoted", ("evidence",), 0.8, 0.2, 0.1, 140.0),
+        records.StageChanged(1, "ABCUSDT", Stage.OBSERVE, Stage.SHADOW, ("ready",)),
+        records.Refused(1, "ABCUSDT", "spread"),
+        records.BreakerTripped(1, "drawdown", 0),
+        records.BreakerReleased(1, "new day"),
+        records.Alarm(1, "ABCUSDT", "look"),
+    ]
+    assert {type(sample) for sample in samples} == set(LOGGED)
+    for sample in samples:
+        table, encode = LOGGED[type(sample)]
+        assert set(encode(sample)) == set(schema.LOGS[table].columns.keys()) - {"run_id", "seq"}
+        journal.write(sample)
+    journal.commit()
+    assert database.frame(journal.run_id, "stages")["new"].tolist() == ["SHADOW"]
+    assert database.frame(journal.run_id, "gates")["reasons"].tolist() == [["evidence"]]
+    alarms = database.frame(journal.run_id, "alarms")
+    assert alarms["kind"].tolist() == ["Refused", "BreakerTripped", "BreakerReleased", "Alarm"]
+    assert alarms["until"].fillna(-1).tolist() == [-1, 0, -1, -1]
+
+
+def test_a_run_is_described_by_its_row(database: Database, journal: Journal) -> None:
+    play(journal, steps())
+    journal.finish({"sharpe": 1.5, "arms": ["frozen", "adapted"], "ratio": inf})
+    (run,) = database.runs()
+    assert run == database.latest("paper") == database.latest("paper", "a market")
+    assert database.latest("backtest") is None
+    assert database.latest("paper", "another market") is None
+    assert {name: getattr(run, name) for name in RUN} == RUN
+    assert (run.state, run.last_ts) == ("finished", 1054)
+    assert run.summary_json == {"sharpe": 1.5, "arms": ["frozen", "adapted"], "ratio": inf}
+
+
+def test_nothing_is_stored_before_the_commit(database: Database, journal: Journal) -> None:
+    journal.write(decided(1))
+    assert len(database.frame(journal.run_id, "decisions")) == 0
+    journal.commit()
+    assert len(database.frame(journal.run_id, "decisions")) == 1
+
+
+def test_numbers_come_back_as_floats_and_what_is_unknown_as_nan(database: Database, journal: Journal) -> None:
+    journal.write(decided(1, side=None))
+    journal.write(filled(2, "a", "0.00000012", "61234.5"))
+    journal.commit()
+    decisions = database.frame(journal.run_id, "decisions")
+    assert decisions["p_up"].dtype == decisions["mmd"].dtype == float
+    assert decisions["ts"].dtype == "int64"
+    assert isnan(decisions["mmd"][0])
+    assert decisions["side"].isna().all()
+    fills = database.frame(journal.run_id, "fills", ["qty", "price"])
+    assert fills.to_dict("records") == [{"qty": 1.2e-7, "price": 61234.5}]
+
+
+def test_an_empty_table_reads_as_an_empty_frame(database: Database, journal: Journal) -> None:
+    frame = database.frame(journal.run_id, "fills")
+    assert len(frame) == 0
+    assert frame["price"].dtype == float
+    assert "exec_id" in frame.columns
+
+
+def test_commands_are_canonical_json_in_order(database: Database, journal: Journal) -> None:
+    written: list[commands.Command] = [
+        PlaceOrder(1, order("a")),
+        MoveStop(2, "ABCUSDT", Decimal("0.990")),
+        CancelOrder(3, "ABCUSDT", "a"),
+        adapt(4),
+    ]
+    for command in written:
+        journal.write(command)
+    journal.commit()
+    stored = database.commands(journal.run_id)
+    assert stored == [canonical(command) for command in written]
+    assert b'"stop_loss":"0.990"' in stored[1]
+    assert msgspec.json.decode(stored[3]) == {
+        "type": "AdaptModel", "ts": 4, "symbol": "ABCUSDT", "cut": 4, "base_model": "base",
+        "seed": 3, "rows": 4, "labels": 3,
+    }  # fmt: skip
+    frame = database.frame(journal.run_id, "commands")
+    assert frame["kind"].tolist() == ["PlaceOrder", "MoveStop", "CancelOrder", "AdaptModel"]
+    assert frame["link_id"].tolist() == ["a", "", "a", ""]
+
+
+def test_candidates_come_back_as_the_very_events(database: Database, journal: Journal) -> None:
+    arrived = events.CandidateArrived(1, 2, "ABCUSDT", "m1", 1, report(mmd_after=-inf, seconds=1 / 3))
+    failed = events.AdaptationFailed(3, 4, "ABCUSDT", 3, "out of memory")
+    unknown = events.CandidateArrived(5, 6, "ABCUSDT", "m2", 5, report(mmd_before=nan))
+    for event in (arrived, failed, unknown):
+        journal.write(event)
+    journal.commit()
+    stored = database.candidates(journal.run_id)
+    assert stored[:2] == [arrived, failed]
+    last = stored[2]
+    assert isinstance(last, events.CandidateArrived)
+    assert isnan(last.report.mmd_before)
+
+
+def test_an_order_follows_its_life(database: Database, journal: Journal) -> None:
+    def row() -> dict[str, Any]:
+        journal.commit()
+        (only,) = database.frame(journal.run_id, "orders").to_dict("records")
+        return only
+
+    journal.write(PlaceOrder(1, order("a", "3")))
+    assert (row()["status"], row()["created"]) == ("Sent", 1)
+    journal.write(events.OrderAccepted(2, 2, "a", "ex-1"))
+    assert (row()["status"], row()["order_id"], row()["updated"]) == ("New", "ex-1", 2)
+    journal.write(filled(3, "a", "1", "1.0", leaves="2"))
+    assert (row()["status"], row()["filled_qty"]) == ("PartiallyFilled", 1)
+    journal.write(filled(4, "a", "2", "1.3"))
+    assert (row()["status"], row()["filled_qty"], row()["avg_price"]) == ("Filled", 3, 1.2)
+    journal.write(events.OrderCancelled(5, 5, "a", "too late"))
+    assert (row()["status"], row()["reason"]) == ("Filled", "too late")
+
+
+@pytest.mark.parametrize(
+    ("event", "status"),
+    [
+        (events.OrderRejected(2, 2, "a", "balance"), "Rejected"),
+        (events.OrderCancelled(2, 2, "a", "balance"), "Cancelled"),
+    ],
+)
+def test_an_order_that_ends_without_a_fill_keeps_the_reason(
+    database: Database, journal: Journal, event: events.Event, status: str
+) -> None:
+    journal.write(PlaceOrder(1, order("a")))
+    journal.write(event)
+    journal.commit()
+    (row,) = database.frame(journal.run_id, "orders").to_dict("records")
+    assert (row["status"], row["reason"], row["filled_qty"]) == (status, "balance", 0)
+
+
+def test_positions_hold_the_latest_quantity_price_and_stop(database: Database, journal: Journal) -> None:
+    def row() -> tuple[Any, ...]:
+        journal.commit()
+        (only,) = database.frame(journal.run_id, "positions").itertuples(index=False)
+        return only.qty, only.avg_price, only.stop_loss
+
+    journal.write(filled(1, "a", "2", "1.0"))
+    journal.write(filled(2, "b", "2", "2.0"))
+    journal.write(events.StopMoved(3, 3, "ABCUSDT", Decimal("0.9")))
+    assert row() == (4, 1.5, 0.9)
+    journal.write(filled(4, "c", "1", "3.0", side=Side.SELL))
+    assert row() == (3, 1.5, 0.9)
+    journal.write(filled(5, "d", "5", "2.5", side=Side.SELL))
+    assert row()[:2] == (-2, 2.5)
+    journal.write(filled(6, "", "2", "2.0"))
+    qty, average, stop = row()
+    assert qty == 0
+    assert isnan(average)
+    assert isnan(stop)
+
+
+def test_a_forgotten_run_leaves_nothing(database: Database, journal: Journal) -> None:
+    play(journal, steps())
+    other = Journal.start(database, **RUN)
+    play(other, steps())
+    database.forget(journal.run_id)
+    assert [run.id for run in database.runs()] == [other.run_id]
+    assert all(not any(columns.values()) for columns in tables(database, journal.run_id).values())
+    assert len(database.commands(other.run_id)) == 12
+
+
+def test_a_reader_needs_no_lock_and_sees_what_is_committed(path: Path, journal: Journal) -> None:
+    play(journal, steps())
+    with Database.open(path, readonly=True) as reader:
+        assert len(reader.commands(journal.run_id)) == 12
+
+
+# --- durability --------------------------------------------------------------------------------------------
+
+
+def watch_connections(database: Database, prepare: Callable[[sqlite3.Connection], None]) -> None:
+    """Have `prepare` called with every connection that is opened from now on."""
+    database.engine.dispose()
+    sa.event.listen(database.engine, "connect", lambda connection, _: prepare(connection))
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_a_commit_with_commands_is_synced_when_the_run_is_durable(database: Database, durable: bool) -> None:
+    statements: list[str] = []
+    watch_connections(database, lambda connection: connection.set_trace_callback(statements.append))
+    journal = Journal.start(database, **RUN, durable=durable)
+    statements.clear()
+    journal.write(decided(1))
+    journal.commit()
+    assert "PRAGMA synchronous = NORMAL" in statements
+    journal.write(PlaceOrder(2, order("a")))
+    journal.commit()
+    assert ("PRAGMA synchronous = FULL" in statements) is durable
+
+
+def test_a_full_disk_is_a_fault_after_which_nothing_was_sent_and_nothing_is_lost(database: Database) -> None:
+    connections: list[sqlite3.Connection] = []
+    watch_connections(database, connections.append)
+    journal = Journal.start(database, **RUN)
+    for connection in connections:
+        (pages,) = connection.execute("PRAGMA page_count").fetchone()
+        connection.execute(f"PRAGMA max_page_count = {pages + 5}")
+    for ts in range(2000):
+        journal.write(decided(ts))
+    journal.write(PlaceOrder(2000, order("a")))
+    with pytest.raises(RuntimeFault, match=r"the disk is full; .*nothing was sent"):
+        journal.commit()
+    assert database.commands(journal.run_id) == []
+    assert len(database.frame(journal.run_id, "decisions")) == 0
+    for connection in connections:
+        connection.execute("PRAGMA max_page_count = 1000000")
+    journal.commit()
+    assert len(database.commands(journal.run_id)) == 1
+    assert len(database.frame(journal.run_id, "decisions")) == 2000
+
+
+ENDLESS_RUN = """
+import sys
+from pathlib import Path
+from bot.storage.database import Database
+from bot.storage.journal import Journal
+from tests.test_database import RUN, play, steps
+
+journal = Journal.start(Database.open(Path(sys.argv[1])), **RUN)
+step = 0
+while True:
+    play(journal, steps(step, step + 1))
+    step += 1
+    print(step, flush=True)
+"""
+
+
+def test_a_killed_run_leaves_whole_steps_and_resumes_to_the_same_end(path: Path, tmp_path: Path) -> None:
+    root = Path(__file__).parents[1]
+    child = subprocess.Popen(
+        [sys.executable, "-c", ENDLESS_RUN, str(path)], cwd=root, stdout=subprocess.PIPE, text=True
+    )
+    assert child.stdout is not None
+    committed = 0
+    while committed < 40:
+        committed = int(child.stdout.readline())
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    child.stdout.close()
+
+    with Database.open(path) as database:
+        (run,) = database.runs()
+        assert run.state == "interrupted"
+        done = len(database.frame(run.id, "decisions"))
+        assert done >= committed
+        assert run.last_ts == 1000 + 10 * (done - 1) + 4
+        counts = {
+            name: len(database.frame(run.id, name)) for name in schema.metadata.tables if name != "runs"
+        }
+        assert counts == {
+            **dict.fromkeys(("decisions", "alarms", "orders", "candidates", "labels", "equity"), done),
+            **dict.fromkeys(("commands", "fills"), 2 * done),
+            **dict.fromkeys(("gates", "stages", "funding"), 0),
+            "positions": 1,
+        }
+        resumed = Journal.resume(database, run.id)
+        play(resumed, steps(0, done + 3))
+        resumed.finish({})
+        with Database.open(tmp_path / "whole.sqlite") as other:
+            whole = Journal.start(other, **RUN)
+            play(whole, steps(0, done + 3))
+            whole.finish({})
+            assert database.commands(run.id) == other.commands(whole.run_id)
+            np.testing.assert_equal(tables(database, run.id), tables(other, whole.run_id))
+
+
+# --- resuming ----------------------------------------------------------------------------------------------
+
+
+def interrupted(database: Database, count: int = 6) -> int:
+    journal = Journal.start(database, **RUN)
+    play(journal, steps(0, count))
+    journal.interrupt()
+    return journal.run_id
+
+
+def test_a_replay_writes_nothing_twice_and_then_goes_on(database: Database) -> None:
+    run_id = interrupted(database, 4)
+    journal = Journal.resume(database, run_id)
+    assert journal.replaying
+    play(journal, steps(0, 3))
+    assert journal.replaying
+    assert len(database.commands(run_id)) == 8
+    play(journal, steps(3, 6))
+    assert not journal.replaying
+    assert len(database.commands(run_id)) == 12
+    whole = Journal.start(database, **RUN)
+    play(whole, steps())
+    np.testing.assert_equal(tables(database, run_id), tables(database, whole.run_id))
+
+
+def test_the_stored_state_does_not_go_back_in_time_while_a_run_replays(database: Database) -> None:
+    run_id = interrupted(database)
+    before = tables(database, run_id)
+    journal = Journal.resume(database, run_id)
+    play(journal, steps(0, 2))
+    np.testing.assert_equal(tables(database, run_id), before)
+    journal.interrupt()
+    (run,) = database.runs()
+    assert (run.state, run.last_ts) == ("interrupted", 1054)
+
+
+def test_a_replayed_command_that_differs_stops_the_replay(database: Database) -> None:
+    journal = Journal.resume(database, interrupted(database))
+    journal.write(PlaceOrder(1000, order("order-0")))
+    journal.write(adapt(1000))
+    with pytest.raises(DataError, match=r"other code, settings or data: command 2 was[\s\S]*--fresh"):
+        journal.write(PlaceOrder(1010, order("order-1", qty="2.5")))
+
+
+def test_a_replay_that_ends_before_the_stored_run_is_not_the_same_run(database: Database) -> None:
+    journal = Journal.resume(database, interrupted(database))
+    play(journal, steps(0, 3))
+    with pytest.raises(DataError, match="the stored run goes on"):
+        journal.finish({})
+
+
+def test_a_run_that_does_not_exist_cannot_be_resumed(database: Database) -> None:
+    with pytest.raises(DataError, match="no run 5"):
+        Journal.resume(database, 5)
+
+
+# --- opening -----------------------------------------------------------------------------------------------
+
+
+def test_migrations_make_the_tables_that_the_code_uses(database: Database) -> None:
+    with database.engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), schema.metadata) == []
+
+
+def test_a_second_bot_on_the_same_database_is_refused_until_the_first_is_gone(path: Path) -> None:
+    with Database.open(path), pytest.raises(RuntimeFault, match=r"another bot \(process \d+\) is using"):
+        Database.open(path)
+    Database.open(path).close()
+
+
+def test_a_database_of_a_newer_version_is_refused_and_left_alone(path: Path) -> None:
+    Database.open(path).close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    connection.close()
+    for readonly in (False, True):
+        with pytest.raises(
+            DataError, match=r"newer version of the bot \(9999.*upgrade the bot or use another"
+        ):
+            Database.open(path, readonly=readonly)
+
+
+def test_a_database_of_another_program_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "other.sqlite"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE recipes (id INTEGER)")
+    connection.close()
+    before = path.read_bytes()
+    with pytest.raises(DataError, match="another program"):
+        Database.open(path)
+    assert path.read_bytes() == before
+
+
+def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "bot.sqlite"
+    path.write_text("a diary, nothing else")
+    with pytest.raises(DataError, match="not a database, or damaged"):
+        Database.open(path)
+    assert path.read_text() == "a diary, nothing else"
+
+
+@pytest.mark.parametrize("damage", ["middle", "truncated"])
+def test_a_damaged_database_is_refused(path: Path, damage: str) -> None:
+    with Database.open(path) as database:
+        play(Journal.start(database, **RUN), steps(0, 100))
+    content = bytearray(path.read_bytes())
+    half = len(content) // 2
+    if damage == "truncated":
+        del content[half:]
+    else:
+        content[4096:half] = bytes([0xA5]) * (half - 4096)
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="damaged"):
+        Database.open(path)
+
+
+def test_a_directory_that_cannot_be_written_is_a_fault_of_the_world(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RuntimeFault, match="cannot be opened"):
+        Database.open(tmp_path / "file" / "bot.sqlite")
+    with pytest.raises(RuntimeFault, match="cannot be"):
+        Database.open(Path("/proc/bot.sqlite"))
+
+
+def test_a_reader_does_not_make_a_database(path: Path) -> None:
+    with pytest.raises(DataError, match="no such database"):
+        Database.open(path, readonly=True)
+    assert not path.exists()
+
+
+def test_a_url_opens_the_same_database_as_its_path(path: Path) -> None:
+    with Database.open(f"sqlite:///{path}") as database:
+        Journal.start(database, **RUN)
+    with Database.open(path) as database:
+        assert len(database.runs()) == 1
+
+
+def test_a_url_that_means_nothing_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="driver"):
+        Database.open("nothing://host/name")
+    with pytest.raises(UsageError, match="not a database URL"):
+        Database.open("://")
