@@ -1,0 +1,289 @@
+"""Bars in, normalised feature rows out: live, for many tokens at once, or a whole table by the same code."""
+
+import copy
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bot.core.errors import DataError
+from bot.core.events import BarClosed
+from bot.market.bars import BarTable
+from strategies.features import kernel, normaliser
+from strategies.features.normaliser import PRIOR_SAMPLES, SourceStatistics, robust_statistics, state_type
+from strategies.features.spec import COUNT, RAW_WARM_UP, SPEC, WARM_UP
+
+CHUNK = 2048  # rows of a table in work at once, so that they stay in the processor's cache
+
+_NORMALISED = np.flatnonzero([feature.normalised for feature in SPEC])
+_MASKABLE = np.array([feature.maskable for feature in SPEC])
+_NORM_STATE = state_type(len(_NORMALISED))
+
+
+class FeatureRow(NamedTuple):
+    """What one decision bar of one token looks like to the model.
+
+    x: float32 (COUNT,), zeros while not ready; sigma: standard deviation of the last 96 log returns per
+    decision bar, NaN while they are fewer; have, need: bars towards readiness
+    """
+
+    x: NDArray[np.float32]
+    sigma: float
+    ready: bool
+    have: int
+    need: int
+
+
+class FeatureTable(NamedTuple):
+    """FeatureRows of a bar table. starts, until: int64 (n,) ms; x: float32 (n, COUNT); sigma: float64 (n,).
+
+    until: start of the last bar that the row's normalisation statistics have seen, 0 = none
+    """
+
+    starts: NDArray[np.int64]
+    x: NDArray[np.float32]
+    sigma: NDArray[np.float64]
+    ready: NDArray[np.bool_]
+    until: NDArray[np.int64]
+
+
+class RawTable(NamedTuple):
+    """Features before normalisation. values: float64 (n, COUNT), NaN = missing; runs: bars since a gap."""
+
+    starts: NDArray[np.int64]
+    values: NDArray[np.float64]
+    sigma: NDArray[np.float64]
+    runs: NDArray[np.int64]
+
+
+class _Batch:
+    """Arrays for up to `size` bars on their way through the kernels."""
+
+    def __init__(self, size: int) -> None:
+        self.tokens = np.zeros(size, np.int64)
+        self.starts = np.zeros(size, np.int64)
+        self.columns = np.full((kernel.INPUTS, size), np.nan)
+        self.raw = np.empty((size, COUNT))
+        self.sigma = np.empty(size)
+        self.runs = np.empty(size, np.int64)
+        self.x = np.empty((size, COUNT), np.float32)
+        self.have = np.empty(size, np.int64)
+        self.ready = np.empty(size, np.bool_)
+        self.until = np.empty(size, np.int64)
+
+
+class FeatureBank:
+    """Feature state of many tokens. Every bar changes only its own token; nothing refers to later bars.
+
+    prior: statistics of the source markets towards which young tokens' are shrunk; None = no shrinkage
+    """
+
+    def __init__(self, prior: SourceStatistics | None = None) -> None:
+        if prior is not None and not len(prior.location) == len(prior.scale) == COUNT:
+            raise DataError(
+                f"the source statistics cover {len(prior.location)} features, this version has {COUNT}: "
+                "pretrain the model again"
+            )
+        self._location = np.zeros(COUNT) if prior is None else np.asarray(prior.location, np.float64)
+        self._scale = np.ones(COUNT) if prior is None else np.asarray(prior.scale, np.float64)
+        self._strength = 0.0 if prior is None else PRIOR_SAMPLES
+        self._index: dict[str, int] = {}
+        self._tokens = np.zeros(4, kernel.TOKEN)
+        self._norms = np.zeros(4, _NORM_STATE)
+        self._one = _Batch(1)
+        self._many = _Batch(0)
+
+    def __contains__(self, symbol: str) -> bool:
+        return symbol in self._index
+
+    def add(self, symbol: str, launch_time: int) -> None:
+        """Know a token from now on; again does nothing. launch_time: ms, for its age."""
+        if symbol in self._index:
+            return
+        position = len(self._index)
+        if position == len(self._tokens):
+            self._tokens = np.concatenate([self._tokens, np.zeros_like(self._tokens)])
+            self._norms = np.concatenate([self._norms, np.zeros_like(self._norms)])
+        self._index[symbol] = position
+        self._tokens[position]["launch"] = launch_time
+
+    def copy(self) -> Self:
+        """An independent bank in the same state."""
+        return copy.deepcopy(self)
+
+    def refused(self, symbol: str) -> int:
+        """Bars repeated, out of order or not sane, and warm rows with a value that is not finite, so far."""
+        return int(self._norms[self._index[symbol]]["refused"])
+
+    def statistics_until(self, symbol: str) -> int:
+        """Start (ms) of the last bar in the token's normalisation statistics, 0 = none."""
+        return int(self._norms[self._index[symbol]]["until"])
+
+    def update(
+        self, bar: BarClosed, first: BarClosed | None, second: BarClosed | None, funding_rate: float
+    ) -> FeatureRow:
+        """Take the next decision bar of a token; first, second: the references' bars of the same start."""
+        b = self._one
+        b.tokens[0] = self._index[bar.symbol]
+        b.starts[0] = bar.start
+        b.columns[:, 0] = (
+            bar.open,
+            bar.high,
+            bar.low,
+            bar.close,
+            bar.volume,
+            bar.turnover,
+            _close(first, bar.start),
+            _close(second, bar.start),
+            funding_rate,
+        )
+        self._advance(b, bar.interval)
+        return FeatureRow(b.x[0].copy(), float(b.sigma[0]), bool(b.ready[0]), int(b.have[0]), WARM_UP)
+
+    def update_many(
+        self,
+        bars: Sequence[BarClosed],
+        first: Sequence[BarClosed | None],
+        second: Sequence[BarClosed | None],
+        funding_rates: Sequence[float],
+    ) -> list[FeatureRow]:
+        """`update` for many bars of one interval, in order."""
+        if not bars:
+            return []
+        if len(bars) != len(self._many.tokens):
+            self._many = _Batch(len(bars))
+        b = self._many
+        b.tokens[:] = [self._index[bar.symbol] for bar in bars]
+        b.starts[:] = [bar.start for bar in bars]
+        b.columns[:] = (
+            [bar.open for bar in bars],
+            [bar.high for bar in bars],
+            [bar.low for bar in bars],
+            [bar.close for bar in bars],
+            [bar.volume for bar in bars],
+            [bar.turnover for bar in bars],
+            [_close(other, bar.start) for other, bar in zip(first, bars, strict=True)],
+            [_close(other, bar.start) for other, bar in zip(second, bars, strict=True)],
+            funding_rates,
+        )
+        self._advance(b, bars[0].interval)
+        outputs = zip(b.x.copy(), b.sigma.tolist(), b.ready.tolist(), b.have.tolist(), strict=True)
+        return [FeatureRow(x, sigma, ready, have, WARM_UP) for x, sigma, ready, have in outputs]
+
+    def replay(
+        self, table: BarTable, first: BarTable, second: BarTable, funding: NDArray[np.float64] | None = None
+    ) -> FeatureTable:
+        """`update` with every bar of a table, for a known token.
+
+        funding: (n,) rate in force at each bar's close, None = 0 (unknown)
+        """
+        n = len(table)
+        result = FeatureTable(
+            table.start,
+            np.empty((n, COUNT), np.float32),
+            np.empty(n),
+            np.empty(n, np.bool_),
+            np.empty(n, np.int64),
+        )
+        token = self._index[table.symbol]
+        for rows, b in _batches(table, first, second, funding):
+            b.tokens[:] = token
+            self._advance(b, table.interval)
+            result.x[rows] = b.x
+            result.sigma[rows] = b.sigma
+            result.ready[rows] = b.ready
+            result.until[rows] = b.until
+        return result
+
+    def _advance(self, b: _Batch, interval: int) -> None:
+        kernel.advance(self._tokens, b.tokens, b.starts, interval, b.columns, b.raw, b.sigma, b.runs)
+        normaliser.normalise(
+            self._norms, b.tokens, b.starts, b.runs, b.raw, _NORMALISED, _MASKABLE, self._location,
+            self._scale, self._strength, RAW_WARM_UP, b.x, b.have, b.ready, b.until,
+        )  # fmt: skip
+
+
+def batch(
+    table: BarTable,
+    first: BarTable,
+    second: BarTable,
+    funding: NDArray[np.float64] | None = None,
+    launch_time: int = 0,
+    prior: SourceStatistics | None = None,
+) -> FeatureTable:
+    """Features of a whole table from a fresh state: bit for bit what `update` gives bar by bar."""
+    bank = FeatureBank(prior)
+    bank.add(table.symbol, launch_time)
+    return bank.replay(table, first, second, funding)
+
+
+def raw_batch(
+    table: BarTable,
+    first: BarTable,
+    second: BarTable,
+    funding: NDArray[np.float64] | None = None,
+    launch_time: int = 0,
+) -> RawTable:
+    """Features before normalisation."""
+    n = len(table)
+    result = RawTable(table.start, np.empty((n, COUNT)), np.empty(n), np.empty(n, np.int64))
+    state = np.zeros(1, kernel.TOKEN)
+    state["launch"] = launch_time
+    for rows, b in _batches(table, first, second, funding):
+        kernel.advance(
+            state, b.tokens, b.starts, table.interval, b.columns,
+            result.values[rows], result.sigma[rows], result.runs[rows],
+        )  # fmt: skip
+    return result
+
+
+def fit_source_statistics(sources: Sequence[RawTable]) -> SourceStatistics:
+    """Statistics of the warm rows of all source markets together.
+
+    Raises DataError when there are too few of them.
+    """
+    warm = [source.values[source.runs >= RAW_WARM_UP] for source in sources]
+    until = max((int(source.starts[-1]) for source in sources if len(source.starts)), default=0)
+    return robust_statistics(np.concatenate([np.empty((0, COUNT)), *warm]), _NORMALISED, _MASKABLE, until)
+
+
+def _close(reference: BarClosed | None, start: int) -> float:
+    return reference.close if reference is not None and reference.start == start else np.nan
+
+
+def _batches(
+    table: BarTable, first: BarTable, second: BarTable, funding: NDArray[np.float64] | None
+) -> Iterator[tuple[slice, _Batch]]:
+    """The table in chunks of CHUNK rows; the arrays of one chunk are used again for the next."""
+    inputs = (
+        table.open,
+        table.high,
+        table.low,
+        table.close,
+        table.volume,
+        table.turnover,
+        _closes_at(first, table.start),
+        _closes_at(second, table.start),
+        np.zeros(len(table)) if funding is None else funding,
+    )
+    buffer = _Batch(min(CHUNK, len(table)))
+    for begin in range(0, len(table), CHUNK):
+        rows = slice(begin, min(begin + CHUNK, len(table)))
+        size = rows.stop - rows.start
+        if size != len(buffer.tokens):
+            buffer = _Batch(size)
+        buffer.starts[:] = table.start[rows]
+        for row, values in zip(buffer.columns, inputs, strict=True):
+            row[:] = values[rows]
+        yield rows, buffer
+
+
+def _closes_at(reference: BarTable, starts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The reference's closes of the bars that opened at `starts`, NaN where it has none."""
+    if np.array_equal(reference.start, starts):
+        return reference.close
+    closes = np.full(len(starts), np.nan)
+    _, here, there = np.intersect1d(starts, reference.start, assume_unique=True, return_indices=True)
+    closes[here] = reference.close[there]
+    return closes

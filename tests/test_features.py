@@ -1,0 +1,697 @@
+"""Features: textbook indicators, causal, scale-free, and the same live as in batch."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import talib
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from bot.core.errors import DataError
+from bot.core.events import BarClosed
+from bot.market.bars import COLUMNS, BarTable
+from strategies.features import kernel, normaliser
+from strategies.features.normaliser import MIN_SAMPLES, NORMAL_MAD, PRIOR_SAMPLES, STRIDE, SourceStatistics
+from strategies.features.pipeline import (
+    FeatureBank,
+    FeatureTable,
+    RawTable,
+    batch,
+    fit_source_statistics,
+    raw_batch,
+)
+from strategies.features.spec import COUNT, NAMES, RAW_WARM_UP, SPEC, VERSION, WARM_UP
+
+ORACLES = Path(__file__).parent / "oracles"
+REAL = Path(__file__).parents[2] / "shared" / "data" / "klines"
+STEP = 900_000
+FIRST_BAR = 1_735_689_600_000 // STEP  # 2025-01-01 00:00 UTC
+SIZE = 700
+
+Prices = NDArray[np.float64]
+
+
+def random_table(symbol: str, seed: int, n: int = SIZE) -> BarTable:
+    rng = np.random.default_rng(seed)
+    move = rng.standard_t(4, n) * 0.003 * np.exp(0.5 * np.sin(np.arange(n) / 60))
+    close = 3 * np.exp(np.cumsum(move))
+    opened = np.concatenate([[3.0], close[:-1]])
+    high = np.maximum(opened, close) * np.exp(np.abs(rng.normal(0, 0.002, n)))
+    low = np.minimum(opened, close) * np.exp(-np.abs(rng.normal(0, 0.002, n)))
+    volume = rng.gamma(1.5, 400, n) * (1 + 100 * np.abs(move))
+    price = low + rng.random(n) * (high - low)
+    start = (np.arange(n, dtype=np.int64) + FIRST_BAR) * STEP
+    return BarTable(symbol, STEP, start, opened, high, low, close, volume, volume * price)
+
+
+def without(table: BarTable, *missing: int) -> BarTable:
+    keep = np.ones(len(table), bool)
+    keep[list(missing)] = False
+    return table.rows(keep)
+
+
+@pytest.fixture(scope="module")
+def token() -> BarTable:
+    return random_table("NEWUSDT", 1)
+
+
+@pytest.fixture(scope="module")
+def btc() -> BarTable:
+    return random_table("BTCUSDT", 2)
+
+
+@pytest.fixture(scope="module")
+def eth() -> BarTable:
+    return random_table("ETHUSDT", 3)
+
+
+@pytest.fixture(scope="module")
+def raw(token: BarTable, btc: BarTable, eth: BarTable) -> RawTable:
+    return raw_batch(token, btc, eth)
+
+
+def column(table: RawTable, name: str) -> Prices:
+    return table.values[:, NAMES.index(name)]
+
+
+def live(
+    table: BarTable,
+    first: BarTable,
+    second: BarTable,
+    prior: SourceStatistics | None = None,
+    funding: Prices | None = None,
+) -> FeatureTable:
+    """The table bar by bar through FeatureBank.update."""
+    bank = FeatureBank(prior)
+    bank.add(table.symbol, int(table.start[0]))
+    firsts = {bar.start: bar for bar in first.events()}
+    seconds = {bar.start: bar for bar in second.events()}
+    rates = np.zeros(len(table)) if funding is None else funding
+    rows, until = [], []
+    for bar, rate in zip(table.events(), rates.tolist(), strict=True):
+        rows.append(bank.update(bar, firsts.get(bar.start), seconds.get(bar.start), rate))
+        until.append(bank.statistics_until(table.symbol))
+    return FeatureTable(
+        table.start,
+        np.stack([row.x for row in rows]),
+        np.array([row.sigma for row in rows]),
+        np.array([row.ready for row in rows]),
+        np.array(until),
+    )
+
+
+def assert_same_bits(left: FeatureTable, right: FeatureTable) -> None:
+    for mine, other in zip(left, right, strict=True):
+        assert mine.dtype == other.dtype
+        np.testing.assert_array_equal(mine, other)
+
+
+# --- specification -----------------------------------------------------------------------------------------
+
+
+def test_the_kernel_writes_the_features_in_the_order_of_the_specification() -> None:
+    assert [getattr(kernel, name.upper()) for name in NAMES] == list(range(COUNT))
+
+
+def test_a_new_token_is_ready_within_two_days_of_quarter_hours() -> None:
+    assert max(feature.warm_up for feature in SPEC) == RAW_WARM_UP
+    assert WARM_UP <= 192
+
+
+def test_the_version_is_a_short_hash() -> None:
+    assert len(VERSION) == 12
+    int(VERSION, 16)
+
+
+def test_every_value_lies_within_the_bounds_of_the_specification(
+    token: BarTable, btc: BarTable, eth: BarTable
+) -> None:
+    table = batch(
+        token, without(btc, *range(300, 310)), eth, np.linspace(-0.01, 0.01, SIZE), int(token.start[0])
+    )
+    assert table.ready.sum() == SIZE - WARM_UP + 1
+    assert table.x.dtype == np.float32
+    for feature, values in zip(SPEC, table.x[table.ready].T, strict=True):
+        assert feature.low <= values.min() <= values.max() <= feature.high, feature.name
+        assert values.std() > 0 or feature.name == "turnover_missing", feature.name
+
+
+# --- against oracles and independent implementations -------------------------------------------------------
+
+
+def oracle() -> tuple[Any, RawTable]:
+    """The oracle's 5-minute bars and our features of them."""
+    data = np.load(ORACLES / "indicators.npz")
+    bars = BarTable(
+        "ORACLE",
+        300_000,
+        data["ts"],
+        *(data[name] for name in COLUMNS[:-1]),
+        np.full(len(data["ts"]), np.nan),
+    )
+    market = replace(bars, close=np.exp(np.cumsum(data["benchmark_log_return"])))
+    return data, raw_batch(bars, market, market)
+
+
+def test_rsi_macd_bollinger_and_atr_equal_the_oracle() -> None:
+    data, ours = oracle()
+    step = ours.sigma * data["close"]
+    warm = slice(RAW_WARM_UP - 1, None)
+    pairs = [
+        (50 * column(ours, "rsi") + 50, data["rsi14_wilder"], 1e-6),
+        (column(ours, "macd") * step, data["macd_hist_ewm"], 1e-6),
+        ((column(ours, "bollinger") + 1) / 2, data["bb20_percent_b_ddof0"], 1e-6),
+        (column(ours, "atr") * step, data["atr14_wilder"], 1e-6),
+    ]
+    for mine, theirs, tolerance in pairs:
+        np.testing.assert_allclose(mine[warm], theirs[warm], rtol=tolerance, atol=1e-12)
+
+
+def test_obv_slope_is_the_change_of_the_oracles_on_balance_volume() -> None:
+    data, ours = oracle()
+    total = np.convolve(data["volume"], np.ones(16))[: len(data["volume"])]
+    expected = (data["obv_start0"][16:] - data["obv_start0"][:-16]) / total[16:]
+    np.testing.assert_allclose(column(ours, "obv_slope")[96:], expected[80:], rtol=1e-9, atol=1e-12)
+
+
+def test_volatility_beta_and_correlation_from_sums_equal_the_oracle() -> None:
+    data, _ = oracle()
+    r, q = data["log_return"], data["benchmark_log_return"]
+    for t in range(60, len(r)):
+        short = r[t - 19 : t + 1]
+        deviation = math.sqrt(kernel.variance(short.sum(), short @ short, 20, 1))
+        assert deviation == pytest.approx(data["realised_vol20_ddof1"][t], rel=1e-6)
+        y, x = r[t - 59 : t + 1], q[t - 59 : t + 1]
+        slope, correlation = kernel.regression(60, y.sum(), y @ y, x.sum(), x @ x, y @ x, 1e-12)
+        assert slope == pytest.approx(data["beta60_ddof1"][t], rel=1e-6)
+        assert correlation == pytest.approx(data["corr60"][t], rel=1e-6)
+
+
+def test_robust_z_scores_of_a_sliding_window_equal_the_oracle() -> None:
+    data, _ = oracle()
+    values, expected = data["log_return"], data["robust_z96"]
+    ordered, recent = np.zeros(96), np.zeros(96)
+    samples = 0
+    for value, z in zip(values, expected, strict=True):
+        if math.isnan(value):
+            continue
+        size = normaliser.enter(ordered, recent, samples, value)
+        samples += 1
+        median, mad = normaliser.median_and_mad(ordered, size)
+        if not math.isnan(z):
+            assert (value - median) / (NORMAL_MAD * mad) == pytest.approx(z, rel=1e-6, abs=1e-9)
+
+
+def test_oscillators_equal_talib_on_random_bars(token: BarTable, raw: RawTable) -> None:
+    step = raw.sigma * token.close
+    warm = slice(300, None)  # past the difference in the seeds of the averages
+    _, _, histogram = talib.MACD(token.close, 12, 26, 9)
+    upper, middle, lower = talib.BBANDS(token.close, 20, 2, 2)
+    expected = {
+        "rsi": talib.RSI(token.close, 14) / 50 - 1,
+        "macd": histogram / step,
+        "atr": talib.ATR(token.high, token.low, token.close, 14) / step,
+        "bollinger": (token.close - middle) / ((upper - lower) / 2),
+    }
+    for name, values in expected.items():
+        np.testing.assert_allclose(column(raw, name)[warm], values[warm], rtol=1e-6, atol=1e-9, err_msg=name)
+
+
+def test_windowed_features_equal_pandas_on_random_bars(
+    token: BarTable, btc: BarTable, eth: BarTable, raw: RawTable
+) -> None:
+    close, volume = pd.Series(token.close), pd.Series(token.volume)
+    log = np.log(close)
+    r, q, p = log.diff(), np.log(pd.Series(btc.close)).diff(), np.log(pd.Series(eth.close)).diff()
+    sigma = r.rolling(96).std()
+    total = volume.rolling(96).sum()
+    beta = r.rolling(96).cov(q) / q.rolling(96).var()
+    expected = {
+        "return_1": r / sigma,
+        "return_4": log.diff(4) / (2 * sigma),
+        "return_16": log.diff(16) / (4 * sigma),
+        "return_96": log.diff(96) / (math.sqrt(96) * sigma),
+        "volatility": np.log(sigma),
+        "volatility_ratio": np.log(r.rolling(16).std() / sigma),
+        "range": (token.high - token.low) / (sigma * close),
+        "volume_ratio": np.log(volume.rolling(16).mean() / volume.rolling(96).mean()),
+        "vwap_distance": (close / (pd.Series(token.turnover).rolling(96).sum() / total) - 1)
+        / (math.sqrt(96) * sigma),
+        "first_return": q / q.rolling(96).std(),
+        "second_return": p / p.rolling(96).std(),
+        "correlation": r.rolling(96).corr(q),
+        "beta": beta,
+        "residual": (r - beta * q) / sigma,
+        "relative_strength": (r - q).rolling(16).sum() / (4 * sigma),
+    }
+    for name, values in expected.items():
+        np.testing.assert_allclose(
+            column(raw, name)[96:], values.to_numpy()[96:], rtol=1e-8, atol=1e-9, err_msg=name
+        )
+    np.testing.assert_allclose(raw.sigma[96:], sigma.to_numpy()[96:], rtol=1e-9)
+
+
+def test_features_of_one_bar_say_where_it_opened_closed_and_traded() -> None:
+    table = random_table("NEWUSDT", 5, 120)
+    shape = {"open": 10.0, "high": 14.0, "low": 8.0, "close": 12.0, "volume": 5.0, "turnover": 55.0}
+    for name, value in shape.items():
+        getattr(table, name)[-1] = value
+    last = raw_batch(table, table, table, np.full(120, 5e-4), int(table.start[-1]) + STEP - 86_400_000)
+    row = dict(zip(NAMES, last.values[-1], strict=True))
+    assert row["close_location"] == pytest.approx(((12 - 8) - (14 - 12)) / 6)
+    assert row["body"] == pytest.approx(2 / 6)
+    assert row["vwap_location"] == pytest.approx((12 - 11) / 6)
+    assert row["funding"] == pytest.approx(0.5)
+    assert row["age"] == pytest.approx(math.log(2) / math.log(366))
+    hours = 120 * STEP / 3_600_000 % 24
+    assert row["hour_sin"] == pytest.approx(math.sin(2 * math.pi * hours / 24))
+    assert row["hour_cos"] == pytest.approx(math.cos(2 * math.pi * hours / 24))
+
+
+def test_volume_deviation_is_measured_from_a_mean_that_turns_into_an_exponential_average(
+    token: BarTable, raw: RawTable
+) -> None:
+    averages = [token.volume[0]]
+    for count, volume in enumerate(token.volume[1:], 2):
+        averages.append(averages[-1] + (volume - averages[-1]) / min(count, 48))
+    assert averages[47] == pytest.approx(token.volume[:48].mean())
+    expected = np.log(token.volume / averages)
+    np.testing.assert_allclose(column(raw, "volume_deviation")[96:], expected[96:], rtol=1e-9, atol=1e-9)
+
+
+def test_rounding_errors_do_not_pile_up_after_an_extreme_bar(btc: BarTable) -> None:
+    table = random_table("NEWUSDT", 8, 2000)
+    first = random_table("BTCUSDT", 9, 2000)
+    for name in COLUMNS:
+        getattr(table, name)[200] *= 1e9 if name in ("volume", "turnover") else 50.0
+    after, fresh = raw_batch(table, first, first), raw_batch(table.rows(slice(1400, None)), first, first)
+    recursive = [NAMES.index(name) for name in ("rsi", "macd", "atr", "volume_deviation")]
+    compared = [i for i in range(COUNT) if i not in recursive]
+    np.testing.assert_allclose(
+        after.values[1600:, compared], fresh.values[200:, compared], rtol=1e-8, atol=1e-9
+    )
+
+
+@pytest.mark.parametrize(("price", "size"), [(1024.0, 1.0), (1 / 4096, 8.0), (1.0, 1 / 64)])
+def test_features_do_not_depend_on_the_units_of_price_and_volume(
+    token: BarTable, btc: BarTable, eth: BarTable, raw: RawTable, price: float, size: float
+) -> None:
+    factors = {"volume": size, "turnover": size * price}
+    rescaled = replace(token, **{name: getattr(token, name) * factors.get(name, price) for name in COLUMNS})
+    np.testing.assert_allclose(
+        raw_batch(rescaled, btc, eth).values[96:], raw.values[96:], rtol=1e-7, atol=1e-9
+    )
+
+
+# --- live equals batch -------------------------------------------------------------------------------------
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.0, 0.003, 0.05]), st.booleans())
+def test_live_features_equal_the_batch_bit_for_bit(seed: int, missing: float, shrunk: bool) -> None:
+    rng = np.random.default_rng(seed)
+    n = 600
+    table = random_table("NEWUSDT", seed, n)
+    table.turnover[rng.random(n) < 0.1] = np.nan
+    table.volume[rng.random(n) < 0.05] = 0.0
+    table.close[rng.random(n) < missing / 10] = np.nan
+    table = table.rows(rng.random(n) >= missing / 5)
+    first, second = (random_table(name, seed + 1, n).rows(rng.random(n) >= missing) for name in ("B", "E"))
+    funding = rng.normal(0, 3e-4, len(table))
+    prior = SourceStatistics(rng.normal(0, 1, COUNT), rng.uniform(0.5, 2, COUNT)) if shrunk else None
+    expected = batch(table, first, second, funding, int(table.start[0]), prior)
+    assert_same_bits(live(table, first, second, prior, funding), expected)
+
+
+@pytest.mark.parametrize("symbol", ["WIFUSDT", "FARTCOINUSDT", "ETHUSDT"])
+def test_live_features_equal_the_batch_on_real_bars(symbol: str) -> None:
+    tables = []
+    for name in (symbol, "BTCUSDT", "ETHUSDT"):
+        path = REAL / "bybit-linear" / name / "5m.parquet"
+        if not path.exists():
+            pytest.skip("recorded bars are not beside this repository")
+        frame = pd.read_parquet(path)
+        columns = [frame[key].to_numpy() for key in COLUMNS]
+        tables.append(BarTable(name, 300_000, frame["start"].to_numpy(), *columns).resampled(STEP))
+    table, first, second = tables
+    table = table.rows(slice(0, 3000))
+    if symbol == "ETHUSDT":
+        second = first
+    expected = batch(table, first, second, None, int(table.start[0]))
+    assert_same_bits(live(table, first, second), expected)
+    assert expected.ready.sum() > 300
+
+
+def test_many_tokens_in_one_call_equal_one_call_each(btc: BarTable, eth: BarTable) -> None:
+    tables = [random_table(f"T{i}USDT", 10 + i, 230) for i in range(9)]
+    together, apart = FeatureBank(), FeatureBank()
+    for table in tables:
+        together.add(table.symbol, 0)
+        apart.add(table.symbol, 0)
+    every = zip(*(table.events() for table in tables), btc.rows(slice(0, 230)).events(), strict=True)
+    for *bars, reference in every:
+        first: list[BarClosed | None] = [reference] * 5 + [None] * 4
+        second: list[BarClosed | None] = [None] * 9
+        rows = together.update_many(bars, first, second, [1e-4] * 9)
+        for row, bar, other in zip(rows, bars, first, strict=True):
+            single = apart.update(bar, other, None, 1e-4)
+            np.testing.assert_array_equal(row.x, single.x)
+            np.testing.assert_equal(row[1:], single[1:])
+    assert single.ready
+
+
+def test_no_bars_give_no_rows() -> None:
+    assert FeatureBank().update_many([], [], [], []) == []
+
+
+def test_a_table_replayed_into_a_bank_is_continued_live(
+    token: BarTable, btc: BarTable, eth: BarTable
+) -> None:
+    bank = FeatureBank()
+    bank.add(token.symbol, 0)
+    bank.replay(token.rows(slice(0, 400)), btc, eth)
+    rest = slice(400, SIZE)
+    rows = [
+        bank.update(bar, first, second, 0.0).x
+        for bar, first, second in zip(*(t.rows(rest).events() for t in (token, btc, eth)), strict=True)
+    ]
+    np.testing.assert_array_equal(np.stack(rows), batch(token, btc, eth).x[rest])
+
+
+def test_a_copy_of_the_bank_lives_its_own_life(token: BarTable, btc: BarTable, eth: BarTable) -> None:
+    bank = FeatureBank()
+    bank.add(token.symbol, 0)
+    bank.replay(token.rows(slice(0, 500)), btc, eth)
+    twin = bank.copy()
+    rest = token.rows(slice(500, 600))
+    first = twin.replay(rest, btc, eth)
+    assert_same_bits(bank.replay(rest, btc, eth), first)
+
+
+# --- causality ---------------------------------------------------------------------------------------------
+
+CUT = 450
+
+
+def rewritten(table: BarTable) -> BarTable:
+    other = random_table(table.symbol, 77)
+    before = np.arange(SIZE) < CUT
+    return replace(
+        table, **{name: np.where(before, getattr(table, name), getattr(other, name)) for name in COLUMNS}
+    )
+
+
+def tenfold(table: BarTable) -> BarTable:
+    factor = np.where(np.arange(SIZE) < CUT, 1.0, 10.0)
+    return replace(table, **{name: getattr(table, name) * factor for name in COLUMNS})
+
+
+def dropped(table: BarTable) -> BarTable:
+    return table.rows(slice(0, CUT))
+
+
+def garbled(table: BarTable) -> BarTable:
+    factor = np.where(np.arange(SIZE) < CUT, 1.0, np.nan)
+    return replace(table, **{name: getattr(table, name) * factor for name in COLUMNS})
+
+
+@pytest.mark.parametrize("change", [rewritten, tenfold, dropped, garbled])
+@pytest.mark.parametrize("of", ["token", "references"])
+def test_no_feature_changes_when_the_future_does(
+    token: BarTable,
+    btc: BarTable,
+    eth: BarTable,
+    raw: RawTable,
+    change: Callable[[BarTable], BarTable],
+    of: str,
+) -> None:
+    references = [change(btc), change(eth)] if of == "references" else [btc, eth]
+    table = change(token) if of == "token" else token
+    past = slice(0, CUT)
+    np.testing.assert_array_equal(raw_batch(table, *references).values[past], raw.values[past])
+    ours, theirs = batch(table, *references), batch(token, btc, eth)
+    for mine, other in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(mine[past], other[past])
+
+
+@pytest.mark.parametrize(
+    "name", [feature.name for feature in SPEC if feature.group not in ("clock", "token")]
+)
+def test_the_causality_probe_would_see_a_feature_that_looks_ahead(
+    token: BarTable, btc: BarTable, eth: BarTable, raw: RawTable, name: str
+) -> None:
+    """Every feature answers to the bar itself: had it read one bar ahead, the probe above had fired."""
+    changed = rewritten(token)
+    changed.turnover[CUT] = np.nan
+    funding = np.where(np.arange(SIZE) < CUT, 0.0, 1e-3)
+    after = raw_batch(changed, without(rewritten(btc), CUT + 1), rewritten(eth), funding)
+    rows = slice(CUT, CUT + 2)
+    assert (column(after, name)[rows] != column(raw, name)[rows]).any()
+
+
+def test_statistics_never_come_from_a_bar_after_the_row(
+    token: BarTable, btc: BarTable, eth: BarTable
+) -> None:
+    table = batch(without(token, 300), btc, eth)
+    assert (table.until <= table.starts).all()
+    assert (table.until[table.ready] == table.starts[table.ready]).all()
+    assert (table.until[: RAW_WARM_UP - 1] == 0).all()
+
+
+# --- gaps, missing and bad values --------------------------------------------------------------------------
+
+
+def test_no_return_crosses_a_gap(btc: BarTable, eth: BarTable) -> None:
+    table = random_table("NEWUSDT", 4)
+    for name in ("open", "high", "low", "close"):
+        getattr(table, name)[400:] *= 100.0
+    whole, cut = raw_batch(without(table, 399), btc, eth), raw_batch(table.rows(slice(400, None)), btc, eth)
+    np.testing.assert_array_equal(whole.values[399:], cut.values)
+    assert whole.runs[398:401].tolist() == [399, 1, 2]
+    assert np.isnan(whole.sigma[399 : 399 + RAW_WARM_UP - 1]).all()
+
+
+def test_after_a_gap_readiness_starts_again_with_the_statistics_kept(
+    token: BarTable, btc: BarTable, eth: BarTable
+) -> None:
+    table = batch(without(token, 400), btc, eth)
+    assert table.ready[WARM_UP - 1 : 400].all()
+    assert not table.ready[400 : 400 + RAW_WARM_UP - 1].any()
+    assert table.ready[400 + RAW_WARM_UP - 1 :].all()
+
+
+def test_have_counts_up_to_need_and_readiness_follows(token: BarTable, btc: BarTable) -> None:
+    bank = FeatureBank()
+    bank.add(token.symbol, 0)
+    rows = [bank.update(bar, None, None, 0.0) for bar in without(token, 300).events()]
+    assert all(row.need == WARM_UP for row in rows)
+    assert [row.have for row in rows[:300]] == [min(i + 1, WARM_UP) for i in range(300)]
+    assert [row.have for row in rows[300:]] == [
+        min(WARM_UP - RAW_WARM_UP + 1 + i, WARM_UP) for i in range(SIZE - 301)
+    ]
+    assert all(row.ready == (row.have == row.need) for row in rows)
+
+
+def test_missing_references_are_masked_and_said_so(token: BarTable, btc: BarTable, eth: BarTable) -> None:
+    table = batch(token, without(btc, 500), eth)
+    reference = [i for i, feature in enumerate(SPEC) if feature.group == "reference"]
+    bit = table.x[:, NAMES.index("reference_missing")]
+    first = NAMES.index("first_return")
+    assert bit[498:503].tolist() == [0, 0, 1, 1, 0]  # the bar itself and the return after it
+    assert table.x[500:502, first].tolist() == [0, 0]
+    assert table.x[500:502, NAMES.index("beta")].all()
+    assert table.ready[500:502].all()
+    without_any = batch(token, dropped(btc).rows(slice(0, 0)), eth.rows(slice(0, 0)))
+    assert (without_any.x[:, reference] == 0).all()
+    assert without_any.ready[WARM_UP:].all()
+
+
+def test_unknown_turnover_is_masked_said_so_and_replaced_by_the_typical_price_in_the_vwap(
+    token: BarTable, btc: BarTable, eth: BarTable
+) -> None:
+    unknown = replace(token, turnover=np.full(SIZE, np.nan))
+    typical = (token.high + token.low + token.close) / 3
+    known = replace(token, turnover=token.volume * typical)
+    mine, other = raw_batch(unknown, btc, eth), raw_batch(known, btc, eth)
+    for name, values, expected in zip(NAMES, mine.values[96:].T, other.values[96:].T, strict=True):
+        if name not in ("turnover_missing", "vwap_location"):
+            np.testing.assert_allclose(values, expected, rtol=1e-6, atol=1e-9, err_msg=name)
+    assert (column(mine, "turnover_missing") == 1).all()
+    assert (column(other, "turnover_missing") == 0).all()
+    table = batch(unknown, btc, eth)
+    assert table.ready[WARM_UP:].all()
+    assert not table.x[:, NAMES.index("vwap_location")].any()
+
+
+def poison(name: str, value: float) -> Callable[[BarTable], BarTable]:
+    def apply(table: BarTable) -> BarTable:
+        values = getattr(table, name).copy()
+        values[500] = value
+        return replace(table, **{name: values})
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [poison("close", np.nan), poison("high", np.inf), poison("low", 0.0), poison("volume", np.nan),
+     poison("volume", -1.0), poison("open", 1e9)],
+    ids=["nan close", "infinite high", "zero low", "nan volume", "negative volume", "open above high"],
+)  # fmt: skip
+def test_a_bar_that_cannot_be_is_refused_counted_and_treated_as_missing(
+    token: BarTable, btc: BarTable, eth: BarTable, damage: Callable[[BarTable], BarTable]
+) -> None:
+    bank = FeatureBank()
+    bank.add(token.symbol, 0)
+    table = bank.replay(damage(token), btc, eth)
+    assert bank.refused(token.symbol) == 1
+    assert not table.ready[500]
+    expected = batch(without(token, 500), btc, eth)
+    for mine, other in zip(table, expected, strict=True):
+        np.testing.assert_array_equal(mine[501:], other[500:])
+
+
+def test_a_value_that_is_not_finite_makes_only_this_token_unready_for_this_bar(
+    token: BarTable, btc: BarTable, eth: BarTable
+) -> None:
+    bank = FeatureBank()
+    bank.add(token.symbol, 0)
+    funding = np.where(np.arange(SIZE) == 500, np.nan, 1e-4)
+    table = bank.replay(token, btc, eth, funding)
+    assert table.ready[499:502].tolist() == [True, False, True]
+    assert not table.x[500].any()
+    assert np.isfinite(table.sigma[500])
+    assert bank.refused(token.symbol) == 1
+
+
+def test_a_market_that_stands_still_is_not_ready(btc: BarTable, eth: BarTable) -> None:
+    flat = np.full(400, 2.0)
+    table = BarTable("NEWUSDT", STEP, btc.start[:400], flat, flat, flat, flat, flat, flat)
+    silent = replace(random_table("NEWUSDT", 6, 400), volume=np.zeros(400))
+    assert not batch(table, btc, eth).ready.any()
+    assert not batch(silent, btc, eth).ready.any()
+
+
+def test_repeated_and_older_bars_change_nothing(token: BarTable) -> None:
+    bank, clean = FeatureBank(), FeatureBank()
+    for each in (bank, clean):
+        each.add(token.symbol, 0)
+    before = None
+    for bar in token.rows(slice(0, 250)).events():
+        row = bank.update(bar, None, None, 0.0)
+        np.testing.assert_array_equal(row.x, clean.update(bar, None, None, 0.0).x)
+        for old in (bar, before):
+            assert old is None or not bank.update(old, None, None, 0.0).ready
+        before = bar
+    assert bank.refused(token.symbol) == 250 + 249
+    assert clean.refused(token.symbol) == 0
+
+
+def test_a_reference_bar_of_another_time_counts_as_missing(token: BarTable, btc: BarTable) -> None:
+    bank, masked = FeatureBank(), FeatureBank()
+    for each in (bank, masked):
+        each.add(token.symbol, 0)
+    late = next(btc.events())
+    for bar in token.rows(slice(1, 300)).events():
+        row = bank.update(bar, late, late, 0.0)
+        np.testing.assert_array_equal(row.x, masked.update(bar, None, None, 0.0).x)
+    assert row.ready
+
+
+# --- normalisation -----------------------------------------------------------------------------------------
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.integers(-50, 50), min_size=1, max_size=60),
+    st.integers(1, 20),
+)
+def test_the_sliding_window_gives_the_median_and_mad_of_its_last_values(
+    values: list[int], width: int
+) -> None:
+    ordered, recent = np.zeros(width), np.zeros(width)
+    for samples, value in enumerate(values):
+        size = normaliser.enter(ordered, recent, samples, value)
+        last = np.array(values[max(0, samples + 1 - width) : samples + 1], float)
+        median, mad = normaliser.median_and_mad(ordered, size)
+        assert size == len(last)
+        assert median == np.median(last)
+        assert mad == np.median(np.abs(last - np.median(last)))
+
+
+def test_normalised_features_are_robust_z_scores_of_the_tokens_own_past(
+    token: BarTable, btc: BarTable, eth: BarTable, raw: RawTable
+) -> None:
+    table = batch(token, btc, eth)
+    normalised = [i for i, feature in enumerate(SPEC) if feature.normalised]
+    for turn, feature in enumerate(normalised):
+        for row in (WARM_UP - 1, 333, SIZE - 1):
+            past = np.arange(RAW_WARM_UP - 1, row + 1)
+            past = past[(past - (RAW_WARM_UP - 1)) % STRIDE == turn % STRIDE]
+            values = raw.values[past, feature].astype(np.float32).astype(float)
+            median = np.median(values)
+            scale = max(NORMAL_MAD * np.median(np.abs(values - median)), normaliser.MIN_SCALE)
+            z = np.clip((raw.values[row, feature] - median) / scale, -6, 6)
+            assert table.x[row, feature] == pytest.approx(z, rel=1e-5, abs=1e-6)
+
+
+def test_bounded_features_pass_through(token: BarTable, btc: BarTable, eth: BarTable, raw: RawTable) -> None:
+    table = batch(token, btc, eth)
+    passed = [i for i, feature in enumerate(SPEC) if not feature.normalised]
+    np.testing.assert_array_equal(
+        table.x[WARM_UP - 1 :, passed], raw.values[WARM_UP - 1 :, passed].astype(np.float32)
+    )
+
+
+def test_a_young_tokens_statistics_are_shrunk_towards_the_sources_and_less_with_age(
+    token: BarTable, btc: BarTable, eth: BarTable, raw: RawTable
+) -> None:
+    prior = SourceStatistics(np.full(COUNT, 2.0), np.full(COUNT, 3.0))
+    table = batch(token, btc, eth, prior=prior)
+    feature = NAMES.index("return_1")  # the first of its turn: sampled with the first complete row
+    for row in (WARM_UP - 1, 400, SIZE - 1):
+        past = np.arange(RAW_WARM_UP - 1, row + 1, STRIDE)
+        values = raw.values[past, feature]
+        own = len(past) / (len(past) + PRIOR_SAMPLES)
+        centre = own * np.median(values) + (1 - own) * 2.0
+        scale = own * NORMAL_MAD * np.median(np.abs(values - np.median(values))) + (1 - own) * 3.0
+        assert table.x[row, feature] == pytest.approx((raw.values[row, feature] - centre) / scale, rel=1e-4)
+
+
+def test_source_statistics_are_the_median_and_mad_of_the_warm_rows_with_their_last_bar(
+    raw: RawTable, btc: BarTable, eth: BarTable
+) -> None:
+    other = raw_batch(btc, eth, eth)
+    statistics = fit_source_statistics([raw, other])
+    pooled = np.concatenate([raw.values[RAW_WARM_UP - 1 :], other.values[RAW_WARM_UP - 1 :]])
+    for i, feature in enumerate(SPEC):
+        median = np.median(pooled[:, i]) if feature.normalised else 0.0
+        assert statistics.location[i] == pytest.approx(median)
+    assert statistics.until == raw.starts[-1]
+    assert batch(btc, eth, eth, prior=statistics).ready.any()
+
+
+def test_too_short_a_source_history_is_an_error_that_says_so(token: BarTable, btc: BarTable) -> None:
+    short = raw_batch(token.rows(slice(0, RAW_WARM_UP + MIN_SAMPLES - 2)), btc, btc)
+    with pytest.raises(DataError, match="longer history"):
+        fit_source_statistics([short])
+    with pytest.raises(DataError, match="longer history"):
+        fit_source_statistics([])
+
+
+def test_sources_without_turnover_still_have_statistics(token: BarTable, btc: BarTable) -> None:
+    statistics = fit_source_statistics([raw_batch(replace(token, turnover=np.full(SIZE, np.nan)), btc, btc)])
+    vwap = NAMES.index("vwap_location")
+    assert (statistics.location[vwap], statistics.scale[vwap]) == (0.0, 1.0)
+
+
+def test_statistics_of_another_version_are_an_error() -> None:
+    with pytest.raises(DataError, match="pretrain the model again"):
+        FeatureBank(SourceStatistics(np.zeros(3), np.ones(3)))
