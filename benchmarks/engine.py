@@ -18,13 +18,13 @@ from time import process_time
 from typing import Any
 
 import numpy as np
-from bot.exchange.simulated.broker import SimulatedBroker
 
 from bot.core.events import AdaptationFailed, CandidateArrived, Event, InstrumentListed
 from bot.core.types import MINUTE_MS, Instrument
 from bot.engine.engine import Engine
 from bot.engine.portfolio import Portfolio
 from bot.engine.runner import Runner
+from bot.exchange.simulated.broker import SimulatedBroker
 from bot.execution.orders import Orders
 from bot.market.bars import BarTable
 from bot.settings import Costs, Gate, Risk

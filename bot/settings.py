@@ -47,7 +47,6 @@ class Label(Section):
 
     horizon_bars: Annotated[int, Field(ge=2, le=96)] = 8
     barrier_sigmas: Positive = Field(1.0, description="barrier = this x sigma x sqrt(horizon)")
-    volatility_bars: Annotated[int, Field(ge=20, le=672)] = 96
 
 
 class Model(Section):
@@ -65,14 +64,14 @@ class Model(Section):
 
 
 class Adaptation(Section):
-    every_bars: Count = Field(192, description="decision bars between adaptations of one token")
+    every_bars: Count = Field(288, description="decision bars between adaptations of one token")
     first_bars: Count = Field(192, description="ready rows before the first one")
     window_bars: Count = Field(2_000, description="the newest rows of the token that are used")
     steps: Count = 120
     batch: Annotated[int, Field(ge=16)] = Field(192, description="embeddings of each domain per step")
     learning_rate: Positive = 1e-3
     mmd_weight: Annotated[float, Field(ge=0)] = 3.0
-    target_weight: Annotated[float, Field(ge=0)] = Field(0.5, description="of the matured target labels")
+    target_weight: Annotated[float, Field(ge=0)] = Field(1.0, description="of the matured target labels")
     l2sp: Annotated[float, Field(ge=0)] = Field(1e-3, description="pull towards the pretrained weights")
     clip: Positive = 5.0
     delay_bars: Count = Field(2, description="a candidate takes part this many decision bars after its cut")

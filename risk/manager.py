@@ -100,7 +100,9 @@ class RiskManager:
         return None
 
     def _ladder(self, signal: Signal, _: AccountState) -> str | None:
-        return None if signal.stage in (Stage.SMALL, Stage.FULL) else f"stage {signal.stage}: not yet trusted"
+        if signal.stage in (Stage.SMALL, Stage.FULL):
+            return None
+        return f"stage {signal.stage}: {signal.waits_for or 'not yet trusted'}"
 
     def _one_position(self, signal: Signal, account: AccountState) -> str | None:
         return "already in the market" if account.is_exposed(signal.symbol) else None

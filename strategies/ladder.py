@@ -16,6 +16,7 @@ class Evidence:
     e_value: anytime-valid evidence that its log loss is below the base rate's
     recent_skill: mean log-loss gain over the newest blocks of labels; NaN while there are too few
     source_accuracy: of the pretrained model on its most confident tenth, purged tail
+    reversal: anytime-valid evidence that the pretrained model orders this token's outcomes the wrong way
     """
 
     ready: bool
@@ -24,6 +25,7 @@ class Evidence:
     e_value: float
     recent_skill: float
     source_accuracy: float
+    reversal: float = 0.0
 
 
 def climb(stage: Stage, evidence: Evidence, gate: Gate) -> tuple[Stage, tuple[str, ...]]:
@@ -53,6 +55,8 @@ def _failures(evidence: Evidence, gate: Gate) -> tuple[str, ...]:
     reasons = []
     if not evidence.similarity >= gate.similarity:
         reasons.append(f"similarity {evidence.similarity:.2f} < {gate.similarity:g}")
+    if evidence.reversal >= gate.evidence:
+        reasons.append(f"the source's knowledge works against this token: evidence {evidence.reversal:.3g}")
     if evidence.recent_skill < 0:
         reasons.append(f"recent log-loss skill {evidence.recent_skill:+.4f} < 0")
     return tuple(reasons)

@@ -7,7 +7,7 @@ from bot.core.types import Instrument, Side
 
 def to_grid(value: float | Decimal, step: Decimal, *, up: bool = False) -> Decimal:
     """The multiple of `step` at or below `value` (at or above, if `up`), with the decimals of `step`."""
-    exact = value if isinstance(value, Decimal) else Decimal(repr(value))
+    exact = value if isinstance(value, Decimal) else Decimal(repr(float(value)))  # numpy prints its type
     rounding = ROUND_CEILING if up else ROUND_FLOOR
     return ((exact / step).to_integral_value(rounding) * step).quantize(step)
 

@@ -40,3 +40,4 @@ class Signal(msgspec.Struct, frozen=True, kw_only=True):
     expected_move: float = 0.0
     horizon_bars: int = 1
     reason: str = ""
+    waits_for: str = ""  # what the ladder still wants before the next step

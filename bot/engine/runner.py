@@ -26,6 +26,10 @@ class Adapter(Protocol):
     """Where models are adapted: a child process, or the stored results of an earlier run."""
 
     def submit(self, job: AdaptModel) -> None: ...
+    def poll(self) -> None:
+        """Keep the work going; called at every moment while there are jobs, and must not wait."""
+        ...
+
     def take(self, symbol: str, cut: int, due: int) -> CandidateArrived | AdaptationFailed | None:
         """The result of a job, with `ts` = `due`; None while it is not there yet."""
         ...
@@ -66,6 +70,8 @@ class Runner:
         A candidate becomes a fact a fixed time after its cut, however fast the child was: so a replay is
         deterministic, and nothing is known earlier than it could have been.
         """
+        if self._jobs:
+            self._adapter.poll()
         while self._jobs and self._jobs[0][0] <= ts:
             due, symbol, cut = self._jobs[0]
             result = self._adapter.take(symbol, cut, due)

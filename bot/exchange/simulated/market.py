@@ -106,8 +106,8 @@ class SimulatedMarket:
         """P(log return from the next decision bar's open over the horizon > 0 | hidden state), (n,).
 
         start: int64 (n,) open times (ms) of decision bars; the state is the one at the bar's close. The
-        closed form and its derivation are in `process.probability_up`; its only approximation is that volatility
-        stays what it is over the horizon. Raises DataError outside the symbol's life.
+        closed form and its derivation are in `process.probability_up`; its only approximation is that
+        volatility stays what it is over the horizon. Raises DataError outside the symbol's life.
         """
         entry = np.asarray(start, np.int64) + self._decision_interval
         return self._of(symbol).probability_up(entry, self._horizon)

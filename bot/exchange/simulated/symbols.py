@@ -44,7 +44,7 @@ class SimulatedSymbol:
 
     @classmethod
     def draw(cls, listing: Listing, streams: Streams, factor: Factor, end: int, interval: int) -> Self:
-        """The symbol's life from launch to `end` (ms) in bars of `interval`; `factor` begins at the launch."""
+        """The symbol's life from launch to `end` (ms) in bars of `interval`; `factor` begins there too."""
         start = np.arange(listing.launch_time, end, interval, dtype=np.int64)
         bar_hours = interval / HOUR_MS
         hour_of_day = (start % DAY_MS) / HOUR_MS

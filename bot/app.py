@@ -1,0 +1,374 @@
+"""Builds the objects, wires them and runs them: the only place that knows all the rooms."""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import numpy as np
+from rich.console import Console
+
+from bot.core.errors import UsageError
+from bot.core.types import MINUTE_MS
+from bot.dashboard.progress import PretrainingProgress
+from bot.dashboard.state import DashboardState
+from bot.dashboard.terminal import TerminalView
+from bot.engine.candidates import Candidates
+from bot.engine.driver import drive, stopped_by_signals
+from bot.engine.engine import Engine
+from bot.engine.portfolio import Portfolio
+from bot.engine.runner import Runner
+from bot.exchange.market import HistoricalMarket
+from bot.exchange.recorded import RecordedMarket, discover
+from bot.exchange.simulated.broker import SimulatedBroker
+from bot.exchange.simulated.market import SimulatedMarket
+from bot.execution.orders import Orders
+from bot.research.report import write_report
+from bot.research.report_data import Achievable, load
+from bot.settings import Settings
+from bot.storage import barfiles
+from bot.storage.database import Database, Run, config_hash
+from bot.storage.journal import Journal
+from risk.breaker import Breaker
+from risk.manager import RiskManager
+from strategies.learning.pretraining_job import Pretraining
+from strategies.learning.registry import Model, Registry
+from strategies.learning.worker import AdaptationWorker
+from strategies.transfer import TransferStrategy
+
+DATABASE = "bot.sqlite"
+
+T = TypeVar("T")
+
+
+# --- the commands ------------------------------------------------------------------------------------------
+
+
+def run_paper(settings: Settings, recorded: Mapping[str, Any] | None, *, fresh: bool, speed: float) -> None:
+    """Paper trading: resumes the stored run of this market, or starts one."""
+    market = _market(settings, recorded)
+    with Database.open(_database(settings)) as database:
+        stored = None if fresh else database.latest("paper", market.title)
+        config = _config_json(settings, recorded)
+        if stored is not None:
+            _check_same(stored, config)
+            if stored.state == "finished":
+                _show_finished(stored, settings)
+                return
+        _run(settings, market, database, "paper", config, stored, _pace(market.start, speed))
+
+
+def run_backtest(settings: Settings, recorded: Mapping[str, Any] | None) -> None:
+    """The same run from the beginning, without waiting for anything."""
+    market = _market(settings, recorded)
+    with Database.open(_database(settings)) as database:
+        _run(settings, market, database, "backtest", _config_json(settings, recorded), None, lambda _: 0.0)
+
+
+def run_pretrain(settings: Settings, data: Path | None, until: int | None) -> None:
+    """Pretrain on the sources alone and print the model's card."""
+    sources, interval = settings.market.sources, settings.market.decision_minutes * MINUTE_MS
+    if data is None:
+        market = _simulated(settings)
+        tables = [market.history(name) for name in sources]
+    else:
+        tables = [barfiles.read(barfiles.find(data, name, interval)) for name in sources]
+    if until is not None:
+        tables = [table.between(int(table.start[0]), until) for table in tables]
+    console = Console()
+    job = Pretraining([table.resampled(interval) for table in tables], settings, _models(settings))
+    model = asyncio.run(_with_stop(lambda stop: _pretrained(job, settings, console, stop)))
+    if model is not None:
+        console.print(msgspec.json.format(msgspec.json.encode(model.card)).decode(), highlight=False)
+        console.print(f"Kept as {model.model_id} in {_models(settings)}", highlight=False)
+
+
+def run_report(settings: Settings, run_id: int | None, output: Path | None) -> None:
+    """Write the report of a stored run again."""
+    with Database.open(_database(settings), readonly=True) as database:
+        runs = database.runs()
+        if not runs:
+            raise UsageError("no run is stored yet; `bot paper` makes one")
+        run = next((run for run in runs if run.id == run_id), None) if run_id else runs[-1]
+        if run is None:
+            raise UsageError(f"there is no run {run_id}; stored are {', '.join(str(run.id) for run in runs)}")
+        path = _report(settings, database, run, output)
+    Console().print(f"Run {run.id}, {run.title}, {run.state}\nReport {path}", highlight=False)
+
+
+# --- one run -----------------------------------------------------------------------------------------------
+
+
+def _run(
+    settings: Settings,
+    market: HistoricalMarket,
+    database: Database,
+    kind: str,
+    config: str,
+    stored: Run | None,
+    pace: Callable[[int], float],
+) -> None:
+    console = Console()
+    pretraining = Pretraining(_histories(settings, market), settings, _models(settings))
+    view = TerminalView(
+        market.title,
+        simulated=market.simulated,
+        start=market.start,
+        end=market.end,
+        balance=settings.account.initial_balance,
+        console=console,
+    )
+
+    async def session(stop: asyncio.Event) -> bool | None:
+        pretrained = await _pretrained(pretraining, settings, console, stop)
+        if pretrained is None:
+            return None
+        journal = _journal(database, stored, kind, market, settings, config)
+        if stored is not None:
+            console.print(f"Resuming run {stored.id}: replaying what is stored …", highlight=False)
+        return await _trade(settings, market, database, journal, pretrained, pretraining, view, pace, stop)
+
+    finished = asyncio.run(_with_stop(session))
+    if finished is None:
+        console.print("Stopped before the run began; nothing was traded.")
+        raise KeyboardInterrupt
+    run = database.latest(kind, market.title)
+    assert run is not None
+    if not finished:
+        view.summary("stopped; the next start goes on from here")
+        raise KeyboardInterrupt
+    view.summary("finished", _report(settings, database, run, None))
+
+
+async def _trade(
+    settings: Settings,
+    market: HistoricalMarket,
+    database: Database,
+    journal: Journal,
+    pretrained: Model,
+    pretraining: Pretraining,
+    view: TerminalView,
+    pace: Callable[[int], float],
+    stop: asyncio.Event,
+) -> bool:
+    """Whether the run came to its end; on the way out nothing is lost."""
+    models = {pretrained.model_id: pretrained}
+    registry = Registry(_models(settings))
+    worker = AdaptationWorker(
+        registry.directory, pretrained.model_id, pretraining.replay_path, settings.adaptation
+    )
+    candidates = Candidates(worker, registry, models, database.candidates(journal.run_id))
+    interval = settings.market.decision_minutes * MINUTE_MS
+    runner = Runner(
+        _engine(settings, TransferStrategy(settings, pretrained, models)),
+        SimulatedBroker(settings.costs, market.half_spread, _balance(settings)),
+        candidates,
+        journal,
+        settings.adaptation.delay_bars * interval,
+        (view.apply,),
+    )
+    try:
+        with view:
+            finished = await drive(runner, market.events(), stop, journal.commit, view.tick, pace)
+            if finished:
+                view.tick(market.end)
+    except BaseException:
+        journal.interrupt()
+        raise
+    finally:
+        worker.close()
+    if finished:
+        journal.finish(_summary(view.state))
+    else:
+        journal.interrupt()
+    return finished
+
+
+def _engine(settings: Settings, strategy: TransferStrategy) -> Engine:
+    breaker = Breaker(settings.risk.daily_drawdown, settings.account.initial_balance)
+    return Engine(
+        strategy,
+        RiskManager(settings.risk, settings.gate, settings.costs, breaker),
+        breaker,
+        Portfolio(_balance(settings)),
+        Orders(),
+        settings.risk,
+        settings.market.decision_minutes * MINUTE_MS,
+    )
+
+
+# --- parts -------------------------------------------------------------------------------------------------
+
+
+def _summary(state: DashboardState) -> dict[str, float]:
+    return {
+        "equity": state.equity,
+        "profit": state.profit,
+        "fees": state.fees,
+        "funding": state.funding,
+        "worst_drawdown": state.worst_drawdown,
+        "fills": state.fills,
+    }
+
+
+async def _with_stop(body: Callable[[asyncio.Event], Coroutine[Any, Any, T]]) -> T:
+    """Run `body` with an event that Ctrl-C and SIGTERM set."""
+    stop = asyncio.Event()
+    with stopped_by_signals(stop):
+        return await body(stop)
+
+
+async def _pretrained(
+    job: Pretraining, settings: Settings, console: Console, stop: asyncio.Event
+) -> Model | None:
+    """The source model: kept from an earlier run, or trained now in a child process; None when stopped."""
+    kept = job.find()
+    if kept is not None:
+        console.print(f"Source model {kept.model_id} kept from an earlier run", highlight=False)
+        return kept
+    with PretrainingProgress(settings.model.epochs, console) as progress:
+        return await job.run(stop, progress.epoch)
+
+
+def _journal(
+    database: Database,
+    stored: Run | None,
+    kind: str,
+    market: HistoricalMarket,
+    settings: Settings,
+    config: str,
+) -> Journal:
+    if stored is not None:
+        return Journal.resume(database, stored.id, durable=False)
+    return Journal.start(
+        database,
+        kind=kind,
+        title=market.title,
+        simulated=market.simulated,
+        config_json=config,
+        seed=settings.simulation.seed,
+        started=int(time.time() * 1000),
+        start_ts=market.start,
+        end_ts=market.end,
+        durable=False,  # no order leaves this machine: what a power cut takes, the replay makes again
+    )
+
+
+def _market(settings: Settings, recorded: Mapping[str, Any] | None) -> HistoricalMarket:
+    if recorded is None:
+        return _simulated(settings)
+    directory, sources = recorded["directory"], settings.market.sources
+    interval = settings.market.decision_minutes * MINUTE_MS
+    tokens = recorded["tokens"] or [found.symbol for found in discover(directory, sources, interval)]
+    return RecordedMarket(
+        directory,
+        sources,
+        tokens,
+        decision_interval_ms=interval,
+        costs=settings.costs,
+        start=recorded["start"],
+        funding_directory=recorded["funding"],
+        days_per_token=recorded["days"],
+        warmup_days=0,
+    )
+
+
+def _simulated(settings: Settings) -> SimulatedMarket:
+    interval = settings.market.decision_minutes * MINUTE_MS
+    return SimulatedMarket(
+        settings.simulation, settings.market.sources, interval, settings.label.horizon_bars
+    )
+
+
+def _report(settings: Settings, database: Database, run: Run, output: Path | None) -> Path:
+    path = output or settings.storage.directory / "reports" / f"{run.kind}-{run.id}.html"
+    return write_report(load(database, run.id, _achievable(database, run)), path)
+
+
+def _achievable(database: Database, run: Run) -> dict[str, Achievable]:
+    """How often a perfect observer of the simulated market would have been right on each token's labels."""
+    if not run.simulated:
+        return {}
+    market = _simulated(Settings.model_validate(_settings_part(run)))
+    found = {}
+    for symbol, labels in database.frame(run.id, "labels").groupby("symbol"):
+        p_up = market.oracle_p_up(str(symbol), labels["bar_start"].to_numpy(np.int64))
+        right = (p_up > 0.5) == (labels["outcome"].to_numpy() > 0)
+        accuracy = float(np.average(right, weights=labels["weight"].to_numpy()))
+        found[str(symbol)] = Achievable(accuracy, market.mechanism(str(symbol)))
+    return found
+
+
+def _config_json(settings: Settings, recorded: Mapping[str, Any] | None) -> str:
+    """What the run depends on: the settings (not where things are kept) and the recorded market's choice."""
+    config = settings.model_dump(mode="json", exclude={"storage"})
+    if recorded is not None:
+        config["recorded"] = {
+            name: value if value is None else str(value) for name, value in recorded.items()
+        }
+    return json.dumps(config, sort_keys=True)
+
+
+def _settings_part(run: Run) -> dict[str, Any]:
+    return {name: keys for name, keys in json.loads(run.config_json).items() if name in Settings.model_fields}
+
+
+def _check_same(stored: Run, config: str) -> None:
+    """Raises UsageError with the keys that differ if the stored run was made with another configuration."""
+    if stored.config_hash == config_hash(config):
+        return
+    old, new = json.loads(stored.config_json), json.loads(config)
+    changed = [
+        f"  {section}.{key}: {old.get(section, {}).get(key)} -> {new.get(section, {}).get(key)}"
+        for section in sorted(old.keys() | new.keys())
+        for key in sorted(old.get(section, {}).keys() | new.get(section, {}).keys())
+        if old.get(section, {}).get(key) != new.get(section, {}).get(key)
+    ]
+    raise UsageError(
+        f"the stored run {stored.id} of this market was made with other settings:\n"
+        + "\n".join(changed)
+        + "\n"
+        "start a new one with --fresh, or undo the change to go on with it"
+    )
+
+
+def _show_finished(run: Run, settings: Settings) -> None:
+    console = Console()
+    console.print(f"Run {run.id} ({run.title}) is finished.", highlight=False)
+    for name, value in (run.summary_json or {}).items():
+        console.print(f"  {name:<20} {value:,.2f}", highlight=False)
+    console.print(
+        f"Report {settings.storage.directory / 'reports' / f'{run.kind}-{run.id}.html'}", highlight=False
+    )
+    console.print("Start a new run with --fresh (make fresh).", highlight=False)
+
+
+def _pace(start: int, speed: float) -> Callable[[int], float]:
+    """Seconds to wait before a moment so that market time runs at `speed` times wall time; 0 = no waiting."""
+    began = time.monotonic()
+
+    def wait(ts: int) -> float:
+        return (ts - start) / 1000 / speed - (time.monotonic() - began) if speed else 0.0
+
+    return wait
+
+
+def _histories(settings: Settings, market: HistoricalMarket) -> list[Any]:
+    interval = settings.market.decision_minutes * MINUTE_MS
+    return [market.history(name).resampled(interval) for name in settings.market.sources]
+
+
+def _balance(settings: Settings) -> Decimal:
+    return Decimal(repr(settings.account.initial_balance))
+
+
+def _models(settings: Settings) -> Path:
+    return settings.storage.directory / "models"
+
+
+def _database(settings: Settings) -> str | Path:
+    return settings.storage.database or settings.storage.directory / DATABASE

@@ -1,0 +1,233 @@
+"""The commands. Thin: options in, one call, exit code out."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, Literal, ParamSpec, TypeVar
+
+import typer
+from rich.console import Console
+
+from bot.core.errors import BotError
+from bot.settings import Settings, load
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_EPILOG = (
+    "Exit codes: 0 done, 2 wrong usage or configuration, 3 bad data, 4 failure while running, 130 stopped."
+)
+
+app = typer.Typer(
+    name="bot",
+    help="A crypto trading bot for Bybit whose model, pretrained on BTC and ETH, adapts to each newly listed "
+    "token while it trades, and that knows when this transfer hurts.\n\n"
+    "Start with **bot paper**: it needs no key, no server and no internet.",
+    epilog=_EPILOG,
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", help="Configuration file. Default: ./config.toml if there is one."),
+]
+DataOption = Annotated[
+    Path | None,
+    typer.Option("--data", help="Folder of bars: SYMBOL/15m.parquet and so on (README, 'Your own data')."),
+]
+FundingOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--funding", help="Folder of funding rates, SYMBOL.parquet. Without it, costs.default_funding."
+    ),
+]
+TokensOption = Annotated[
+    str | None,
+    typer.Option("--tokens", help="Comma-separated tokens to trade. Default: every symbol but the sources."),
+]
+StartOption = Annotated[
+    str | None,
+    typer.Option(
+        "--start", help="First day of the run, YYYY-MM-DD (UTC). Default: the first token's first bar."
+    ),
+]
+DaysOption = Annotated[
+    int | None,
+    typer.Option(
+        "--days",
+        min=1,
+        help="Simulated market: days of the run. Recorded market: days per token from its first bar.",
+    ),
+]
+SeedOption = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of the simulated market.")]
+DirectoryOption = Annotated[
+    Path | None,
+    typer.Option("--directory", help="Where database, models and reports are kept. Default: ./var"),
+]
+FreshOption = Annotated[
+    bool, typer.Option("--fresh", help="Forget the stored run and start from the beginning.")
+]
+
+
+def _told(function: Callable[P, R]) -> Callable[P, R]:
+    """A mistake that a person can mend ends with its message and exit code, never with a traceback."""
+
+    @wraps(function)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return function(*args, **kwargs)
+        except BotError as error:
+            Console(stderr=True, highlight=False).print(
+                f"[bold red]error:[/bold red] {error}", soft_wrap=True
+            )
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+
+    return wrapper
+
+
+def _settings(config: Path | None, directory: Path | None, simulation: dict[str, Any]) -> Settings:
+    default = Path("config.toml")
+    path = config or (default if default.exists() else None)
+    overrides: dict[str, Any] = {"simulation": {k: v for k, v in simulation.items() if v is not None}}
+    if directory is not None:
+        overrides["storage"] = {"directory": directory}
+    return load(path, overrides)
+
+
+@app.command(epilog=_EPILOG)
+@_told
+def paper(
+    market: Annotated[
+        Literal["simulated", "recorded"],
+        typer.Option("--market", help="Simulated: made up by seed. Recorded: real bars from --data."),
+    ] = "simulated",
+    data: DataOption = None,
+    funding: FundingOption = None,
+    tokens: TokensOption = None,
+    start: StartOption = None,
+    days: DaysOption = None,
+    seed: SeedOption = None,
+    speed: Annotated[
+        float, typer.Option("--speed", min=0, help="Simulated seconds per second; 0 = as fast as it goes.")
+    ] = 0.0,
+    fresh: FreshOption = False,
+    config: ConfigOption = None,
+    directory: DirectoryOption = None,
+) -> None:
+    """Trade with paper money, on the embedded simulated market or on recorded bars.
+
+    Pretrains the model on BTC and ETH (kept for the next run), then trades every token that is listed while
+    it adapts to it, in a live view, and ends with a summary and an HTML report. Ctrl-C stops within two
+    seconds and loses nothing: the next start goes on where this one stopped.
+    """
+    from bot.app import run_paper  # here, not above: help and mistakes answer at once
+
+    settings = _settings(config, directory, {"seed": seed, "days": days if market == "simulated" else None})
+    run_paper(settings, _recorded(market, data, funding, tokens, start, days), fresh=fresh, speed=speed)
+
+
+@app.command(epilog=_EPILOG)
+@_told
+def backtest(
+    data: DataOption = None,
+    funding: FundingOption = None,
+    tokens: TokensOption = None,
+    start: StartOption = None,
+    days: DaysOption = None,
+    seed: SeedOption = None,
+    config: ConfigOption = None,
+    directory: DirectoryOption = None,
+) -> None:
+    """Run the same engine over recorded bars (or the simulated market, without --data) and report.
+
+    The model is pretrained on the sources' bars up to the start of the run and adapts to each token as paper
+    trading would; the orders are the same, byte for byte.
+
+    Example: bot backtest --data ~/bars --tokens NEWUSDT,OTHERUSDT --days 60
+    """
+    from bot.app import run_backtest
+
+    market = "simulated" if data is None else "recorded"
+    settings = _settings(config, directory, {"seed": seed, "days": days if data is None else None})
+    run_backtest(settings, _recorded(market, data, funding, tokens, start, days))
+
+
+@app.command(epilog=_EPILOG)
+@_told
+def pretrain(
+    data: DataOption = None,
+    until: Annotated[
+        str | None, typer.Option("--until", help="Use bars before this day only, YYYY-MM-DD (UTC).")
+    ] = None,
+    seed: SeedOption = None,
+    config: ConfigOption = None,
+    directory: DirectoryOption = None,
+) -> None:
+    """Train the source model on BTC and ETH and print its card.
+
+    Without --data it learns from the simulated market's history. Runs find the model again by the data and
+    settings that it was made from.
+    """
+    from bot.app import run_pretrain
+
+    settings = _settings(config, directory, {"seed": seed})
+    run_pretrain(settings, data, _day(until))
+
+
+@app.command(epilog=_EPILOG)
+@_told
+def report(
+    run: Annotated[int | None, typer.Argument(help="Number of the run; the newest by default.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The HTML file. Default: reports/ in the directory.")
+    ] = None,
+    config: ConfigOption = None,
+    directory: DirectoryOption = None,
+) -> None:
+    """Write the HTML report of a stored run again and print its summary."""
+    from bot.app import run_report
+
+    run_report(_settings(config, directory, {}), run, output)
+
+
+def _recorded(
+    market: str,
+    data: Path | None,
+    funding: Path | None,
+    tokens: str | None,
+    start: str | None,
+    days: int | None,
+) -> dict[str, Any] | None:
+    """Options of a recorded market; None for the simulated one."""
+    if market == "simulated":
+        if data is not None or tokens is not None or start is not None or funding is not None:
+            raise typer.BadParameter("--data, --funding, --tokens and --start need --market recorded")
+        return None
+    if data is None:
+        raise typer.BadParameter("--market recorded needs --data FOLDER")
+    names = tuple(name.strip().upper() for name in tokens.split(",") if name.strip()) if tokens else None
+    return {"directory": data, "funding": funding, "tokens": names, "start": _day(start), "days": days}
+
+
+def _day(text: str | None) -> int | None:
+    """ms UTC of a day's first moment."""
+    if text is None:
+        return None
+    try:
+        return int(datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC).timestamp() * 1000)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a day; write YYYY-MM-DD") from None
+
+
+def main() -> None:
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""Adaptation as the runner sees it: results that were stored, or those of the child process."""
+
+from collections.abc import Iterable
+
+from bot.core.commands import AdaptModel
+from bot.core.errors import DataError
+from bot.core.events import AdaptationFailed, CandidateArrived
+from strategies.learning.registry import Model, Registry
+from strategies.learning.worker import AdaptationWorker
+
+Result = CandidateArrived | AdaptationFailed
+
+
+class Candidates:
+    """Hands jobs to the worker and puts the models that come back where the strategy finds them.
+
+    stored: results of the run that is being resumed; what they say need not be adapted again.
+    """
+
+    def __init__(
+        self, worker: AdaptationWorker, registry: Registry, models: dict[str, Model], stored: Iterable[Result]
+    ) -> None:
+        self._worker = worker
+        self._registry = registry
+        self._models = models
+        self._stored = {(result.symbol, result.cut): result for result in stored}
+
+    def submit(self, job: AdaptModel) -> None:
+        stored = self._stored.get((job.symbol, job.cut))
+        if stored is None or not self._is_kept(stored):
+            self._stored.pop((job.symbol, job.cut), None)
+            self._worker.submit(job)
+
+    def poll(self) -> None:
+        self._worker.poll()
+
+    def take(self, symbol: str, cut: int, due: int) -> Result | None:
+        result = self._stored.pop((symbol, cut), None) or self._worker.take(symbol, cut, due)
+        if isinstance(result, CandidateArrived) and result.model_id not in self._models:
+            self._models[result.model_id] = self._registry.load(result.model_id)
+        return result
+
+    def _is_kept(self, result: Result) -> bool:
+        """Whether the model of a stored result can still be loaded; if not, it is made again, bit for bit."""
+        if isinstance(result, AdaptationFailed):
+            return True
+        try:
+            self._models[result.model_id] = self._registry.load(result.model_id)
+        except DataError:
+            return False
+        return True

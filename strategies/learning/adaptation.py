@@ -1,0 +1,211 @@
+"""Adapt the pretrained model to one token: align its embeddings with the source's, rehearsing the source.
+
+loss = source task + w_t target labels + lambda(p) joint MK-MMD^2 + beta ||theta - theta_pre||^2
+
+The MMD compares source and target embeddings, jointly with the first layer's output (Long et al., JAN, ICML
+2017): on the embedding alone, noise that the source never showed can take the place of the signal and the
+marginals still agree. With the ramp of Ganin & Lempitsky (ICML 2015) and
+the L2-SP anchor of Li, Grandvalet & Davoine (ICML 2018). That paper leaves a new head out of the anchor;
+here the task is the source's, the head is kept, and so it is anchored like the rest.
+
+Source labels are reweighted, and source embeddings drawn, so that their classes have the token's estimated
+prior: aligning the marginals of domains with different priors would pull the classes into each other.
+
+A falling MMD is no success: it falls as well when the labels are reversed. The report says how the features
+changed; whether the candidate is better is for the gate, on labels that it has not seen.
+"""
+
+import math
+import time
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_, parameters_to_vector
+
+from bot import settings
+from bot.core.commands import AdaptModel
+from bot.core.errors import RuntimeFault
+from bot.core.events import AdaptationReport
+from strategies.learning.architecture import Architecture, Weights
+from strategies.learning.dataset import Chunks, SourceReplay
+from strategies.learning.divergences import joint_mmd
+from strategies.learning.domains import PRIOR_LABELS, Domains, compare, prepare
+from strategies.learning.encoder import Encoder, Outputs
+from strategies.learning.sequences import (
+    VOLATILITY_WEIGHT,
+    Batch,
+    Sequences,
+    after,
+    direction_loss,
+    volatility_loss,
+)
+
+CHUNK = 128  # outputs of one chunk
+CHUNKS = 4  # per domain and step
+INPUT_RATE = 3.0  # learning rate of the input layer relative to the rest
+CHECK_EVERY = 10  # steps between looks at the held-out labels
+ENOUGH_LABELS = 20.0  # effective held-out labels; fewer stop nothing
+COLLAPSE = 0.98  # share of one class, the prior taken off, at which a model has stopped telling bars apart
+MIN_ENTROPY = 0.05  # mean entropy of the predictions / log 2 below which a model is certain of everything
+
+
+def adapt(
+    base: Weights,
+    architecture: Architecture,
+    source: SourceReplay,
+    snapshot: AdaptModel,
+    model: settings.Adaptation,
+    seed: int,
+) -> tuple[Weights, AdaptationReport]:
+    """Adapted weights and what was measured; the same arguments give the same bits on one machine.
+
+    Stops where the loss on the newest labels has risen by more than its standard error and returns the best
+    weights seen; steps = 0 are the pretrained ones. Raises DataError when the snapshot is too short or
+    broken, RuntimeFault when training diverges or the predictions collapse.
+    """
+    began = time.process_time()
+    encoder = Encoder.from_weights(base, architecture)
+    domains = prepare(source, snapshot, model.window_bars, architecture.receptive_field - 1)
+    before = compare(encoder, domains, prior_logit=0.0)
+    steps = _train(encoder, domains, model, torch.Generator().manual_seed(seed))
+    _refuse_collapse(encoder, domains)
+    now = compare(encoder, domains, domains.prior_logit if steps else 0.0)
+    report = AdaptationReport(
+        mmd_before=before.mmd,
+        mmd_after=now.mmd,
+        similarity_before=before.similarity,
+        similarity_after=now.similarity,
+        source_accuracy_before=before.source_accuracy,
+        source_accuracy_after=now.source_accuracy,
+        target_labels=domains.labels,
+        steps=steps,
+        seconds=time.process_time() - began,
+    )
+    return encoder.weights(), report
+
+
+def ramp(progress: float) -> float:
+    """lambda(p) = 2 / (1 + exp(-10 p)) - 1 of Ganin & Lempitsky: 0 at the start, 1 at the end."""
+    return 2 / (1 + math.exp(-10 * progress)) - 1
+
+
+def _train(encoder: Encoder, domains: Domains, model: settings.Adaptation, generator: torch.Generator) -> int:
+    """Change the encoder in place; returns the number of steps that its weights have seen."""
+    anchor = parameters_to_vector(encoder.parameters()).detach()
+    optimiser = _optimiser(encoder, model.learning_rate)
+    objective = _Objective(domains, model, generator)
+    stopping = _EarlyStopping(encoder, domains.target_tail)
+    encoder.train()
+    for step in range(1, model.steps + 1):
+        moved = parameters_to_vector(encoder.parameters()) - anchor
+        loss = objective(encoder, ramp(step / model.steps)) + model.l2sp * moved.square().sum()
+        optimiser.zero_grad()
+        torch.autograd.backward(loss)
+        norm = clip_grad_norm_(encoder.parameters(), model.clip)
+        if not torch.isfinite(norm):
+            raise RuntimeFault(f"adaptation diverged at step {step}; lower adaptation.learning_rate")
+        optimiser.step()
+        if step % CHECK_EVERY == 0 and stopping.rises(step):
+            return stopping.restore_best()
+    return model.steps
+
+
+def _optimiser(encoder: Encoder, learning_rate: float) -> torch.optim.Optimizer:
+    """A shift of the inputs is mended where they enter (Lee et al., Surgical Fine-Tuning, ICLR 2023)."""
+    first = list(encoder.input.parameters())
+    rest = [parameter for name, parameter in encoder.named_parameters() if not name.startswith("input.")]
+    groups = [{"params": first, "lr": INPUT_RATE * learning_rate}, {"params": rest, "lr": learning_rate}]
+    return torch.optim.Adam(groups, fused=True)
+
+
+class _Objective:
+    """The loss of one random batch of both domains, without the anchor."""
+
+    def __init__(self, domains: Domains, model: settings.Adaptation, generator: torch.Generator) -> None:
+        self._domains = domains
+        self._model = model
+        self._generator = generator
+        self._source_cut = domains.source.cut(CHUNK)
+        self._target_cut = domains.target.cut(CHUNK)
+        self._class_weight = _class_weight(domains)
+        # few labels say little about the token and much about chance
+        self._target_weight = model.target_weight * domains.labels / (domains.labels + PRIOR_LABELS)
+
+    def __call__(self, encoder: Encoder, alignment: float) -> Tensor:
+        source = self._draw(self._domains.source, self._source_cut)
+        target = self._draw(self._domains.target, self._target_cut)
+        outputs = after(self._domains.source.context, encoder(torch.cat([source.x, target.x])))
+        of_source = Outputs(*(part[: len(source.x)] for part in outputs))
+        of_target = Outputs(*(part[len(source.x) :] for part in outputs))
+        weight = source.weight * self._class_weight[source.y.long()]
+        alike = joint_mmd(self._sample(of_source, weight), self._sample(of_target, target.counts.float()))
+        return (
+            direction_loss(of_source.logit, source.y, weight)
+            + VOLATILITY_WEIGHT * volatility_loss(of_source.log_vol, source.log_vol, source.counts)
+            + self._target_weight * direction_loss(of_target.logit, target.y, target.weight)
+            + self._model.mmd_weight * alignment * alike
+        )
+
+    def _draw(self, domain: Sequences, cut: Chunks) -> Batch:
+        return domain.batch(cut, torch.randperm(len(cut.rows), generator=self._generator)[:CHUNKS].numpy())
+
+    def _sample(self, outputs: Outputs, chances: Tensor) -> list[Tensor]:
+        """What is aligned, at random positions: the first layer, where a shift enters, and the embedding."""
+        count = min(self._model.batch, int((chances > 0).sum()))
+        drawn = torch.multinomial(chances.flatten(), count, generator=self._generator)
+        return [layer.flatten(0, 1)[drawn] for layer in (outputs.lifted, outputs.z)]
+
+
+def _class_weight(domains: Domains) -> Tensor:
+    """[down, up] weights that turn the source's class shares into the token's estimated ones."""
+    source_up = domains.source.share_up
+    token_up = 1 / (1 + (1 - source_up) / source_up * math.exp(-domains.prior_logit))
+    return torch.tensor([(1 - token_up) / (1 - source_up), token_up / source_up])
+
+
+class _EarlyStopping:
+    """One-standard-error rule (Breiman et al. 1984) on the newest matured labels, which nothing else uses."""
+
+    def __init__(self, encoder: Encoder, tail: Sequences) -> None:
+        self._encoder = encoder
+        self._tail = tail
+        self._enough = float(tail.weight.sum()) >= ENOUGH_LABELS
+        self._best = self._losses()
+        self._best_step = 0
+        self._best_weights = encoder.weights()
+
+    def rises(self, step: int) -> bool:
+        """Whether the loss lies above the best one by more than the standard error of their difference."""
+        if not self._enough:
+            return False
+        losses, weight = self._losses(), self._tail.weight
+        excess = losses - self._best
+        mean = float((excess * weight).sum() / weight.sum())
+        variance = float(((excess - mean).square() * weight).sum() / weight.sum())
+        if mean < 0:
+            self._best, self._best_step, self._best_weights = losses, step, self._encoder.weights()
+        return mean > math.sqrt(variance / float(weight.sum()))
+
+    def restore_best(self) -> int:
+        self._encoder.load_state_dict({name: torch.from_numpy(w) for name, w in self._best_weights.items()})
+        return self._best_step
+
+    def _losses(self) -> Tensor:
+        """(n,) cross-entropy of every row; rows without a label weigh nothing."""
+        logit = torch.from_numpy(self._tail.measure(self._encoder).logit).nan_to_num(0.0)
+        self._encoder.train()
+        return torch.nn.functional.binary_cross_entropy_with_logits(logit, self._tail.y, reduction="none")
+
+
+def _refuse_collapse(encoder: Encoder, domains: Domains) -> None:
+    logit = domains.target_tail.measure(encoder).logit
+    logit = logit[np.isfinite(logit)].astype(np.float64)
+    p = 1 / (1 + np.exp(-logit))
+    entropy = float(np.mean(np.logaddexp(0, logit) - p * logit)) / math.log(2)
+    up = float(np.mean(logit > domains.prior_logit))
+    if entropy < MIN_ENTROPY or max(up, 1 - up) > COLLAPSE:
+        raise RuntimeFault(
+            f"predictions collapsed: {max(up, 1 - up):.0%} of one class, mean entropy {entropy:.2f}; "
+            "the pretrained model stays"
+        )

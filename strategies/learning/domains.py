@@ -1,0 +1,139 @@
+"""The two sides of an adaptation: what is learnt from, what is held out to measure, and the measuring."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bot.core.commands import AdaptModel
+from bot.core.errors import DataError
+from strategies.learning.dataset import LabelledSeries, SourceReplay, split
+from strategies.learning.divergences import mmd, proxy_a_distance, similarity
+from strategies.learning.encoder import Encoder
+from strategies.learning.sequences import Sequences
+
+HELD_OUT = 0.2  # newest share of the token's rows: never learnt from, they measure
+PRIOR_LABELS = 50.0  # pseudo-count that pulls the token's class prior towards the source's
+SPACING = 8  # rows between embeddings of one sample, where there are enough: neighbours are nearly equal
+SAMPLES = 256  # most embeddings of one domain in a sample
+MIN_SAMPLES = 24  # fewer are no sample
+
+
+class Domains(NamedTuple):
+    """source, target: learnt from. The tails begin after them, purged and embargoed; only measured.
+
+    prior_logit: log odds of "up" on the token, estimated from its matured labels and shrunk to the source's,
+                 minus the source's log odds
+    labels:      effective (uniqueness-weighted) matured labels of `target`
+    """
+
+    source: Sequences
+    target: Sequences
+    source_tail: Sequences
+    target_tail: Sequences
+    prior_logit: float
+    labels: float
+
+
+class Distance(NamedTuple):
+    """Between the held-out tails: unbiased MK-MMD^2, 1 - A-distance / 2, and the source's accuracy there."""
+
+    mmd: float
+    similarity: float
+    source_accuracy: float
+
+
+def prepare(replay: SourceReplay, snapshot: AdaptModel, window: int, context: int) -> Domains:
+    """Split both domains by time. Raises DataError when the snapshot is broken or too short.
+
+    context: rows that an embedding needs before its own
+    """
+    step = replay.series[0].step
+    token = _series(snapshot, step, replay.horizon).rows(slice(-window, None))
+    token.check()
+    if token.x.shape[1] != replay.series[0].x.shape[1]:
+        raise DataError(
+            f"{token.symbol}: {token.x.shape[1]} features, the source has {replay.series[0].x.shape[1]}"
+        )
+    usable = _with_context(token, context)
+    need = 3 * MIN_SAMPLES
+    if len(usable) < need:
+        raise DataError(
+            f"{token.symbol}: {len(usable)} rows with {context} unbroken rows before each, "
+            f"{need} are needed; wait for {need - len(usable)} more bars"
+        )
+    cut = int(token.starts[usable[-max(MIN_SAMPLES, int(len(usable) * HELD_OUT))]])
+    learn, tail = split(token, cut, replay.horizon)
+    sources = [split(one, replay.cut, replay.horizon) for one in replay.series]
+    source = Sequences([learnt for learnt, _ in sources], context)
+    target = Sequences([learn], context)
+    labels = float(target.weight.sum())
+    share_up = (float(target.weight @ target.y) + PRIOR_LABELS * source.share_up) / (labels + PRIOR_LABELS)
+    return Domains(
+        source=source,
+        target=target,
+        source_tail=Sequences([held.since(replay.cut, context) for _, held in sources], context),
+        target_tail=Sequences([tail.since(cut, context)], context),
+        prior_logit=_log_odds(share_up) - _log_odds(source.share_up),
+        labels=labels,
+    )
+
+
+def compare(encoder: Encoder, domains: Domains, prior_logit: float) -> Distance:
+    """Measure on the tails. prior_logit: what the model's logits contain of the token's class prior.
+
+    It is taken off before the source is judged, so that a learnt prior does not look like forgetting.
+    The classifier behind the similarity learns from earlier embeddings and is tested on later ones.
+    """
+    source, target = domains.source_tail.measure(encoder), domains.target_tail.measure(encoder)
+    in_time = source.z[np.argsort(domains.source_tail.starts, kind="stable")]
+    half = len(in_time) // 2
+    later = _spaced(in_time[half:]), _spaced(target.z)
+    a_distance = proxy_a_distance(
+        (_spaced(in_time[:half]), _spaced(domains.target.measure(encoder).z)), later
+    )
+    return Distance(
+        mmd=float(mmd(torch.from_numpy(later[0]), torch.from_numpy(later[1]), unbiased=True)),
+        similarity=similarity(a_distance),
+        source_accuracy=_accuracy(domains.source_tail, source.logit - prior_logit),
+    )
+
+
+def _series(snapshot: AdaptModel, step: int, horizon: int) -> LabelledSeries:
+    """The token's labels are known at the latest when their horizon after the entry has passed."""
+    return LabelledSeries(
+        symbol=snapshot.symbol,
+        step=step,
+        starts=snapshot.starts,
+        x=snapshot.rows,
+        y=snapshot.labels,
+        weight=snapshot.weights,
+        log_vol=np.full(len(snapshot.rows), np.nan, np.float32),
+        t_known=snapshot.starts + (horizon + 1) * step,
+    )
+
+
+def _with_context(series: LabelledSeries, context: int) -> NDArray[np.int64]:
+    """Numbers of the rows with at least `context` rows before them in their gap-free run."""
+    segments = series.segments
+    position = np.arange(len(series)) - np.searchsorted(segments, segments)
+    return np.flatnonzero(position >= context)
+
+
+def _spaced(z: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Evenly spaced rows of z, without those that had no context."""
+    whole = z[np.isfinite(z[:, 0])]
+    count = min(len(whole), int(np.clip(len(whole) // SPACING, MIN_SAMPLES, SAMPLES)))
+    return whole[np.linspace(0, len(whole) - 1, count).astype(np.int64)]
+
+
+def _log_odds(share: float) -> float:
+    return float(np.log(share / (1 - share)))
+
+
+def _accuracy(domain: Sequences, logit: NDArray[np.float32]) -> float:
+    weight = domain.weight.numpy()
+    judged = (weight > 0) & np.isfinite(logit)
+    right = (logit[judged] > 0) == (domain.y.numpy()[judged] > 0)
+    return float(np.average(right, weights=weight[judged]))

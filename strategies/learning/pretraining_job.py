@@ -1,0 +1,170 @@
+"""Pretraining in a child process: the parent shows the progress, may stop it at any time and has no torch."""
+
+import asyncio
+import hashlib
+import multiprocessing
+import signal
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from bot.core.errors import BotError, DataError, RuntimeFault
+from bot.market.bars import COLUMNS, BarTable
+from bot.settings import Model as ModelSettings
+from bot.settings import Settings
+from strategies.features.spec import VERSION
+from strategies.learning import sources
+from strategies.learning.dataset import SourceReplay, cut_time
+from strategies.learning.registry import Model, ModelCard, Registry
+from strategies.learning.sources import Sources
+
+POLL_SECONDS: Final = 0.05
+SEED: Final = 1
+
+OnEpoch = Callable[[int, float, float], None]  # epochs done, training loss, validation loss
+
+
+class _Epoch(msgspec.Struct, tag=True):
+    done: int
+    loss: float
+    validation_loss: float
+
+
+class _Done(msgspec.Struct, tag=True):
+    model_id: str
+
+
+class _Failed(msgspec.Struct, tag=True):
+    reason: str
+    is_data: bool
+
+
+class _Origin(msgspec.Struct):
+    """What the card says that training does not find out; fields as in ModelCard."""
+
+    columns: tuple[str, ...]
+    location: tuple[float, ...]
+    scale: tuple[float, ...]
+    symbols: tuple[str, ...]
+    since: int
+    until: int
+    key: str
+
+
+class Pretraining:
+    """The source model of some bars and settings: found if it was made before, made otherwise.
+
+    tables: decision bars of the sources, oldest first; the model learns from nothing else
+    """
+
+    def __init__(self, tables: Sequence[BarTable], settings: Settings, models: Path) -> None:
+        self._tables = tables
+        self._settings = settings
+        self._registry = Registry(models)
+        self.key = _key(tables, settings)
+        self.replay_path = models / f"replay-{self.key}.npz"
+
+    def find(self) -> Model | None:
+        """The model, if it and the source rows that adaptation rehearses are both there."""
+        return self._registry.find_pretrained(self.key) if self.replay_path.exists() else None
+
+    @cached_property
+    def _sources(self) -> Sources:
+        for table in self._tables:
+            if len(table) < self._settings.model.min_source_bars:
+                raise DataError(
+                    f"{table.symbol}: {len(table)} decision bars before the run, "
+                    f"{self._settings.model.min_source_bars} are needed (model.min_source_bars): "
+                    "start the run later or give the sources a longer history"
+                )
+        return sources.build(self._tables, self._settings.label)
+
+    async def run(self, stop: asyncio.Event, on_epoch: OnEpoch) -> Model | None:
+        """Train, and keep the model; None when `stop` was set before the end.
+
+        Raises DataError for data that teaches nothing, RuntimeFault when the child fails.
+        """
+        series, model = self._sources.series, self._settings.model
+        cut = cut_time(series, model.validation_share)
+        SourceReplay(tuple(series), cut, self._settings.label.horizon_bars).save(self.replay_path)
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe(duplex=False)
+        origin, settings = msgspec.json.encode(self._origin()), msgspec.json.encode(model.model_dump())
+        arguments = (theirs, self.replay_path, origin, self._registry.directory, settings)
+        child = context.Process(target=_child, args=arguments, daemon=True)
+        child.start()
+        theirs.close()
+        try:
+            while not stop.is_set():
+                if not ours.poll():
+                    await asyncio.sleep(POLL_SECONDS)
+                    continue
+                message = msgspec.msgpack.decode(ours.recv_bytes(), type=_Epoch | _Done | _Failed)
+                if isinstance(message, _Epoch):
+                    on_epoch(message.done, message.loss, message.validation_loss)
+                elif isinstance(message, _Done):
+                    return self._registry.load(message.model_id)
+                else:
+                    raise (DataError if message.is_data else RuntimeFault)(message.reason)
+        except EOFError:
+            child.join(1)
+            raise RuntimeFault(f"the pretraining process died (exit code {child.exitcode})") from None
+        finally:
+            child.kill()
+            child.join()
+        return None
+
+    def _origin(self) -> "_Origin":
+        statistics = self._sources.statistics
+        return _Origin(
+            columns=self._sources.columns,
+            location=tuple(statistics.location.tolist()),
+            scale=tuple(statistics.scale.tolist()),
+            symbols=tuple(table.symbol for table in self._tables),
+            since=min(int(table.start[0]) for table in self._tables),
+            until=max(int(table.start[-1]) + table.interval for table in self._tables),
+            key=self.key,
+        )
+
+
+def _key(tables: Sequence[BarTable], settings: Settings) -> str:
+    """Everything that the model depends on: features, settings and every bar."""
+    digest = hashlib.sha256(VERSION.encode())
+    digest.update(settings.model.model_dump_json().encode() + settings.label.model_dump_json().encode())
+    for table in tables:
+        digest.update(table.symbol.encode() + table.start.tobytes())
+        for column in COLUMNS:
+            digest.update(getattr(table, column).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _child(pipe: Connection, replay: Path, origin: bytes, registry: Path, settings: bytes) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent decides
+    from strategies.learning.pretraining import pretrain  # torch is loaded here, in the child only
+
+    source = SourceReplay.load(replay)
+    try:
+        trained = pretrain(
+            source.series,
+            ModelSettings(**msgspec.json.decode(settings)),
+            source.horizon,
+            SEED,
+            lambda at: pipe.send_bytes(msgspec.msgpack.encode(_Epoch(at.epoch, at.loss, at.validation_loss))),
+        )
+        card = ModelCard(
+            kind="pretrained",
+            architecture=trained.architecture,
+            features=VERSION,
+            temperature=trained.temperature,
+            metrics=trained.metrics,
+            seed=SEED,
+            **msgspec.structs.asdict(msgspec.json.decode(origin, type=_Origin)),
+        )
+        model = Registry(registry).save(trained.weights, card)
+        pipe.send_bytes(msgspec.msgpack.encode(_Done(model.model_id)))
+    except BotError as error:
+        pipe.send_bytes(msgspec.msgpack.encode(_Failed(str(error), isinstance(error, DataError))))

@@ -1,0 +1,130 @@
+"""Models on disk: weights as safetensors, everything else as a JSON card. No pickle is ever loaded.
+
+A model's id is the hash of its weights and its shape: the same content has the same name on every machine,
+and a file that was changed is noticed.
+"""
+
+import hashlib
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+
+from bot.core.errors import DataError
+from strategies.features.normaliser import SourceStatistics
+from strategies.features.spec import VERSION
+from strategies.learning.architecture import Architecture, Weights
+from strategies.learning.files import write_atomically
+from strategies.learning.skill import Estimate
+
+ID_LENGTH = 16
+
+
+class ModelCard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a model is and where it comes from.
+
+    columns: the features that it sees; location, scale: statistics of the source's raw features (all of
+    them); until: ms, nothing later was learnt from; parent: the model that it was adapted from, "" for none;
+    key: what it was made from, for finding it again
+    """
+
+    kind: str  # "pretrained" or "adapted"
+    architecture: Architecture
+    features: str  # version of the feature specification
+    columns: tuple[str, ...]
+    location: tuple[float, ...]
+    scale: tuple[float, ...]
+    symbols: tuple[str, ...]
+    since: int
+    until: int
+    temperature: float
+    metrics: dict[str, Estimate]
+    parent: str = ""
+    key: str = ""
+    seed: int = 0
+
+    @property
+    def statistics(self) -> SourceStatistics:
+        return SourceStatistics(np.array(self.location), np.array(self.scale), self.until)
+
+    @property
+    def source_accuracy(self) -> float:
+        """On the most confident tenth of the purged tail; NaN for a model that was never measured there."""
+        measured = self.metrics.get("accuracy_confident")
+        return measured.value if measured else float("nan")
+
+
+class Model(msgspec.Struct, frozen=True):
+    model_id: str
+    weights: Weights
+    card: ModelCard
+
+
+class Registry:
+    """A directory of models: <id>.safetensors beside <id>.json."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def save(self, weights: Weights, card: ModelCard) -> Model:
+        """Write a model whole or not at all. Raises DataError when the weights don't fit the card."""
+        card.architecture.check(weights)
+        content = save_tensors(dict(sorted(weights.items())))
+        model_id = _identity(content, card.architecture)
+        write_atomically(self._weights_path(model_id), content)
+        write_atomically(self._card_path(model_id), msgspec.json.format(msgspec.json.encode(card)))
+        return Model(model_id, weights, card)
+
+    def load(self, model_id: str) -> Model:
+        """Raises DataError for a model that is missing, damaged, foreign or of another feature version."""
+        path = self._card_path(model_id)
+        card = self._card(path)
+        if card.features != VERSION:
+            raise DataError(
+                f"{path}: made for features {card.features}, this version has {VERSION}; pretrain again"
+            )
+        weights_path = self._weights_path(model_id)
+        try:
+            content = weights_path.read_bytes()
+        except OSError as error:
+            raise DataError(f"{weights_path}: cannot be read ({error.strerror}); pretrain again") from None
+        if _identity(content, card.architecture) != model_id:
+            raise DataError(f"{weights_path}: its checksum is wrong, it was damaged or replaced; delete it")
+        try:
+            weights = load_tensors(content)
+        except SafetensorError as error:
+            raise DataError(f"{weights_path}: not a safetensors file ({error}); delete it") from None
+        card.architecture.check(weights)
+        return Model(model_id, weights, card)
+
+    def find_pretrained(self, key: str) -> Model | None:
+        """The pretrained model that was made from `key`; one that cannot be loaded does not count."""
+        for path in sorted(self.directory.glob("*.json")):
+            try:
+                card = self._card(path)
+                if card.kind == "pretrained" and card.key == key:
+                    return self.load(path.stem)
+            except DataError:
+                continue
+        return None
+
+    def _card(self, path: Path) -> ModelCard:
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=ModelCard)
+        except OSError as error:
+            raise DataError(f"{path}: no such model ({error.strerror})") from None
+        except msgspec.DecodeError as error:
+            raise DataError(f"{path}: not a model card ({error}); delete it and pretrain again") from None
+
+    def _weights_path(self, model_id: str) -> Path:
+        return self.directory / f"{model_id}.safetensors"
+
+    def _card_path(self, model_id: str) -> Path:
+        return self.directory / f"{model_id}.json"
+
+
+def _identity(content: bytes, architecture: Architecture) -> str:
+    return hashlib.sha256(msgspec.json.encode(architecture) + content).hexdigest()[:ID_LENGTH]

@@ -1,0 +1,77 @@
+"""From the source markets' bars to labelled series: what the model is pretrained on."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bot.core.errors import DataError
+from bot.market.bars import BarTable
+from bot.settings import Label
+from strategies import labels
+from strategies.features import pipeline
+from strategies.features.normaliser import SourceStatistics
+from strategies.features.spec import NAMES
+from strategies.learning.dataset import LabelledSeries
+
+_VARIES = 1e-6  # least standard deviation of a feature that can teach anything
+
+
+class Sources(NamedTuple):
+    """series: one per source; statistics: robust location and scale of the raw features.
+
+    columns: names of the features that vary in the sources, in order. The model sees only these: a feature
+    that is constant there (the age of a token, say) would reach the network with weights that nothing taught.
+    """
+
+    series: list[LabelledSeries]
+    statistics: SourceStatistics
+    columns: tuple[str, ...]
+
+
+def build(tables: Sequence[BarTable], label: Label) -> Sources:
+    """Features and labels of the sources' decision bars. The references of a source are the other sources.
+
+    Raises DataError when there is no history or none of it is ready.
+    """
+    others = [_references(tables, number) for number in range(len(tables))]
+    pairs = list(zip(tables, others, strict=True))
+    raw = [pipeline.raw_batch(table, first, second) for table, (first, second) in pairs]
+    statistics = pipeline.fit_source_statistics(raw)
+    series = [_series(table, first, second, statistics, label) for table, (first, second) in pairs]
+    rows = np.concatenate([one.x for one in series])
+    if not len(rows):
+        raise DataError("no bar of the sources has all its features; give them a longer history")
+    varying = rows.std(axis=0) > _VARIES
+    kept = [one.with_columns(varying) for one in series]
+    return Sources(kept, statistics, tuple(np.array(NAMES)[varying].tolist()))
+
+
+def column_indices(columns: Sequence[str]) -> NDArray[np.int64]:
+    """Where a model's features are in the feature row."""
+    return np.array([NAMES.index(name) for name in columns], np.int64)
+
+
+def _references(tables: Sequence[BarTable], number: int) -> tuple[BarTable, BarTable]:
+    """The first two other sources; a market never refers to itself, unless it is alone."""
+    others = [table for index, table in enumerate(tables) if index != number] or [tables[number]]
+    return others[0], others[-1] if len(others) == 1 else others[1]
+
+
+def _series(
+    table: BarTable, first: BarTable, second: BarTable, statistics: SourceStatistics, label: Label
+) -> LabelledSeries:
+    features = pipeline.batch(table, first, second, prior=statistics)
+    outcomes = labels.batch(table, features.sigma, label.horizon_bars, label.barrier_sigmas)
+    ready = features.ready
+    return LabelledSeries(
+        symbol=table.symbol,
+        step=table.interval,
+        starts=features.starts[ready],
+        x=features.x[ready],
+        y=outcomes.outcome[ready],
+        weight=np.nan_to_num(outcomes.weight[ready]).astype(np.float32),
+        log_vol=outcomes.log_vol[ready].astype(np.float32),
+        t_known=outcomes.t_known[ready],
+    )

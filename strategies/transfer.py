@@ -1,0 +1,101 @@
+"""The strategy: a model per token that adapts and climbs the ladder; signals from the arm that earned it."""
+
+from collections.abc import Mapping, Sequence
+
+from bot.core.events import (
+    AdaptationFailed,
+    BarClosed,
+    CandidateArrived,
+    Event,
+    FundingRatePublished,
+    InstrumentDelisted,
+    InstrumentListed,
+)
+from bot.core.records import Alarm, Readiness
+from bot.core.types import Position
+from bot.settings import Settings
+from strategies.base import Advice
+from strategies.features.pipeline import FeatureBank
+from strategies.learning.registry import Model
+from strategies.token import Token
+
+
+class TransferStrategy:
+    """Pure, like everything that the engine calls.
+
+    pretrained: the source model; models: adapted ones by id, put there before their candidate is announced.
+    The bars of one moment are decided together: a token's features need its references' bars of that moment.
+    """
+
+    def __init__(self, settings: Settings, pretrained: Model, models: Mapping[str, Model]) -> None:
+        self._settings = settings
+        self._pretrained = pretrained
+        self._models = models
+        self._sources = settings.market.sources
+        self._bank = FeatureBank(pretrained.card.statistics)
+        self._tokens: dict[str, Token] = {}
+        self._funding: dict[str, float] = {}
+        self._moment = 0  # open time of the newest decision bar
+        self._references: dict[str, BarClosed] = {}  # the sources' bars of that moment
+        self._waiting: list[BarClosed] = []  # the tokens' bars that wait for them
+
+    def on_bar(self, bar: BarClosed, positions: Mapping[str, Position]) -> Sequence[Advice]:
+        out: list[Advice] = []
+        if bar.start < self._moment:  # came after its moment had passed: decided without references
+            return self._decide(bar, None, None, positions)
+        if bar.start > self._moment:
+            out += self._decide_waiting(positions)  # a reference never came
+            self._moment = bar.start
+            self._references.clear()
+        if bar.symbol in self._sources:
+            self._references[bar.symbol] = bar
+        elif bar.symbol in self._tokens:
+            self._waiting.append(bar)
+        if len(self._references) == len(self._sources):
+            out += self._decide_waiting(positions)
+        return out
+
+    def on_event(self, event: Event) -> Sequence[Advice]:
+        if isinstance(event, InstrumentListed):
+            return self._list(event)
+        if isinstance(event, FundingRatePublished):
+            self._funding[event.symbol] = event.rate
+        elif isinstance(event, InstrumentDelisted):
+            token = self._tokens.pop(event.symbol, None)
+            return token.suspend(event.ts, "delisted") if token else ()
+        elif isinstance(event, CandidateArrived):
+            token = self._tokens.get(event.symbol)
+            return token.on_candidate(event, self._models[event.model_id]) if token else ()
+        elif isinstance(event, AdaptationFailed):
+            return (Alarm(event.ts, event.symbol, f"adaptation failed: {event.reason}"),)
+        return ()
+
+    def _list(self, event: InstrumentListed) -> Sequence[Advice]:
+        symbol = event.instrument.symbol
+        if symbol in self._sources or symbol in self._tokens:
+            return ()
+        self._bank.add(symbol, event.instrument.launch_time)
+        self._tokens[symbol] = Token(symbol, self._settings, self._pretrained)
+        return ()
+
+    def _decide_waiting(self, positions: Mapping[str, Position]) -> list[Advice]:
+        references = [self._references.get(source) for source in self._sources]
+        waiting, self._waiting = self._waiting, []
+        first, second = references[0], references[1 % len(references)]
+        return [advice for bar in waiting for advice in self._decide(bar, first, second, positions)]
+
+    def _decide(
+        self,
+        bar: BarClosed,
+        first: BarClosed | None,
+        second: BarClosed | None,
+        positions: Mapping[str, Position],
+    ) -> list[Advice]:
+        token = self._tokens.get(bar.symbol)
+        if token is None:
+            return []
+        row = self._bank.update(bar, first, second, self._funding.get(bar.symbol, 0.0))
+        out: list[Advice] = []
+        if not row.ready:
+            out.append(Readiness(bar.ts, bar.symbol, row.have, row.need))
+        return out + token.on_row(bar, row, positions.get(bar.symbol))

@@ -1,0 +1,170 @@
+"""Whole runs through the command line: two commands, one engine, nothing lost."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from bot.storage.database import Database
+
+BOT = [sys.executable, "-m", "bot.cli"]
+SMALL = """
+[simulation]
+days = 6
+history_days = 30
+[model]
+channels = 8
+blocks = 2
+embedding = 8
+epochs = 3
+min_source_bars = 500
+[adaptation]
+first_bars = 96
+every_bars = 96
+steps = 5
+[gate]
+similarity = 0.05
+effective_labels = 1
+evidence = 1.00001
+full_evidence = 1.1
+source_accuracy = 0.500001
+confidence = 0.501
+drift_blocks = 500
+[risk]
+min_move_costs = 0
+"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with a finished paper run of a small, credulous bot: it trades on little evidence."""
+    directory = tmp_path_factory.mktemp("home")
+    (directory / "small.toml").write_text(SMALL)
+    done = bot(directory, "paper")
+    assert done.returncode == 0, done.stderr
+    return directory
+
+
+def bot(home: Path, *arguments: str, directory: str = "var") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(home, *arguments, directory=directory),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def command(home: Path, *arguments: str, directory: str = "var") -> list[str]:
+    config = [] if arguments[0] == "report" else ["--config", str(home / "small.toml")]
+    return [*BOT, *arguments, *config, "--directory", str(home / directory)]
+
+
+def commands_of(home: Path, kind: str, directory: str = "var") -> list[bytes]:
+    with Database.open(home / directory / "bot.sqlite", readonly=True) as database:
+        run = database.latest(kind)
+        assert run is not None
+        return database.commands(run.id)
+
+
+def decisions_of(home: Path, kind: str, directory: str) -> pd.DataFrame:
+    with Database.open(home / directory / "bot.sqlite", readonly=True) as database:
+        run = database.latest(kind)
+        assert run is not None
+        return database.frame(run.id, "decisions")
+
+
+def test_a_paper_run_trades_and_leaves_a_report(home: Path) -> None:
+    orders = [body for body in commands_of(home, "paper") if b'"PlaceOrder"' in body]
+    assert orders
+    report = (home / "var" / "reports" / "paper-1.html").read_text()
+    assert "SIMULATED MARKET" in report
+    assert "https://" not in report.split("<body", 1)[1].split("<script", 1)[0]
+
+
+def test_backtest_and_paper_give_the_same_commands_byte_for_byte(home: Path) -> None:
+    done = bot(home, "backtest")
+    assert done.returncode == 0, done.stderr
+    assert "kept from an earlier run" in done.stdout
+    assert commands_of(home, "backtest") == commands_of(home, "paper")
+
+
+def test_dropping_the_future_changes_no_decision(home: Path) -> None:
+    done = bot(home, "backtest", "--days", "5", directory="shorter")
+    assert done.returncode == 0, done.stderr
+    short, long = decisions_of(home, "backtest", "shorter"), decisions_of(home, "paper", "var")
+    assert len(short) > 300
+    pd.testing.assert_frame_equal(short, long.iloc[: len(short)])
+
+
+def test_a_finished_run_is_shown_and_not_run_again(home: Path) -> None:
+    done = bot(home, "paper")
+    assert done.returncode == 0
+    assert "is finished" in done.stdout
+    assert "--fresh" in done.stdout
+
+
+def test_a_report_can_be_written_again(home: Path) -> None:
+    path = home / "again.html"
+    done = bot(home, "report", "--output", str(path))
+    assert done.returncode == 0, done.stderr
+    assert path.stat().st_size > 100_000
+
+
+def test_other_settings_do_not_continue_a_stored_run(home: Path) -> None:
+    environment = {**os.environ, "BOT_RISK__STOP": "0.01"}
+    done = subprocess.run(
+        command(home, "paper"), capture_output=True, text=True, env=environment, timeout=120, check=False
+    )
+    assert done.returncode == 2
+    assert "risk.stop: 0.015 -> 0.01" in done.stderr
+    assert "--fresh" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_run_that_was_stopped_or_killed_goes_on_to_the_same_end(home: Path, how: signal.Signals) -> None:
+    where = f"stopped-{how.name}"
+    (home / where).mkdir()
+    models = home / where / "models"
+    models.mkdir()
+    for file in (home / "var" / "models").iterdir():
+        if file.name.startswith("replay") or '"pretrained"' in file.with_suffix(".json").read_text():
+            (models / file.name).write_bytes(file.read_bytes())
+    process = subprocess.Popen(
+        command(home, "paper", directory=where), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    wait_for_a_candidate(home / where, process)
+    asked = time.monotonic()
+    process.send_signal(how)
+    _, errors = process.communicate(timeout=30)
+    assert "Traceback" not in errors
+    if how is not signal.SIGKILL:
+        assert process.returncode == 130
+        assert time.monotonic() - asked < 6.0  # 2 on an idle machine
+    done = bot(home, "paper", directory=where)
+    assert done.returncode == 0, done.stderr
+    assert "Resuming run 1" in done.stdout
+    assert commands_of(home, "paper", where) == commands_of(home, "paper")
+
+
+def wait_for_a_candidate(directory: Path, process: subprocess.Popen[str]) -> None:
+    """Until the run has stored the result of an adaptation, so that something is there to resume."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()
+        path = directory / "bot.sqlite"
+        if path.exists():
+            try:
+                with Database.open(path, readonly=True) as database:
+                    if (run := database.latest("paper")) and database.candidates(run.id):
+                        return
+            except Exception:
+                pass
+        time.sleep(0.05)
+    raise AssertionError("no candidate came")
