@@ -1,0 +1,40 @@
+"""Bybit's REST interface, through pybit in threads of its own."""
+
+from bot.exchange.bybit.clock import ExchangeClock
+from bot.exchange.bybit.environment import Credentials, Environment
+from bot.exchange.bybit.limits import Limits
+from bot.exchange.bybit.rest.account import AccountRest
+from bot.exchange.bybit.rest.market import MarketRest
+from bot.exchange.bybit.rest.orders import BatchResult, OrdersRest
+from bot.exchange.bybit.rest.transport import Transport
+
+__all__ = ["AccountRest", "BatchResult", "MarketRest", "OrdersRest", "Rest", "Transport"]
+
+
+class Rest:
+    """All of it for one account: `market`, `account`, `orders`, with one clock and one set of limits."""
+
+    def __init__(
+        self,
+        environment: Environment,
+        credentials: Credentials | None = None,
+        *,
+        clock: ExchangeClock | None = None,
+        limits: Limits | None = None,
+        timeout: float = 5.0,
+    ) -> None:
+        """Without credentials only `market` works."""
+        self.clock = clock or ExchangeClock()
+        self.limits = limits or Limits()
+        self.transport = Transport(environment, credentials, self.clock, self.limits, timeout=timeout)
+        self.transport.resync = self.measure_clock
+        self.market = MarketRest(self.transport)
+        self.account = AccountRest(self.transport)
+        self.orders = OrdersRest(self.transport)
+
+    async def measure_clock(self) -> None:
+        """Measure the exchange's time. Raises the last error if no round trip succeeds."""
+        await self.clock.measure(self.market.time_ms)
+
+    def close(self) -> None:
+        self.transport.close()

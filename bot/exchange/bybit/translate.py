@@ -1,0 +1,196 @@
+"""From Bybit's messages to the facts that the engine knows.
+
+Fails closed: what changes our money or positions and is not understood raises WireError, so that the caller
+stops, tells and reconciles; it is never skipped.
+"""
+
+from collections.abc import Iterator, Sequence
+from decimal import Decimal
+from typing import Final
+
+from bot.core.events import (
+    BarClosed,
+    Event,
+    FundingPaid,
+    FundingRatePublished,
+    OrderAccepted,
+    OrderCancelled,
+    OrderFilled,
+    OrderRejected,
+    StopMoved,
+)
+from bot.core.types import MINUTE_MS, FillOrigin, Instrument
+from bot.exchange.bybit.wire import Pushed, WireError
+from bot.exchange.bybit.wire.instruments import InstrumentInfo
+from bot.exchange.bybit.wire.market import FundingRate, KlineRow
+from bot.exchange.bybit.wire.private import Execution, Executions, Order, Orders, Position, Positions
+from bot.exchange.bybit.wire.public import Klines
+
+_ZERO: Final = Decimal(0)
+_OPEN: Final = ("New", "Untriggered")
+_CANCELLED: Final = ("Cancelled", "PartiallyFilledCanceled", "Deactivated")
+_NOTHING_NEW: Final = ("PartiallyFilled", "Filled", "Triggered")  # the executions tell
+_FILLS: Final = ("Trade", "AdlTrade", "BustTrade", "BlockTrade", "Delivery")
+_NO_REASON: Final = ("", "EC_NoError", "UNKNOWN")
+
+
+def events_from_private(message: Pushed, received: int, category: str = "linear") -> list[Event]:
+    """The facts in one message of a private stream, in its order; wallets and other topics hold none.
+
+    `received`: our receipt time on the exchange's clock, ms UTC. Executions are given as often as the
+    exchange sends them: whoever books them keeps the `exec_id`. Raises WireError.
+    """
+    if isinstance(message, Orders):
+        return [event for order in message.data for event in _of_order(order, received, category)]
+    if isinstance(message, Executions):
+        return [event for item in message.data for event in _of_execution(item, received, category)]
+    if isinstance(message, Positions):
+        return [event for item in message.data for event in _of_position(item, received, category)]
+    return []
+
+
+def event_of_execution(execution: Execution, received: int) -> Event:
+    """One execution, of the stream or of a REST list. Raises WireError for a kind that we cannot book."""
+    if execution.exec_type == "Funding":
+        return FundingPaid(
+            execution.exec_time,
+            received,
+            execution.exec_id,
+            execution.symbol,
+            execution.exec_fee or _ZERO,
+            float(execution.fee_rate or _ZERO),
+        )
+    if execution.exec_type not in _FILLS:
+        raise WireError(f"execution {execution.exec_id} is of the kind {execution.exec_type!r}: reconcile")
+    if execution.order_link_id and execution.leaves_qty is None:
+        raise WireError(f"execution {execution.exec_id} does not say what its order still wants")
+    return OrderFilled(
+        execution.exec_time,
+        received,
+        execution.exec_id,
+        execution.order_link_id,
+        execution.symbol,
+        execution.side,
+        execution.exec_price,
+        execution.exec_qty,
+        _fee(execution),
+        execution.leaves_qty or _ZERO,
+        execution.is_maker,
+        _origin(execution),
+    )
+
+
+def _of_order(order: Order, received: int, category: str) -> Iterator[Event]:
+    if order.category not in ("", category) or not order.order_link_id:
+        return  # the exchange's own orders show as executions and as the position's stops
+    status, link = order.order_status, order.order_link_id
+    if status in _OPEN:
+        yield OrderAccepted(order.updated_time, received, link, order.order_id)
+    elif status == "Rejected":
+        yield OrderRejected(order.updated_time, received, link, _reason(order))
+    elif status in _CANCELLED:
+        yield OrderCancelled(order.updated_time, received, link, _reason(order))
+    elif status not in _NOTHING_NEW:
+        raise WireError(f"order {link} has the status {status!r}, which we do not know")
+
+
+def _of_execution(execution: Execution, received: int, category: str) -> Iterator[Event]:
+    if execution.category in ("", category):
+        yield event_of_execution(execution, received)
+
+
+def _of_position(position: Position, received: int, category: str) -> Iterator[Event]:
+    if position.category not in ("", category) or not position.size:
+        return
+    if position.position_idx:
+        raise WireError(f"{position.symbol} is in hedge mode, which we do not trade: switch it to one-way")
+    yield StopMoved(position.updated_time, received, position.symbol, position.stop_loss or None)
+
+
+def _reason(order: Order) -> str:
+    """Why it ended: the exchange's reason, or else who cancelled it."""
+    named = [text for text in (order.reject_reason, order.cancel_type) if text not in _NO_REASON]
+    return named[0] if named else order.order_status
+
+
+def _fee(execution: Execution) -> Decimal:
+    """In quote coin. A fee paid in another coin (a discount coin) counts at its rate of the value."""
+    if execution.exec_fee is not None and (
+        not execution.fee_currency or execution.symbol.endswith(execution.fee_currency)
+    ):
+        return execution.exec_fee
+    value = execution.exec_value or execution.exec_price * execution.exec_qty
+    return value * (execution.fee_rate or _ZERO)
+
+
+def _origin(execution: Execution) -> FillOrigin:
+    made_by = f"{execution.stop_order_type} {execution.create_type}"
+    if "StopLoss" in made_by or "TrailingStop" in made_by:
+        return FillOrigin.STOP_LOSS
+    if "TakeProfit" in made_by:
+        return FillOrigin.TAKE_PROFIT
+    return FillOrigin.ORDER
+
+
+# --- market -----------------------------------------------------------------------------------------------
+
+
+def bars_from_klines(message: Klines, received: int) -> list[BarClosed]:
+    """The bars that this message confirms as closed; an open one is never a bar. Raises WireError."""
+    return [
+        _bar(
+            message.symbol,
+            candle.start,
+            candle.end + 1 - candle.start,
+            received,
+            (candle.open, candle.high, candle.low, candle.close, candle.volume, candle.turnover),
+        )
+        for candle in message.data
+        if candle.confirm
+    ]
+
+
+def bars_from_rows(symbol: str, interval: int, rows: Sequence[KlineRow], received: int) -> list[BarClosed]:
+    """Bars of closed REST rows, in their order. Raises WireError."""
+    return [
+        _bar(
+            symbol, row.start, interval, received,
+            (row.open, row.high, row.low, row.close, row.volume, row.turnover),
+        )
+        for row in rows
+    ]  # fmt: skip
+
+
+def _bar(symbol: str, start: int, interval: int, received: int, values: tuple[float, ...]) -> BarClosed:
+    opened, high, low, close, volume, turnover = values
+    if not 0 < low <= min(opened, close) <= max(opened, close) <= high or start % interval:
+        raise WireError(f"{symbol}: no bar can be {values} at {start}")
+    return BarClosed(
+        start + interval, received, symbol, start, interval, opened, high, low, close, volume, turnover
+    )
+
+
+def funding_published(rate: FundingRate, received: int) -> FundingRatePublished:
+    return FundingRatePublished(rate.ts, received, rate.symbol, rate.rate)
+
+
+def instrument(info: InstrumentInfo) -> Instrument:
+    """A linear contract with its filters. Raises WireError when one is missing that orders depend on."""
+    lots = info.lot_size_filter
+    if lots.qty_step is None or lots.min_order_qty is None or lots.max_order_qty is None:
+        raise WireError(f"{info.symbol}: the quantity filters are incomplete")
+    if not info.price_filter.tick_size > 0 or not lots.qty_step > 0:
+        raise WireError(f"{info.symbol}: tick size and quantity step must be positive")
+    if info.funding_interval <= 0:
+        raise WireError(f"{info.symbol}: no funding interval; only perpetuals are traded")
+    return Instrument(
+        symbol=info.symbol,
+        tick_size=info.price_filter.tick_size,
+        qty_step=lots.qty_step,
+        min_qty=lots.min_order_qty,
+        max_qty=lots.max_order_qty,
+        max_market_qty=lots.max_market_order_qty or lots.max_order_qty,
+        min_notional=lots.min_notional_value or _ZERO,
+        launch_time=info.launch_time,
+        funding_interval_ms=info.funding_interval * MINUTE_MS,
+    )
