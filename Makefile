@@ -23,10 +23,10 @@ fresh: $(STAMP)  ## the same from the beginning, forgetting the stored run
 	$(BOT) paper --fresh
 
 test: $(STAMP)   ## set up, then the test suite (under 10 minutes on 2 cores)
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n auto --dist loadfile
 
 test-slow: $(STAMP) ## the marked slow tests
-	$(VENV)/bin/python -m pytest -m slow
+	$(VENV)/bin/python -m pytest -n auto --dist loadfile -m slow
 
 lint: $(STAMP)   ## ruff: rules and format
 	$(VENV)/bin/ruff check .

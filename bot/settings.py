@@ -28,7 +28,7 @@ class Simulation(Section):
     """The embedded market of `bot paper`. Simulated prices; nothing here describes a real token."""
 
     seed: int = Field(7, ge=0)
-    days: Count = Field(45, description="trading days of the run, after the history")
+    days: Count = Field(40, description="trading days of the run, after the history")
     history_days: Count = Field(180, description="BTC and ETH history for pretraining, in days")
     bar_minutes: Literal[1, 3, 5, 15] = 5
 

@@ -33,10 +33,7 @@ class HistoricalMarket(Protocol):
         """
 
     def events(self) -> Iterator[Event]:
-        """The run in `ts` order; at equal `ts`: listings, funding, the sources' bars, the others by name.
-
-        May begin before `start` with bars of the sources, so that their features are ready at `start`.
-        """
+        """The run in `ts` order; at equal `ts`: listings, funding, the sources' bars, the others by name."""
 
     def half_spread(self, symbol: str, start: int) -> float:
         """Half of (ask - bid) / mid at the open of the bar `start` (ms); O(1)."""

@@ -47,6 +47,7 @@ INPUT_RATE = 3.0  # learning rate of the input layer relative to the rest
 CHECK_EVERY = 10  # steps between looks at the held-out labels
 ENOUGH_LABELS = 20.0  # effective held-out labels; fewer stop nothing
 COLLAPSE = 0.98  # share of one class, the prior taken off, at which a model has stopped telling bars apart
+COLLAPSE_ROWS = 480  # fewer do not show it
 MIN_ENTROPY = 0.05  # mean entropy of the predictions / log 2 below which a model is certain of everything
 
 
@@ -199,12 +200,15 @@ class _EarlyStopping:
 
 
 def _refuse_collapse(encoder: Encoder, domains: Domains) -> None:
-    logit = domains.target_tail.measure(encoder).logit
-    logit = logit[np.isfinite(logit)].astype(np.float64)
+    """A short sample may well lie on one side of the prior, all of the token's rows should not."""
+    measured = [part.measure(encoder).logit for part in (domains.target, domains.target_tail)]
+    logit = np.concatenate(measured).astype(np.float64)
+    logit = logit[np.isfinite(logit)]
     p = 1 / (1 + np.exp(-logit))
     entropy = float(np.mean(np.logaddexp(0, logit) - p * logit)) / math.log(2)
     up = float(np.mean(logit > domains.prior_logit))
-    if entropy < MIN_ENTROPY or max(up, 1 - up) > COLLAPSE:
+    one_sided = len(logit) >= COLLAPSE_ROWS and max(up, 1 - up) > COLLAPSE
+    if entropy < MIN_ENTROPY or one_sided:
         raise RuntimeFault(
             f"predictions collapsed: {max(up, 1 - up):.0%} of one class, mean entropy {entropy:.2f}; "
             "the pretrained model stays"

@@ -25,11 +25,16 @@ class Adapting:
         self._settings = settings
 
     def run(self, job: AdaptModel) -> tuple[str, AdaptationReport]:
-        """(id of the adapted model, now in the registry; its report). Raises what `adapt` raises."""
+        """(id of the adapted model, now in the registry; its report). Raises what `adapt` raises.
+
+        Where no step was better than none, that is the id of the pretrained model itself.
+        """
         base = self._base
         weights, report = adapt(
             base.weights, base.card.architecture, self._replay, job, self._settings, job.seed
         )
+        if report.steps == 0:
+            return base.model_id, report
         card = msgspec.structs.replace(
             base.card,
             kind="adapted",

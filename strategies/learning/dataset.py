@@ -1,11 +1,13 @@
 """Labelled feature rows, split by time, cut into chunks of sequences."""
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple, Self
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -180,7 +182,7 @@ class SourceReplay:
                 )
         except FileNotFoundError:
             raise DataError(f"{path}: no replay of the source; pretrain again") from None
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
             raise DataError(
                 f"{path}: not a readable replay file ({error}); delete it and pretrain again"
             ) from None

@@ -62,8 +62,10 @@ class Encoder(nn.Module):
     def from_weights(cls, weights: Weights, architecture: Architecture) -> Self:
         """Raises DataError when the weights are of another shape or not finite."""
         architecture.check(weights)
-        encoder = cls(architecture)
-        encoder.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in weights.items()})
+        with torch.device("meta"):  # no initialisation: it would draw from the global generator
+            encoder = cls(architecture)
+        tensors = {name: torch.from_numpy(array.copy()) for name, array in weights.items()}
+        encoder.load_state_dict(tensors, assign=True)
         return encoder
 
     def weights(self) -> dict[str, NDArray[np.float32]]:

@@ -91,9 +91,7 @@ class Predictor:
     def _run(self, rows: Floats) -> Sequence:
         rows = np.ascontiguousarray(rows, np.float32)
         if rows.shape[1:] != (self.architecture.features,) or not np.isfinite(rows).all():
-            raise DataError(
-                f"rows of {self.architecture.features} finite features are needed, got {rows.shape}"
-            )
+            raise DataError(f"rows of {self.architecture.features} finite features needed, got {rows.shape}")
         z = np.empty((len(rows), self.architecture.embedding), np.float32)
         heads = np.empty((len(rows), 2), np.float32)
         _run_steps(rows, self._parameters, self._past, self._pool, self._steps, z, heads)

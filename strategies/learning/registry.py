@@ -74,8 +74,13 @@ class Registry:
         card.architecture.check(weights)
         content = save_tensors(dict(sorted(weights.items())))
         model_id = _identity(content, card.architecture)
+        path = self._card_path(model_id)
+        if path.exists() and self._card(path).kind != card.kind:
+            raise DataError(
+                f"{path}: these are the weights of a {self._card(path).kind} model; nothing was learnt"
+            )
         write_atomically(self._weights_path(model_id), content)
-        write_atomically(self._card_path(model_id), msgspec.json.format(msgspec.json.encode(card)))
+        write_atomically(path, msgspec.json.format(msgspec.json.encode(card)))
         return Model(model_id, weights, card)
 
     def load(self, model_id: str) -> Model:

@@ -21,11 +21,6 @@ class Estimate(msgspec.Struct, frozen=True):
     n: float
 
 
-def log_loss(p: Floats, y: Floats) -> Floats:
-    """Cross-entropy in nats of each forecast."""
-    return -np.log(np.where(y > 0.5, p, 1 - p))
-
-
 def weighted_auc(score: Floats, y: Floats, weight: Floats) -> float:
     """Chance that an "up" scores above a "down", ties count half; NaN without both classes."""
     _, rank = np.unique(score, return_inverse=True)
@@ -43,11 +38,11 @@ def measure(
     logit, y (0 or 1), weight (uniqueness): (n,). block (n,): labels of one block of time are resampled
     together, over all symbols; blocks must be at least a label's horizon long (Künsch 1989).
     """
-    p = 1 / (1 + np.exp(-logit))
     right = ((logit > 0) == (y > 0.5)).astype(np.float64)
     confidence = np.abs(logit)
     confident = weight * (confidence >= np.quantile(confidence, 1 - CONFIDENT_SHARE))
-    loss, base_loss = log_loss(p, y), log_loss(np.full(len(y), base_rate), y)
+    loss = np.logaddexp(0, logit) - y * logit
+    base_loss = -np.log(np.where(y > 0.5, base_rate, 1 - base_rate))
     counts = _resampled_counts(block, seed)
 
     def estimate(statistic: Callable[[Floats], float], w: Floats) -> Estimate:

@@ -7,19 +7,23 @@ pipe closes, however the parent ended. Messages are bytes: msgpack headers with 
 import multiprocessing
 import os
 import signal
-import time
+import threading
 from collections import deque
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 import numpy as np
 
 from bot.core.commands import AdaptModel
+from bot.core.errors import BotError
 from bot.core.events import AdaptationFailed, AdaptationReport, CandidateArrived
 from bot.settings import Adaptation
+
+if TYPE_CHECKING:
+    from strategies.learning.adaptation_job import Adapting
 
 NICENESS: Final = 10
 MOST_RESTARTS: Final = 3  # for one job; a job that kills its child that often has failed
@@ -125,7 +129,12 @@ class AdaptationWorker:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         self._process = context.Process(target=_child, args=(theirs, *self._arguments), daemon=True)
-        self._process.start()
+        # inherited: a Ctrl-C while the child is still importing must not kill it with a traceback
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            self._process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         theirs.close()
         self._pipe, self._idle = ours, False
 
@@ -153,7 +162,10 @@ class AdaptationWorker:
 
     def _recover(self) -> None:
         """The child died. Its first unanswered job is the one it was at."""
-        process, self._process, self._pipe = self._process, None, None
+        process, self._process = self._process, None
+        if self._pipe is not None:
+            self._pipe.close()
+        self._pipe, self._idle = None, False
         code = None
         if process is not None:
             process.join(CLOSE_SECONDS)
@@ -171,21 +183,40 @@ class AdaptationWorker:
 def _child(pipe: Connection, registry: Path, base_model: str, replay: Path, settings: bytes) -> None:
     """The child: one job after the other until the parent's end closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent decides
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     os.nice(NICENESS)
     from strategies.learning.adaptation_job import Adapting  # torch is loaded here, in the child only
 
-    adapting = Adapting(registry, base_model, replay, Adaptation(**msgspec.json.decode(settings)))
-    pipe.send_bytes(msgspec.msgpack.encode(None))
-    while True:
-        try:
-            order = msgspec.msgpack.decode(pipe.recv_bytes(), type=Order)
-        except (EOFError, OSError):
-            return
-        began = time.process_time()
-        try:
-            model_id, report = adapting.run(order.command())
-            result = Result(order.symbol, order.cut, model_id, report)
-        except Exception as error:  # one bad token must not stop the others
-            result = Result(order.symbol, order.cut, reason=f"{error} ({time.process_time() - began:.1f} s)")
-        pipe.send_bytes(msgspec.msgpack.encode(result))
+    adapting: Adapting | BotError
+    try:
+        adapting = Adapting(registry, base_model, replay, Adaptation(**msgspec.json.decode(settings)))
+    except BotError as error:
+        adapting = error  # each job then says what is wrong with the files
+    answer: Result | None = None
+    try:
+        while True:
+            pipe.send_bytes(msgspec.msgpack.encode(answer))
+            answer = _answer(adapting, msgspec.msgpack.decode(pipe.recv_bytes(), type=Order))
+    except (EOFError, OSError):
+        return
+
+
+def _answer(adapting: "Adapting | BotError", order: Order) -> Result:
+    try:
+        if isinstance(adapting, BotError):
+            raise adapting
+        model_id, report = adapting.run(order.command())
+    except Exception as error:  # one bad token must not stop the others
+        kind = "" if isinstance(error, BotError) else f"{type(error).__name__}: "
+        return Result(order.symbol, order.cut, reason=f"{kind}{error}")
+    return Result(order.symbol, order.cut, model_id, report)
+
+
+def _end_with_parent() -> None:
+    """Even in the middle of a job: nobody would take its result."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+    os._exit(0)
