@@ -53,7 +53,9 @@ def climb(stage: Stage, evidence: Evidence, gate: Gate) -> tuple[Stage, tuple[st
 
 def _failures(evidence: Evidence, gate: Gate) -> tuple[str, ...]:
     reasons = []
-    if not evidence.similarity >= gate.similarity:
+    if math.isnan(evidence.similarity):
+        reasons.append("similarity not measured yet")
+    elif evidence.similarity < gate.similarity:
         reasons.append(f"similarity {evidence.similarity:.2f} < {gate.similarity:g}")
     if evidence.reversal >= gate.evidence:
         reasons.append(f"the source's knowledge works against this token: evidence {evidence.reversal:.3g}")

@@ -38,7 +38,7 @@ def test_no_step_is_skipped_however_strong_the_evidence() -> None:
     ("lack", "reason"),
     [
         ({"similarity": 0.69}, "similarity 0.69 < 0.7"),
-        ({"similarity": math.nan}, "similarity nan < 0.7"),
+        ({"similarity": math.nan}, "similarity not measured yet"),
         ({"effective_labels": 99.0}, "99 of 100 effective labels"),
         ({"e_value": 19.9}, "evidence 19.9 < 20"),
         ({"e_value": math.nan}, "evidence nan < 20"),
