@@ -4,9 +4,9 @@ loss = source task + w_t target labels + lambda(p) joint MK-MMD^2 + beta ||theta
 
 The MMD compares source and target embeddings, jointly with the first layer's output (Long et al., JAN, ICML
 2017): on the embedding alone, noise that the source never showed can take the place of the signal and the
-marginals still agree. With the ramp of Ganin & Lempitsky (ICML 2015) and
-the L2-SP anchor of Li, Grandvalet & Davoine (ICML 2018). That paper leaves a new head out of the anchor;
-here the task is the source's, the head is kept, and so it is anchored like the rest.
+marginals still agree. The ramp is that of Ganin & Lempitsky (ICML 2015), the L2-SP anchor that of Li,
+Grandvalet & Davoine (ICML 2018); they leave a new head out of it, but here the task is the source's, the
+head is kept, and so it is anchored like the rest.
 
 Source labels are reweighted, and source embeddings drawn, so that their classes have the token's estimated
 prior: aligning the marginals of domains with different priors would pull the classes into each other.
@@ -68,10 +68,10 @@ def adapt(
     began = time.process_time()
     encoder = Encoder.from_weights(base, architecture)
     domains = prepare(source, snapshot, model.window_bars, architecture.receptive_field - 1)
-    before = compare(encoder, domains, prior_logit=0.0)
+    before = compare(encoder, domains)
     steps = _train(encoder, domains, model, torch.Generator().manual_seed(seed))
     _refuse_collapse(encoder, domains)
-    now = compare(encoder, domains, domains.prior_logit if steps else 0.0)
+    now = compare(encoder, domains, before)
     report = AdaptationReport(
         mmd_before=before.mmd,
         mmd_after=now.mmd,
@@ -127,7 +127,7 @@ class _Objective:
         self._domains = domains
         self._model = model
         self._generator = generator
-        self._source_cut = domains.source.cut(CHUNK)
+        self._source_cut = _with_labels(domains.source)
         self._target_cut = domains.target.cut(CHUNK)
         self._class_weight = _class_weight(domains)
         # few labels say little about the token and much about chance
@@ -156,6 +156,13 @@ class _Objective:
         count = min(self._model.batch, int((chances > 0).sum()))
         drawn = torch.multinomial(chances.flatten(), count, generator=self._generator)
         return [layer.flatten(0, 1)[drawn] for layer in (outputs.lifted, outputs.z)]
+
+
+def _with_labels(domain: Sequences) -> Chunks:
+    """The chunks that can teach; the last bars before a gap have no labels."""
+    cut = domain.cut(CHUNK)
+    taught = (cut.counts & (domain.weight.numpy()[cut.rows] > 0)).any(axis=1)
+    return Chunks(cut.rows[taught], cut.counts[taught])
 
 
 def _class_weight(domains: Domains) -> Tensor:

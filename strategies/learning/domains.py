@@ -37,11 +37,12 @@ class Domains(NamedTuple):
 
 
 class Distance(NamedTuple):
-    """Between the held-out tails: unbiased MK-MMD^2, 1 - A-distance / 2, and the source's accuracy there."""
+    """Between the held-out tails: unbiased MK-MMD^2, 1 - A-distance / 2; on the source's: accuracy, logit."""
 
     mmd: float
     similarity: float
     source_accuracy: float
+    source_logit: float
 
 
 def prepare(replay: SourceReplay, snapshot: AdaptModel, window: int, context: int) -> Domains:
@@ -80,11 +81,11 @@ def prepare(replay: SourceReplay, snapshot: AdaptModel, window: int, context: in
     )
 
 
-def compare(encoder: Encoder, domains: Domains, prior_logit: float) -> Distance:
-    """Measure on the tails. prior_logit: what the model's logits contain of the token's class prior.
+def compare(encoder: Encoder, domains: Domains, before: Distance | None = None) -> Distance:
+    """Measure on the tails. The classifier behind the similarity learns from earlier rows than it judges.
 
-    It is taken off before the source is judged, so that a learnt prior does not look like forgetting.
-    The classifier behind the similarity learns from earlier embeddings and is tested on later ones.
+    before: of the pretrained model. What the logits have moved since then towards the token's class prior is
+    taken off before the source is judged: a learnt prior is no forgetting.
     """
     source, target = domains.source_tail.measure(encoder), domains.target_tail.measure(encoder)
     in_time = source.z[np.argsort(domains.source_tail.starts, kind="stable")]
@@ -93,10 +94,14 @@ def compare(encoder: Encoder, domains: Domains, prior_logit: float) -> Distance:
     a_distance = proxy_a_distance(
         (_spaced(in_time[:half]), _spaced(domains.target.measure(encoder).z)), later
     )
+    mean_logit = float(np.nanmean(source.logit))
+    moved = 0.0 if before is None else mean_logit - before.source_logit
+    learnt_prior = float(np.clip(moved, min(0.0, domains.prior_logit), max(0.0, domains.prior_logit)))
     return Distance(
         mmd=float(mmd(torch.from_numpy(later[0]), torch.from_numpy(later[1]), unbiased=True)),
         similarity=similarity(a_distance),
-        source_accuracy=_accuracy(domains.source_tail, source.logit - prior_logit),
+        source_accuracy=_accuracy(domains.source_tail, source.logit - learnt_prior),
+        source_logit=mean_logit,
     )
 
 

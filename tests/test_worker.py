@@ -1,0 +1,283 @@
+"""The adaptation child: answers what the job says and nothing else, and is gone when it should be."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import psutil
+import pytest
+import torch
+
+from bot.core.commands import AdaptModel
+from bot.core.events import AdaptationFailed, AdaptationReport, CandidateArrived
+from bot.settings import Adaptation
+from strategies.features.spec import VERSION
+from strategies.learning.architecture import Architecture
+from strategies.learning.encoder import Encoder
+from strategies.learning.registry import ModelCard, Registry
+from strategies.learning.worker import MOST_RESTARTS, AdaptationWorker
+from tests.controls import World, replay, snapshot
+
+ROOT = Path(__file__).parents[1]
+SHAPE = Architecture(features=10, channels=4, blocks=2, pool_bars=4, embedding=4)
+QUICK = Adaptation(steps=3)
+PATIENCE = 60.0  # seconds, on a busy machine
+WORLD = World(0)
+
+Result = CandidateArrived | AdaptationFailed
+
+
+def until(happens: Callable[[], object]) -> object:
+    """Ask again and again until the answer is true."""
+    deadline = time.monotonic() + PATIENCE
+    while not (answer := happens()):
+        assert time.monotonic() < deadline, "nothing happened in time"
+        threading.Event().wait(0.01)
+    return answer
+
+
+def result(worker: AdaptationWorker, job: AdaptModel) -> Result:
+    return until(lambda: worker.take(job.symbol, job.cut, due=job.cut + 1))  # type: ignore[return-value]
+
+
+def same(one: Result, other: Result) -> bool:
+    """Equal but for the seconds that it took."""
+    assert isinstance(one, CandidateArrived)
+    assert isinstance(other, CandidateArrived)
+    timeless = [
+        msgspec.structs.replace(r, report=msgspec.structs.replace(r.report, seconds=0.0))
+        for r in (one, other)
+    ]
+    return timeless[0] == timeless[1]
+
+
+class Workshop:
+    """Files of a pretrained model, jobs for it, and workers."""
+
+    def __init__(self, directory: Path) -> None:
+        torch.manual_seed(0)
+        self.registry = Registry(directory / "models")
+        card = ModelCard(
+            kind="pretrained", architecture=SHAPE, features=VERSION, columns=tuple("abcdefghij"),
+            location=(0.0,), scale=(1.0,), symbols=("SOURCE",), since=0, until=1, temperature=1.3, metrics={},
+        )  # fmt: skip
+        self.base = self.registry.save(Encoder(SHAPE).weights(), card)
+        source = WORLD.series("SOURCE", 1500, "source", 0)
+        self.replay = directory / "replay.npz"
+        replay(source, int(source.starts[1200])).save(self.replay)
+
+    def worker(self, settings: Adaptation = QUICK) -> AdaptationWorker:
+        return AdaptationWorker(self.registry.directory, self.base.model_id, self.replay, settings)
+
+    def job(self, symbol: str, n: int = 400, seed: int = 1) -> AdaptModel:
+        rows = replace(WORLD.series(symbol, 400, "covariate", 3), symbol=symbol).rows(slice(n))
+        return snapshot(rows, seed, self.base.model_id)
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory) -> Workshop:
+    return Workshop(tmp_path_factory.mktemp("workshop"))
+
+
+@pytest.fixture(scope="module")
+def worker(workshop):
+    worker = workshop.worker()
+    yield worker
+    worker.close()
+
+
+def child(worker: AdaptationWorker) -> psutil.Process:
+    assert worker._process is not None
+    return psutil.Process(worker._process.pid)
+
+
+def test_a_job_becomes_a_candidate_whose_model_is_in_the_registry(workshop, worker):
+    job = workshop.job("AAA")
+    worker.submit(job)
+    child(worker).send_signal(signal.SIGINT)  # Ctrl-C while the child is still importing
+
+    candidate = result(worker, job)
+
+    assert isinstance(candidate, CandidateArrived)
+    assert (candidate.symbol, candidate.cut, candidate.ts) == ("AAA", job.cut, job.cut + 1)
+    assert isinstance(candidate.report, AdaptationReport)
+    model = workshop.registry.load(candidate.model_id)
+    assert (model.card.kind, model.card.parent, model.card.until) == (
+        "adapted",
+        workshop.base.model_id,
+        job.cut,
+    )
+    assert model.card.temperature == 1.3
+    assert not np.array_equal(model.weights["input.weight"], workshop.base.weights["input.weight"])
+
+
+def test_the_child_is_polite_and_single_threaded(worker):
+    assert child(worker).nice() >= 10
+
+
+def test_the_parent_has_no_torch_because_of_it():
+    script = "import sys, strategies.learning.worker; sys.exit('torch' in sys.modules)"
+
+    assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False).returncode == 0
+
+
+def test_the_order_of_jobs_does_not_change_their_results(workshop, worker):
+    jobs = [workshop.job("AAA"), workshop.job("BBB", seed=5), workshop.job("CCC", n=300)]
+
+    for job in jobs:
+        worker.submit(job)
+    forwards = [result(worker, job) for job in jobs]
+    for job in reversed(jobs):
+        worker.submit(job)
+    backwards = [result(worker, job) for job in jobs]
+
+    assert all(same(one, other) for one, other in zip(forwards, backwards, strict=True))
+
+
+def test_a_result_is_handed_out_once(workshop, worker):
+    job = workshop.job("AAA")
+    worker.submit(job)
+    result(worker, job)
+
+    assert worker.take(job.symbol, job.cut, due=0) is None
+
+
+def test_a_job_that_cannot_be_done_fails_with_its_reason_and_stops_no_other(workshop, worker):
+    hopeless, fine = workshop.job("AAA", n=30), workshop.job("BBB")
+    worker.submit(hopeless)
+    worker.submit(fine)
+
+    failed = result(worker, hopeless)
+
+    assert isinstance(failed, AdaptationFailed)
+    assert "unbroken rows before each" in failed.reason
+    assert isinstance(result(worker, fine), CandidateArrived)
+
+
+def test_no_step_means_the_pretrained_model_and_leaves_its_card_alone(workshop):
+    from strategies.learning.adaptation_job import Adapting
+
+    class Undecided(Adaptation):
+        steps: int = 0
+
+    adapting = Adapting(workshop.registry.directory, workshop.base.model_id, workshop.replay, Undecided())
+    torch.use_deterministic_algorithms(mode=False)
+
+    model_id, report = adapting.run(workshop.job("AAA"))
+
+    assert (model_id, report.steps) == (workshop.base.model_id, 0)
+    assert workshop.registry.load(model_id).card.kind == "pretrained"
+
+
+def test_a_child_that_was_killed_is_started_again_with_what_it_had_not_answered(workshop, worker):
+    job = workshop.job("AAA")
+    worker.submit(job)
+    undisturbed = result(worker, job)
+    killed = child(worker)
+
+    worker.submit(job)
+    killed.kill()
+
+    assert same(result(worker, job), undisturbed)
+    assert child(worker).pid != killed.pid
+
+
+def test_ctrl_c_does_not_stop_a_job(workshop, worker):
+    pid, job = child(worker).pid, workshop.job("AAA")
+    worker.submit(job)
+    os.kill(pid, signal.SIGINT)
+
+    assert isinstance(result(worker, job), CandidateArrived)
+    assert child(worker).pid == pid
+
+
+def test_closing_ends_the_child_in_the_middle_of_a_job(workshop):
+    slow = workshop.worker(Adaptation(steps=100_000))
+    slow.submit(workshop.job("AAA"))
+    process = child(slow)
+
+    def is_busy() -> bool:
+        slow.poll()
+        return bool(slow._unanswered) and not slow._idle and process.cpu_times().user > 2.5
+
+    until(is_busy)
+    began = time.monotonic()
+    slow.close()
+
+    assert time.monotonic() - began < 1.0
+    assert not process.is_running()
+
+
+def test_closing_twice_or_without_a_job_is_harmless(workshop):
+    unused = workshop.worker()
+
+    unused.close()
+    unused.close()
+
+
+def test_the_child_does_not_outlive_a_parent_that_was_killed(workshop, tmp_path):
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "import os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from bot.settings import Adaptation\n"
+        "from strategies.learning.worker import AdaptationWorker\n"
+        "if __name__ == '__main__':\n"
+        "    worker = AdaptationWorker(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), Adaptation())\n"
+        "    worker._start()\n"
+        "    print(worker._process.pid, flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    files = [str(workshop.registry.directory), workshop.base.model_id, str(workshop.replay)]
+
+    done = subprocess.run(
+        [sys.executable, str(script), *files], cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, check=False, timeout=PATIENCE,
+    )  # fmt: skip
+
+    assert done.returncode == -signal.SIGKILL
+    orphan = int(done.stdout)
+    until(lambda: not psutil.pid_exists(orphan) or psutil.Process(orphan).status() == psutil.STATUS_ZOMBIE)
+
+
+@pytest.mark.slow
+def test_a_missing_source_is_said_by_every_job(workshop, tmp_path):
+    lost = AdaptationWorker(workshop.registry.directory, workshop.base.model_id, tmp_path / "gone.npz", QUICK)
+    job = workshop.job("AAA")
+    lost.submit(job)
+
+    failed = result(lost, job)
+    lost.close()
+
+    assert isinstance(failed, AdaptationFailed)
+    assert "gone.npz: no replay of the source" in failed.reason
+
+
+@pytest.mark.slow
+def test_a_job_that_keeps_killing_its_child_fails_and_the_next_one_is_done(workshop):
+    worker = workshop.worker()
+    murderous, fine = workshop.job("AAA"), workshop.job("BBB")
+    worker.submit(murderous)
+    worker.submit(fine)
+
+    for _ in range(MOST_RESTARTS + 1):
+        assert worker._process is not None
+        victim = child(worker)
+        victim.kill()
+        until(
+            lambda victim=victim: worker.poll() or worker._process is None or child(worker).pid != victim.pid
+        )
+
+    failed = result(worker, murderous)
+    assert isinstance(failed, AdaptationFailed)
+    assert "died" in failed.reason
+    assert isinstance(result(worker, fine), CandidateArrived)
+    worker.close()
