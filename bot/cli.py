@@ -82,7 +82,7 @@ def _told(function: Callable[P, R]) -> Callable[P, R]:
             return function(*args, **kwargs)
         except BotError as error:
             Console(stderr=True, highlight=False).print(
-                f"[bold red]error:[/bold red] {error}", soft_wrap=True
+                f"error: {error}", style="red", markup=False, soft_wrap=True
             )
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:

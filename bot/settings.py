@@ -203,7 +203,8 @@ def load(path: Path | None, overrides: dict[str, Any] | None = None) -> Settings
         except tomllib.TOMLDecodeError as error:
             raise UsageError(f"{path}: not valid TOML: {error}") from None
     for section, keys in (overrides or {}).items():
-        values.setdefault(section, {}).update(keys)
+        if isinstance(values.setdefault(section, {}), dict):  # anything else is told below
+            values[section].update(keys)
     try:
         return Settings(**values)
     except ValidationError as error:

@@ -26,7 +26,7 @@ class Breaker:
         if not math.isfinite(equity) or equity <= 0:
             return self._trip(ts, f"equity is {equity}: the account cannot be valued", 0)
         day = ts // DAY_MS
-        if day != self._day:
+        if day > self._day:
             self._day = day
             self._day_equity = equity
             self._day_floor = equity * (1 - self._limit)

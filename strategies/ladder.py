@@ -57,7 +57,7 @@ def _failures(evidence: Evidence, gate: Gate) -> tuple[str, ...]:
         reasons.append("similarity not measured yet")
     elif evidence.similarity < gate.similarity:
         reasons.append(f"similarity {evidence.similarity:.2f} < {gate.similarity:g}")
-    if evidence.reversal >= gate.evidence:
+    if not evidence.reversal < gate.evidence:
         reasons.append(f"the source's knowledge works against this token: evidence {evidence.reversal:.3g}")
     if evidence.recent_skill < 0:
         reasons.append(f"recent log-loss skill {evidence.recent_skill:+.4f} < 0")
@@ -70,7 +70,7 @@ def _missing(evidence: Evidence, gate: Gate, e_value: float) -> tuple[str, ...]:
         reasons.append(
             f"source accuracy {evidence.source_accuracy:.3f} < {gate.source_accuracy:g} on confident bars"
         )
-    if evidence.effective_labels < gate.effective_labels:
+    if not evidence.effective_labels >= gate.effective_labels:
         reasons.append(f"{evidence.effective_labels:.0f} of {gate.effective_labels:.0f} effective labels")
     if not evidence.e_value >= e_value:
         reasons.append(f"evidence {evidence.e_value:.3g} < {e_value:g}")

@@ -139,7 +139,8 @@ class Token:
             return Action.NONE, f"confidence {confidence:.3f} < {self._settings.gate.confidence:g}"
         if sure and side is not position.side:
             return Action.EXIT, f"the model turned to {side} with confidence {confidence:.3f}"
-        if self._is_over(bar, position) and not sure:
+        trusted = self.stage in (Stage.SMALL, Stage.FULL)
+        if self._is_over(bar, position) and not (sure and trusted):
             return Action.EXIT, f"held for {self._settings.label.horizon_bars} bars"
         return Action.HOLD, f"{position.side} since {(bar.ts - position.opened) // self._interval} bars"
 
@@ -211,14 +212,24 @@ class Token:
         proof, gate = adapted.against_rival, self._settings.gate
         if self._champion == FROZEN and proof.e_value >= gate.evidence:
             self._champion = ADAPTED
+            fall = self._begin_again(ts)
             reason = f"evidence {proof.e_value:.3g} that its log loss is below the frozen model's"
-            return [self._verdict(ts, adapted, "promoted", (reason,))]
+            return [self._verdict(ts, adapted, "promoted", (reason,)), *fall]
         if self._champion == ADAPTED and proof.recent < 0:
             self._champion = FROZEN
             proof.reset()
+            fall = self._begin_again(ts)
             reason = "worse than the frozen model over the newest labels"
-            return [self._verdict(ts, adapted, "rolled_back", (reason,))]
+            return [self._verdict(ts, adapted, "rolled_back", (reason,)), *fall]
         return []
+
+    def _begin_again(self, ts: int) -> list[Advice]:
+        """Another champion must earn every step itself: what the last one had shown is not its own."""
+        if self.stage not in (Stage.SMALL, Stage.FULL):
+            return []
+        changed = StageChanged(ts, self.symbol, self.stage, Stage.SHADOW, ("another champion",))
+        self.stage = Stage.SHADOW
+        return [changed]
 
     def _move_on_ladder(self, ts: int) -> list[Advice]:
         champion = self._arms[self._champion]
@@ -283,7 +294,7 @@ class Token:
         if not all(math.isfinite(value) for value in measured):
             return ("a measurement of the candidate is not finite",)
         forgotten = report.source_accuracy_before - report.source_accuracy_after
-        if forgotten > self._settings.gate.forgetting:
+        if not forgotten <= self._settings.gate.forgetting:
             return (
                 f"source accuracy fell by {forgotten:.3f} > {self._settings.gate.forgetting:g}: forgetting",
             )

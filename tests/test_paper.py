@@ -15,20 +15,20 @@ from bot.storage.database import Database
 BOT = [sys.executable, "-m", "bot.cli"]
 SMALL = """
 [simulation]
-days = 6
-history_days = 30
+days = 8
+history_days = 70
 [model]
-channels = 8
-blocks = 2
-embedding = 8
-epochs = 3
+channels = 16
+blocks = 4
+embedding = 16
+epochs = 10
 min_source_bars = 500
 [adaptation]
 first_bars = 96
 every_bars = 96
 steps = 5
 [gate]
-similarity = 0.05
+similarity = 0.01
 effective_labels = 1
 evidence = 1.00001
 full_evidence = 1.1
@@ -95,7 +95,7 @@ def test_backtest_and_paper_give_the_same_commands_byte_for_byte(home: Path) -> 
 
 
 def test_dropping_the_future_changes_no_decision(home: Path) -> None:
-    done = bot(home, "backtest", "--days", "5", directory="shorter")
+    done = bot(home, "backtest", "--days", "7", directory="shorter")
     assert done.returncode == 0, done.stderr
     short, long = decisions_of(home, "backtest", "shorter"), decisions_of(home, "paper", "var")
     assert len(short) > 300

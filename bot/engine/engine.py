@@ -107,6 +107,8 @@ class Engine:
         stop = due_stop(position, self._instruments[bar.symbol], self._risk)
         if stop is None:
             self._guarded[bar.symbol] = position
+        elif (bar.close - float(stop)) * position.side.sign <= 0:  # passed already: no stop can be set there
+            out += self._close(position, bar.ts)
         else:
             out.append(MoveStop(bar.ts, bar.symbol, stop))
         return out

@@ -20,20 +20,17 @@ class LiveOrder:
 class Orders:
     """Open orders by `link_id`; finished ones are forgotten here and kept by the database.
 
-    Ids are deterministic: tag, symbol, bar time in minutes (base 36) and a counter within the bar, so that
-    a replay of the same events sends the same ids, and a resend can never become a second order.
+    Ids are deterministic: tag, symbol, time in minutes and a counter of the run (base 36), so that a replay
+    of the same events sends the same ids, and a resend can never become a second order.
     """
 
     def __init__(self, tag: str = "t") -> None:
         self._tag = tag
         self._open: dict[str, LiveOrder] = {}
-        self._last_bar = -1
         self._count = 0
 
     def next_id(self, symbol: str, ts: int) -> str:
         """At most 36 characters of letters, digits and '-', as Bybit's orderLinkId wants."""
-        if ts != self._last_bar:
-            self._last_bar, self._count = ts, 0
         self._count += 1
         return f"{self._tag}-{symbol[:18]}-{_base36(ts // 60_000)}-{_base36(self._count)}"
 
