@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
+from pydantic import ValidationError
 from rich.console import Console
 
 from bot.core.errors import UsageError
@@ -293,7 +294,10 @@ def _achievable(database: Database, run: Run) -> dict[str, Achievable]:
     """How often a perfect observer of the simulated market would have been right on each token's labels."""
     if not run.simulated:
         return {}
-    market = _simulated(Settings.model_validate(_settings_part(run)))
+    try:
+        market = _simulated(Settings.model_validate(_settings_part(run)))
+    except ValidationError:  # an older version's: its market cannot be made again
+        return {}
     found = {}
     for symbol, labels in database.frame(run.id, "labels").groupby("symbol"):
         p_up = market.oracle_p_up(str(symbol), labels["bar_start"].to_numpy(np.int64))

@@ -96,7 +96,7 @@ def _settings(config: Path | None, directory: Path | None, simulation: dict[str,
     path = config or (default if default.exists() else None)
     overrides: dict[str, Any] = {"simulation": {k: v for k, v in simulation.items() if v is not None}}
     if directory is not None:
-        overrides["storage"] = {"directory": directory}
+        overrides["storage"] = {"directory": str(directory)}
     return load(path, overrides)
 
 
