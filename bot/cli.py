@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from bot.core.errors import BotError
+from bot.core.interrupt import STOPPED
 from bot.settings import Settings, load
 
 P = ParamSpec("P")
@@ -86,7 +87,7 @@ def _told(function: Callable[P, R]) -> Callable[P, R]:
             )
             raise typer.Exit(error.exit_code) from None
         except KeyboardInterrupt:
-            raise typer.Exit(130) from None
+            raise typer.Exit(STOPPED) from None
 
     return wrapper
 
@@ -223,11 +224,3 @@ def _day(text: str | None) -> int | None:
         return int(datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC).timestamp() * 1000)
     except ValueError:
         raise typer.BadParameter(f"{text!r} is not a day; write YYYY-MM-DD") from None
-
-
-def main() -> None:
-    app()
-
-
-if __name__ == "__main__":
-    main()

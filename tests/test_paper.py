@@ -12,7 +12,7 @@ import pytest
 
 from bot.storage.database import Database
 
-BOT = [sys.executable, "-m", "bot.cli"]
+BOT = [sys.executable, "-m", "bot"]
 SMALL = """
 [simulation]
 days = 8
@@ -151,6 +151,42 @@ def test_a_run_that_was_stopped_or_killed_goes_on_to_the_same_end(home: Path, ho
     assert done.returncode == 0, done.stderr
     assert "Resuming run 1" in done.stdout
     assert commands_of(home, "paper", where) == commands_of(home, "paper")
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.2, 1.0, 3.0])
+def test_ctrl_c_ends_a_run_that_has_not_begun_at_any_moment(
+    home: Path, tmp_path: Path, seconds: float
+) -> None:
+    """While modules are imported, data is read, kernels are compiled (the cache is cold), a child starts."""
+    process = subprocess.Popen(
+        command(home, "paper", directory=f"early-{seconds}"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)},
+        start_new_session=True,
+    )
+    wait_for_its_handlers(process)
+    time.sleep(seconds)
+    asked = time.monotonic()
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    output, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert time.monotonic() - asked < 6.0  # 2 on an idle machine
+    assert "Traceback" not in errors
+    assert "Stopped" in output + errors
+
+
+def wait_for_its_handlers(process: subprocess.Popen[str]) -> None:
+    """Python itself starts first; what it does with a signal until then is not ours to decide."""
+    status = Path(f"/proc/{process.pid}/status")
+    if not status.exists():
+        pytest.skip("needs /proc to see when the program has begun")
+    caught = 0
+    while not caught >> (signal.SIGTERM - 1) & 1:
+        assert process.poll() is None, process.communicate()
+        caught = int(status.read_text().split("SigCgt:")[1].split()[0], 16)
+        time.sleep(0.002)
 
 
 def wait_for_a_candidate(directory: Path, process: subprocess.Popen[str]) -> None:
