@@ -197,7 +197,7 @@ class Journal:
         for first in itertools.count(step=_CHUNK):
             with faults(self._engine), self._engine.connect() as connection:
                 rows = connection.execute(query.where(table.c.seq >= first)).mappings().all()
-            yield from rows
+            yield from map(dict, rows)
 
     def _count(self, table: sa.Table) -> int:
         newest = sa.select(sa.func.max(table.c.seq)).where(table.c.run_id == self.run_id)

@@ -48,7 +48,7 @@ from bot.exchange.simulated.costs import CostModel, Quote
 from bot.exchange.simulated.matching import match
 from bot.settings import Costs
 
-_LINK_IDS: Final = 100_000  # that are known to be taken; a bound on memory, about 15 MB
+LINK_IDS: Final = 100_000  # that are known to be taken; a bound on memory, about 15 MB
 TOO_LATE: Final = "order not exists or too late to cancel"
 BY_USER: Final = "CancelByUser"
 
@@ -155,7 +155,7 @@ class SimulatedBroker:
     def _accept(self, request: OrderRequest, contract: Contract, margin: Decimal, ts: int) -> None:
         self._accepted += 1
         self._link_ids[request.link_id] = None
-        if len(self._link_ids) > _LINK_IDS:
+        if len(self._link_ids) > LINK_IDS:
             del self._link_ids[next(iter(self._link_ids))]
         trigger = request.trigger_price
         order = WorkingOrder(
