@@ -86,6 +86,11 @@ def _told(function: Callable[P, R]) -> Callable[P, R]:
                 f"error: {error}", style="red", markup=False, soft_wrap=True
             )
             raise typer.Exit(error.exit_code) from None
+        except OSError as error:  # a full disk, say, wherever it was noticed
+            Console(stderr=True, highlight=False).print(
+                f"error: the operating system refuses: {error}", style="red", markup=False, soft_wrap=True
+            )
+            raise typer.Exit(BotError.exit_code) from None
         except KeyboardInterrupt:
             raise typer.Exit(STOPPED) from None
 

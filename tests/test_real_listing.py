@@ -47,3 +47,6 @@ def test_a_token_listed_in_2025_runs_from_its_first_bar(tmp_path: Path) -> None:
     assert labels["outcome"].mean() == pytest.approx(0.5, abs=0.15)
     assert len(fills) == 0, "no model earns the right to trade within a week"
     assert "RECORDED MARKET" in done.stdout
+    inferred = "instrument filters inferred for 1 token"
+    assert f"Note: {inferred}" in done.stdout
+    assert inferred in (tmp_path / "reports" / "backtest-1.html").read_text()

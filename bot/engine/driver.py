@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -45,6 +46,25 @@ async def drive(
         if count % _COMMIT_EVERY == 0:
             commit()
     return True
+
+
+def at_speed(
+    speed: float, replaying: Callable[[], bool], clock: Callable[[], float] = time.monotonic
+) -> Callable[[int], float]:
+    """A `pace` by which market time runs at `speed` times wall time; 0 = without waiting.
+
+    What is replayed is not waited for: the clock begins with the first moment that is new.
+    """
+    began: tuple[int, float] | None = None
+
+    def wait(ts: int) -> float:
+        nonlocal began
+        if not speed or replaying():
+            return 0.0
+        began = began or (ts, clock())
+        return (ts - began[0]) / 1000 / speed - (clock() - began[1])
+
+    return wait
 
 
 async def _sleep_or_stop(seconds: float, stop: asyncio.Event) -> None:
