@@ -95,6 +95,9 @@ class Gate(Section):
     full_evidence: Annotated[float, Field(gt=1)] = Field(400.0, description="e-value for the whole size")
     forgetting: Share = Field(0.03, description="loss of source accuracy that discards a candidate")
     drift_blocks: Count = Field(60, description="label blocks whose mean skill below zero ends trading")
+    probation_blocks: Count = Field(
+        24, description="label blocks in which new weights of a champion must not be worse than the old"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

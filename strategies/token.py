@@ -1,9 +1,11 @@
 """One token: its rows, labels, arms, evidence and place on the ladder."""
 
+import copy
 import math
 import zlib
-from typing import Final
+from typing import Final, NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,19 +27,18 @@ from strategies.memory import TokenMemory
 
 FROZEN: Final = "frozen"
 ADAPTED: Final = "adapted"
+CHALLENGER: Final = "challenger"  # new weights for an adapted arm that is champion, on probation
+
+_RIVAL: Final = {FROZEN: ADAPTED, ADAPTED: FROZEN, CHALLENGER: ADAPTED}
 
 _PRIOR_LABELS: Final = 20.0  # pseudo-labels of a fair coin in the base rate
 
 
-class _Said:
+class _Said(NamedTuple):
     """What was said at one bar, until its label matures."""
 
-    __slots__ = ("base", "logits", "p_up")
-
-    def __init__(self, base: float) -> None:
-        self.base = base
-        self.logits: dict[str, float] = {}
-        self.p_up: dict[str, float] = {}
+    base: float  # the base rate
+    arms: list[tuple[Arm, float, float]]  # logit and P(up) of each; an arm may be gone when it is scored
 
 
 class Token:
@@ -66,8 +67,13 @@ class Token:
 
     # --- a decision bar ------------------------------------------------------------------------------------
 
-    def on_row(self, bar: BarClosed, row: FeatureRow, position: Position | None) -> list[Advice]:
-        """Labels first, then predictions: what matures now may teach, what is predicted now may not look."""
+    def on_row(
+        self, bar: BarClosed, row: FeatureRow, position: Position | None, *, late: bool = False
+    ) -> list[Advice]:
+        """Labels first, then predictions: what matures now may teach, what is predicted now may not look.
+
+        late: the moment of the bar is over, its price may be gone: nothing is opened on it
+        """
         out: list[Advice] = []
         for matured in self._labeler.update(bar, row.sigma if row.ready else None):
             out += self._learn(bar.ts, matured)
@@ -84,17 +90,21 @@ class Token:
         self._rows += 1
         predictions = self._predict(bar.start, x)
         out += self._move_on_ladder(bar.ts)
-        out.append(self._signal(bar, row.sigma, predictions[self._champion], position))
+        signal = self._signal(bar, row.sigma, predictions[self._champion], position)
+        if late and signal.action is Action.ENTER:
+            reason = "decided late, without the bars of the sources"
+            signal = msgspec.structs.replace(signal, action=Action.NONE, reason=reason)
+        out.append(signal)
         out += self._maybe_adapt(bar)
         return out
 
     def _predict(self, start: int, x: NDArray[np.float32]) -> dict[str, tuple[float, float]]:
         """(P(up), volatility) of every arm, remembered until the label matures."""
-        said = self._said[start] = _Said(self._base_rate)
+        said = self._said[start] = _Said(self._base_rate, [])
         predictions = {}
         for name, arm in self._arms.items():
             logit, p_up, volatility = arm.predict(x)
-            said.logits[name], said.p_up[name] = logit, p_up
+            said.arms.append((arm, logit, p_up))
             predictions[name] = p_up, volatility
         return predictions
 
@@ -178,18 +188,17 @@ class Token:
         if said is None:
             return []
         self._test_reversal(matured, said)
-        losses = {name: log_loss(p, matured.outcome) for name, p in said.p_up.items()}
+        losses = {arm.name: log_loss(p_up, matured.outcome) for arm, _, p_up in said.arms}
         base_loss = log_loss(said.base, matured.outcome)
-        for name, loss in losses.items():
-            arm = self._arms[name]
-            arm.calibrator.observe(said.logits[name], matured.outcome, matured.weight)
+        for arm, logit, _ in said.arms:
+            loss, rival = losses[arm.name], _RIVAL[arm.name]
+            arm.calibrator.observe(logit, matured.outcome, matured.weight)
             arm.against_base.add(matured.start, base_loss - loss, matured.weight)
-            rival = ADAPTED if name == FROZEN else FROZEN
             if rival in losses:
                 arm.against_rival.add(matured.start, losses[rival] - loss, matured.weight)
         record = LabelMatured(
             ts, self.symbol, matured.start, matured.t_entry, matured.outcome, matured.ret, matured.weight,
-            {**said.p_up, "base": said.base},
+            {arm.name: p_up for arm, _, p_up in said.arms} | {"base": said.base},
         )  # fmt: skip
         return [record, *self._crown(ts)]
 
@@ -199,7 +208,7 @@ class Token:
         The bet is on outcomes opposite to the side of its own mean on which it spoke; the mean and the base
         rate are those of before the label.
         """
-        logit = said.logits[FROZEN]
+        logit = next(logit for arm, logit, _ in said.arms if arm.name == FROZEN)
         wrong_way = math.copysign(1.0, self._mean_logit - logit)
         self._reversal.add(matured.start, wrong_way * (matured.outcome - said.base), matured.weight)
         self._mean_logit += (logit - self._mean_logit) * matured.weight / self._labels
@@ -220,8 +229,28 @@ class Token:
             proof.reset()
             fall = self._begin_again(ts)
             reason = "worse than the frozen model over the newest labels"
-            return [self._verdict(ts, adapted, "rolled_back", (reason,)), *fall]
-        return []
+            rolled_back = self._verdict(ts, adapted, "rolled_back", (reason,))
+            challenger = self._arms.pop(CHALLENGER, None)
+            if challenger is not None:  # in shadow again, where the newest weights are the ones to watch
+                adapted.take_over(challenger)
+            return [rolled_back, *fall]
+        return self._end_probation(ts, adapted)
+
+    def _end_probation(self, ts: int, adapted: Arm) -> list[Advice]:
+        """New weights trade only after they were not worse than the champion's, on labels new to both."""
+        challenger = self._arms.get(CHALLENGER)
+        if challenger is None or math.isnan(challenger.against_rival.recent):
+            return []
+        del self._arms[CHALLENGER]
+        skill = challenger.against_rival.recent
+        reason = (
+            f"mean gain over the champion {skill:+.4f} nats in {self._settings.gate.probation_blocks} blocks"
+        )
+        verdict = "promoted" if skill >= 0 else "discarded"
+        record = self._verdict(ts, challenger, verdict, (reason,))
+        if skill >= 0:
+            adapted.take_over(challenger)
+        return [record]
 
     def _begin_again(self, ts: int) -> list[Advice]:
         """Another champion must earn every step itself: what the last one had shown is not its own."""
@@ -261,6 +290,8 @@ class Token:
             return []
         if self._rows_at_adaptation and self._rows - self._rows_at_adaptation < plan.every_bars:
             return []
+        if CHALLENGER in self._arms:  # one at a time, or none would ever be judged
+            return []
         self._rows_at_adaptation = self._rows
         rows, starts, labels, weights = self._memory.newest(plan.window_bars)
         seed = zlib.crc32(f"{self.symbol}:{bar.ts}".encode())
@@ -268,18 +299,18 @@ class Token:
         return [AdaptModel(bar.ts, self.symbol, bar.ts, model_id, seed, rows, starts, labels, weights)]
 
     def on_candidate(self, event: CandidateArrived, model: Model) -> list[Advice]:
-        """New weights for the adapted arm, if the guards let them pass: in shadow, whatever the MMD says."""
+        """New weights, if the guards let them pass: in shadow first, whatever the MMD says.
+
+        They are the adapted arm's at once while that arm only watches; where it is champion they are on
+        probation beside it.
+        """
         report = event.report
         self._arms[FROZEN].similarity = report.similarity_before
         self._arms[FROZEN].mmd = report.mmd_before
         faults = self._faults(report)
-        arm = self._arms.get(ADAPTED)
         if faults:
-            return [self._gate_record(event.ts, model.model_id, report, "discarded", faults, 0.0)]
-        if arm is None:
-            arm = self._arms[ADAPTED] = self._new_arm(ADAPTED, model)
-        else:
-            arm.use(model, self._recent_rows(model))
+            return [self._gate_record(event.ts, model.model_id, ADAPTED, report, "discarded", faults, 0.0)]
+        arm = self._shadow(model)
         arm.similarity, arm.mmd = report.similarity_after, report.mmd_after
         reasons = (
             f"MMD² {report.mmd_before:.4f} → {report.mmd_after:.4f}",
@@ -287,7 +318,21 @@ class Token:
             f"source accuracy {report.source_accuracy_before:.3f} → {report.source_accuracy_after:.3f}",
         )
         labels = arm.against_base.effective_labels
-        return [self._gate_record(event.ts, model.model_id, report, "shadow", reasons, labels)]
+        return [self._gate_record(event.ts, model.model_id, arm.name, report, "shadow", reasons, labels)]
+
+    def _shadow(self, model: Model) -> Arm:
+        """The arm in which new weights are watched."""
+        adapted = self._arms.get(ADAPTED)
+        if adapted is None:
+            arm = self._arms[ADAPTED] = self._new_arm(ADAPTED, model)
+        elif self._champion == ADAPTED:
+            blocks = self._settings.gate.probation_blocks
+            arm = self._arms[CHALLENGER] = self._new_arm(CHALLENGER, model, blocks)
+            arm.calibrator = copy.deepcopy(adapted.calibrator)  # as it would trade
+        else:
+            arm = adapted
+            arm.use(model, self._recent_rows(model))
+        return arm
 
     def _faults(self, report: AdaptationReport) -> tuple[str, ...]:
         measured = (report.mmd_after, report.similarity_after, report.source_accuracy_after)
@@ -307,9 +352,10 @@ class Token:
 
     # --- small parts ---------------------------------------------------------------------------------------
 
-    def _new_arm(self, name: str, model: Model) -> Arm:
+    def _new_arm(self, name: str, model: Model, recent_blocks: int | None = None) -> Arm:
         block = self._settings.label.horizon_bars * self._interval
-        return Arm(name, model, self._recent_rows(model), block, self._settings.gate.drift_blocks)
+        recent_blocks = recent_blocks or self._settings.gate.drift_blocks
+        return Arm(name, model, self._recent_rows(model), block, recent_blocks)
 
     def _recent_rows(self, model: Model) -> NDArray[np.float32]:
         return self._memory.newest_unbroken(model.card.architecture.receptive_field, self._interval)
@@ -324,12 +370,13 @@ class Token:
         self,
         ts: int,
         model_id: str,
+        arm: str,
         report: AdaptationReport,
         verdict: str,
         reasons: tuple[str, ...],
         labels: float,
     ) -> GateDecided:
         return GateDecided(
-            ts, self.symbol, model_id, ADAPTED, verdict, reasons, report.similarity_after, report.mmd_before,
+            ts, self.symbol, model_id, arm, verdict, reasons, report.similarity_after, report.mmd_before,
             report.mmd_after, labels,
         )  # fmt: skip
