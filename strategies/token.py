@@ -243,9 +243,8 @@ class Token:
             return []
         del self._arms[CHALLENGER]
         skill = challenger.against_rival.recent
-        reason = (
-            f"mean gain over the champion {skill:+.4f} nats in {self._settings.gate.probation_blocks} blocks"
-        )
+        blocks = self._settings.gate.probation_blocks
+        reason = f"mean gain over the champion {skill:+.4f} nats in {blocks} blocks of labels"
         verdict = "promoted" if skill >= 0 else "discarded"
         record = self._verdict(ts, challenger, verdict, (reason,))
         if skill >= 0:

@@ -55,7 +55,8 @@ def model(name: str, gain: float = 0.0, bias: float = 0.0, kind: str = "adapted"
     weights["direction.weight"][0, 0] = gain
     weights["direction.bias"][:] = bias
     card = ModelCard(
-        kind=kind, architecture=SHAPE, features=VERSION, columns=NAMES[:4], location=(0.0,), scale=(1.0,),
+        kind=kind, architecture=SHAPE, features=VERSION, columns=NAMES[:4], location=(0.0,) * COUNT,
+        scale=(1.0,) * COUNT,
         symbols=("BTCUSDT",), since=0, until=START, temperature=1.0,
         metrics={"accuracy_confident": Estimate(0.7, 0.65, 0.75, 300.0)},
     )  # fmt: skip
