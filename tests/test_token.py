@@ -19,12 +19,13 @@ from bot.core.signal import Action, Signal
 from bot.core.types import Position, Side, Stage
 from bot.settings import Settings
 from strategies.base import Advice
+from strategies.contest import ADAPTED, CHALLENGER, FROZEN
 from strategies.features.pipeline import FeatureRow
 from strategies.features.spec import COUNT, NAMES, VERSION
 from strategies.learning.architecture import Architecture
 from strategies.learning.registry import Model, ModelCard
 from strategies.learning.skill import Estimate
-from strategies.token import ADAPTED, CHALLENGER, FROZEN, Token
+from strategies.token import Token
 from tests.builders import BAR, START, bar
 
 SHAPE = Architecture(features=4, channels=2, blocks=1, pool_bars=1, embedding=2)
