@@ -1,4 +1,4 @@
-"""The arms of one token: they predict every bar, are scored on labels that none had seen, and one is champion.
+"""The arms of one token: they predict every bar, are scored on labels that none had seen; one is champion.
 
 frozen:     the pretrained model as it is
 adapted:    the newest accepted weights; an arm is a procedure and keeps its record over them
@@ -72,7 +72,7 @@ class Contest:
             arm.reset()
 
     def predict(self, start: int, x: NDArray[np.float32]) -> tuple[float, float]:
-        """(P(up), volatility per bar) of the champion; what every arm says is kept until the label matures."""
+        """(P(up), volatility per bar) of the champion; what each arm says is kept until its label matures."""
         said = self._said[start] = _Said(self._base_rate, [])
         champion = math.nan, math.nan
         for name, arm in self._arms.items():
@@ -83,7 +83,7 @@ class Contest:
         return champion
 
     def score(self, matured: Matured) -> dict[str, float] | None:
-        """P(up) that each arm and the base rate had given, now scored; None if nothing was said at that bar."""
+        """P(up) that each arm and the base rate had given, now scored; None if nothing was said then."""
         said = self._recall(matured)
         if said is None:
             return None
@@ -141,9 +141,8 @@ class Contest:
     def _roll_back(self, ts: int, adapted: Arm) -> GateDecided:
         self._champion = FROZEN
         adapted.against_rival.reset()
-        record = self._verdict(
-            ts, adapted, "rolled_back", "worse than the frozen model over the newest labels"
-        )
+        reason = "worse than the frozen model over the newest labels"
+        record = self._verdict(ts, adapted, "rolled_back", reason)
         challenger = self._arms.pop(CHALLENGER, None)
         if challenger is not None:  # in shadow again, where the newest weights are the ones to watch
             adapted.take_over(challenger)
