@@ -95,11 +95,11 @@ def run_report(settings: Settings, run_id: int | None, output: Path | None) -> N
         runs = database.runs()
         if not runs:
             raise UsageError("no run is stored yet; `bot paper` makes one")
-        run = next((run for run in runs if run.id == run_id), None) if run_id else runs[-1]
+        run = runs[-1] if run_id is None else next((run for run in runs if run.id == run_id), None)
         if run is None:
             raise UsageError(f"there is no run {run_id}; stored are {', '.join(str(run.id) for run in runs)}")
         path = _report(settings, database, run, output)
-    Console().print(f"Run {run.id}, {run.title}, {run.state}\nReport {path}", highlight=False)
+    _show(run, path)
 
 
 # --- one run -----------------------------------------------------------------------------------------------
@@ -358,14 +358,22 @@ def _check_same(stored: Run, config: str) -> None:
 
 def _show_finished(run: Run, settings: Settings, database: Database) -> None:
     """Its results; the report is written again when it is not there (Ctrl-C or a full disk took it)."""
-    console, path = Console(), _report_path(settings, run)
-    console.print(f"Run {run.id} ({run.title}) is finished.", highlight=False)
-    for name, value in (run.summary_json or {}).items():
-        console.print(f"  {name:<20} {value:,.2f}", highlight=False)
+    path = _report_path(settings, run)
     if not path.exists():
         _report(settings, database, run, None)
-    console.print(f"Report {path}", highlight=False, soft_wrap=True)
-    console.print("Start a new run with --fresh (make fresh).", highlight=False)
+    _show(run, path)
+    Console().print("Start a new run with --fresh (make fresh).", highlight=False)
+
+
+def _show(run: Run, report: Path) -> None:
+    console = Console(highlight=False)
+    console.print(f"Run {run.id} ({run.kind}, {run.title}) is {run.state}.", soft_wrap=True)
+    for name, value in (run.summary_json or {}).items():
+        if name == "worst_drawdown":
+            console.print(f"  {'deepest drawdown':<20} {value:,.2%}")
+        else:
+            console.print(f"  {name:<20} {value:,.0f}" if name == "fills" else f"  {name:<20} {value:,.2f}")
+    console.print(f"Report {report}", soft_wrap=True)
 
 
 def _histories(settings: Settings, market: HistoricalMarket) -> list[Any]:

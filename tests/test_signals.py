@@ -6,24 +6,7 @@ import subprocess
 import sys
 import time
 
-import pytest
-
-from bot.engine.driver import at_speed, stopped_by_signals
-
-
-def test_a_replay_is_not_paced_and_what_is_new_is_paced_from_its_first_moment() -> None:
-    now, replaying = 100.0, True
-    pace = at_speed(900.0, lambda: replaying, lambda: now)
-    assert pace(0) == pace(86_400_000) == 0.0
-    now, replaying = 250.0, False
-    assert pace(172_800_000) == 0.0
-    now = 250.4
-    assert pace(172_800_000 + 900_000) == pytest.approx(0.6)
-    assert pace(172_800_000 + 90_000) < 0.0  # late: no waiting
-
-
-def test_without_a_speed_there_is_no_pace() -> None:
-    assert at_speed(0.0, lambda: False)(10**12) == 0.0
+from bot.engine.driver import stopped_by_signals
 
 
 async def test_ctrl_c_sets_the_event_and_has_its_old_meaning_again_afterwards() -> None:
