@@ -1,4 +1,4 @@
-"""The report of a stored run: what was written down and, on the simulated market, what could have been known."""
+"""The report of a stored run: what was written down and, on the simulated market, what could be known."""
 
 import json
 from pathlib import Path
