@@ -186,6 +186,8 @@ def pretrain(
     """
     from bot.app import run_pretrain
 
+    if data is not None and seed is not None:
+        raise typer.BadParameter("--seed is the simulated market's; with --data there is none")
     settings = _settings(config, directory, {"seed": seed})
     run_pretrain(settings, data, _day(until))
 

@@ -87,10 +87,6 @@ class SimulatedMarket:
         bars = self._of(symbol).bars
         return bars.between(int(bars.start[0]), self.start)
 
-    def funding_history(self, symbol: str) -> list[FundingRatePublished]:
-        """The funding rates of a symbol that were settled at or before `start`, oldest first."""
-        return [event for event in self._of(symbol).funding if event.ts <= self.start]
-
     def events(self) -> Iterator[Event]:
         """Listings, funding and bars from `start` to `end`, in the Protocol's order."""
         first = self.start
