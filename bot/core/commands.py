@@ -58,3 +58,27 @@ class AdaptModel(Command, frozen=True):
             "rows": len(self.rows),
             "labels": int((self.labels >= 0).sum()),
         }
+
+
+class FetchBars(Command, frozen=True):
+    """Ask for the closed bars that opened at `first` to before `end` (ms); they come back as BarClosed."""
+
+    symbol: str
+    interval: int
+    first: int
+    end: int
+
+
+class FetchBook(Command, frozen=True):
+    """Ask for a snapshot of the order book to compare with."""
+
+    symbol: str
+    levels: int
+
+
+class RenewBook(Command, frozen=True):
+    """Our book of this topic is wrong: subscribe anew, so that a snapshot comes."""
+
+    symbol: str
+    topic: str
+    reason: str
