@@ -74,6 +74,9 @@ class Adaptation(Section):
     target_weight: Annotated[float, Field(ge=0)] = Field(1.0, description="of the matured target labels")
     l2sp: Annotated[float, Field(ge=0)] = Field(1e-3, description="pull towards the pretrained weights")
     clip: Positive = 5.0
+    collapse: Annotated[float, Field(gt=0.5, le=1)] = Field(
+        0.98, description="share of one class, the prior taken off, that discards a candidate"
+    )
     delay_bars: Count = Field(2, description="a candidate takes part this many decision bars after its cut")
 
 
@@ -91,9 +94,6 @@ class Gate(Section):
     )
     full_evidence: Annotated[float, Field(gt=1)] = Field(400.0, description="e-value for the whole size")
     forgetting: Share = Field(0.03, description="loss of source accuracy that discards a candidate")
-    collapse: Annotated[float, Field(gt=0.5, le=1)] = Field(
-        0.95, description="share of one class in the predictions that discards a candidate"
-    )
     drift_blocks: Count = Field(60, description="label blocks whose mean skill below zero ends trading")
 
     @model_validator(mode="after")

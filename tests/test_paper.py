@@ -127,6 +127,18 @@ def test_other_settings_do_not_continue_a_stored_run(home: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_a_damaged_replay_file_is_made_again_from_the_bars(home: Path) -> None:
+    """And the same bits come out: what was learnt before stays valid."""
+    (path,) = (home / "var" / "models").glob("replay-*.npz")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    done = bot(home, "pretrain")
+    assert done.returncode == 0, done.stderr
+    assert "kept from an earlier run" not in done.stdout
+    assert path.read_bytes() == whole
+    assert "kept from an earlier run" in bot(home, "pretrain").stdout
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_run_that_was_stopped_or_killed_goes_on_to_the_same_end(home: Path, how: signal.Signals) -> None:
     where = f"stopped-{how.name}"

@@ -92,7 +92,7 @@ class MicrostructureSampled(Event, frozen=True, gc=False):
 
     Means over the bar of the spread (bps of mid), the imbalances of 5, 10 and 50 levels (-1 to 1) and the
     distance of the microprice from mid (bps). `ofi`: order-flow imbalance of the whole bar, base coin.
-    `trade_imbalance`: (bought - sold) / both by takers, -1 to 1. `large_share`: of the turnover, by large ones.
+    `trade_imbalance`: (bought - sold) / both by takers, -1 to 1. `large_share`: of turnover, in large trades.
     """
 
     symbol: str

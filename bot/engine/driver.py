@@ -40,6 +40,7 @@ async def drive(
         runner.advance(moment)
         if count % _COMMIT_EVERY == 0:
             commit()
+    runner.finish()
     return True
 
 

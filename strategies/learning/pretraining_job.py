@@ -69,8 +69,15 @@ class Pretraining:
         self.replay_path = models / f"replay-{self.key}.npz"
 
     def find(self) -> Model | None:
-        """The model, if it and the source rows that adaptation rehearses are both there."""
-        return self._registry.find_pretrained(self.key) if self.replay_path.exists() else None
+        """The model, if it and the source rows that adaptation rehearses are both there and whole.
+
+        What is damaged is made again from the bars: the same bars and settings give the same bits.
+        """
+        try:
+            SourceReplay.load(self.replay_path)
+        except DataError:
+            return None
+        return self._registry.find_pretrained(self.key)
 
     @cached_property
     def _sources(self) -> Sources:
