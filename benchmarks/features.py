@@ -193,7 +193,10 @@ def check_bits(rows: int = 1500) -> None:
     bank.add("T", 0)
     bars = zip(t.events(), first.events(), second.events(), samples(t, micro), strict=True)
     live = np.stack([bank.update(bar, one, two, 1e-4, seen).x for bar, one, two, seen in bars])
-    np.testing.assert_array_equal(live, batch(t, first, second, np.full(rows, 1e-4), micro=micro).x)
+    table = batch(t, first, second, np.full(rows, 1e-4), micro=micro)
+    np.testing.assert_array_equal(live, table.x)
+    if not table.ready[-1]:
+        raise AssertionError("the features are not ready")
 
 
 def batch_results(rows: int) -> list[Result]:

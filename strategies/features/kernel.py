@@ -48,12 +48,15 @@ SLOT: Final = 12  # one and a half cache lines
 # Recursive averages and other scalars that one bar hands to the next.
 UP, DOWN, EMA_FAST, EMA_SLOW, MACD_SIGNAL, TRUE_RANGE, USUAL_VOLUME, ANCHOR = range(8)
 
-# Inputs of a bar, the columns of `inputs`; from SPREAD_BPS on as in MicrostructureSampled.
+# Inputs of a bar, the rows of `columns`; from SPREAD_BPS on as in MicrostructureSampled. The logarithms of
+# LOGGED are taken with `take_logs` before: numpy does eight at once.
 (
     OPEN, HIGH, LOW, BAR_CLOSE, BAR_VOLUME, TURNOVER, FIRST_CLOSE, SECOND_CLOSE, FUNDING_RATE,
     SPREAD_BPS, LEVELS_5, LEVELS_10, LEVELS_50, MICROPRICE_BPS, FLOW, TAKERS, LARGE_SHARE,
 ) = range(17)  # fmt: skip
 INPUTS: Final = 17
+LOG_CLOSE, LOG_FIRST, LOG_SECOND, LOG_SPREAD = range(17, 21)
+LOGGED: Final = (BAR_CLOSE, FIRST_CLOSE, SECOND_CLOSE, SPREAD_BPS)
 
 # Features in the order of spec.SPEC; a test compares the two.
 (
@@ -79,13 +82,20 @@ TOKEN: Final = np.dtype(
 
 # The bar in hand and its features. A field of a record costs nothing to hand on; a row of an array is counted
 # by numba, with two atomic instructions each time.
-SCRATCH: Final = np.dtype([("bar", "f8", (INPUTS,)), ("out", "f8", (46,))], align=True)
+SCRATCH: Final = np.dtype([("bar", "f8", (INPUTS + len(LOGGED),))], align=True)
 
 _MASK: Final = SLOTS - 1
 _DAY: Final = math.sqrt(LONG)
 _OLD: Final = math.log1p(AGE_DAYS)
 _MINUTES: Final = 1440
 _SINE: Final = np.sin(2 * np.pi * np.arange(_MINUTES) / _MINUTES)
+
+
+def take_logs(columns: NDArray[np.float64]) -> None:
+    """Fill the last rows of (INPUTS + 4, n) inputs; NaN or infinite for what no price can be."""
+    with np.errstate(all="ignore"):
+        for row, source in enumerate(LOGGED, INPUTS):
+            np.log(columns[source], out=columns[row])
 
 
 @compiled
@@ -140,7 +150,7 @@ def _squash(x: float, scale: float) -> float:
 
 
 @compiled
-def _forget(s: Any, close: float) -> None:
+def _forget(s: Any, close: float, log: float) -> None:
     """Start a new run with a flat, silent past at `close`: filling windows then need no special case."""
     s.run = 0
     s.sums[:] = 0.0
@@ -152,7 +162,7 @@ def _forget(s: Any, close: float) -> None:
     ring[:] = 0.0
     for slot in range(SLOTS):
         ring[slot, CLOSE] = close
-        ring[slot, LOG] = math.log(close)
+        ring[slot, LOG] = log
         ring[slot, FIRST_LOG] = math.nan
         ring[slot, SECOND_LOG] = math.nan
 
@@ -161,7 +171,7 @@ def _forget(s: Any, close: float) -> None:
 def _signed(bar: NDArray[np.float64]) -> float:
     """Volume with the sign of the return."""
     r = bar[RETURN]
-    return bar[VOLUME] if r > 0.0 else -bar[VOLUME] if r < 0.0 else 0.0
+    return bar[VOLUME] * ((r > 0.0) - (r < 0.0))  # no branch, which would be mispredicted half of the time
 
 
 @compiled
@@ -221,11 +231,6 @@ def _recompute(s: Any, slot: int) -> None:
 
 
 @compiled
-def _log_or_nan(price: float) -> float:
-    return math.log(price) if 0.0 < price < math.inf else math.nan
-
-
-@compiled
 def _average(s: Any, high: float, low: float, close: float, previous: float, volume: float) -> None:
     """Advance the recursive averages; `s.run` already counts this bar."""
     a = s.averages
@@ -234,8 +239,8 @@ def _average(s: Any, high: float, low: float, close: float, previous: float, vol
     if moves == 0:
         return
     change = close - previous
-    a[UP] = mean_towards(a[UP], max(change, 0.0), moves, 14)
-    a[DOWN] = mean_towards(a[DOWN], max(-change, 0.0), moves, 14)
+    a[UP] = mean_towards(a[UP], 0.5 * (abs(change) + change), moves, 14)
+    a[DOWN] = mean_towards(a[DOWN], 0.5 * (abs(change) - change), moves, 14)
     reach = max(high, previous) - min(low, previous)
     a[TRUE_RANGE] = mean_towards(a[TRUE_RANGE], reach, moves, 14)
     a[EMA_FAST] = ema(a[EMA_FAST], close, 12)
@@ -261,15 +266,15 @@ def _push(s: Any, bar: NDArray[np.float64], vwap: float) -> int:
     close, volume = bar[BAR_CLOSE], bar[BAR_VOLUME]
     row = ring[slot]  # its old bar left the longest window SLOTS - LONG bars ago
     row[CLOSE] = close
-    row[LOG] = math.log(close)
+    row[LOG] = bar[LOG_CLOSE]
     row[RETURN] = row[LOG] - before[LOG]
     row[VOLUME] = volume
     row[TRADED] = vwap * volume
-    row[FIRST_LOG] = _log_or_nan(bar[FIRST_CLOSE])
-    row[SECOND_LOG] = _log_or_nan(bar[SECOND_CLOSE])
+    row[FIRST_LOG] = bar[LOG_FIRST]
+    row[SECOND_LOG] = bar[LOG_SECOND]
     q, p = row[FIRST_LOG] - before[FIRST_LOG], row[SECOND_LOG] - before[SECOND_LOG]
-    row[FIRST], row[FIRST_WEIGHT] = (0.0, 0.0) if math.isnan(q) else (q, 1.0)
-    row[SECOND], row[SECOND_WEIGHT] = (0.0, 0.0) if math.isnan(p) else (p, 1.0)
+    row[FIRST], row[FIRST_WEIGHT] = (q, 1.0) if math.isfinite(q) else (0.0, 0.0)
+    row[SECOND], row[SECOND_WEIGHT] = (p, 1.0) if math.isfinite(p) else (0.0, 0.0)
     s.run += 1
     _average(s, bar[HIGH], bar[LOW], close, previous, volume)
     if slot == _MASK:
@@ -280,58 +285,58 @@ def _push(s: Any, bar: NDArray[np.float64], vwap: float) -> int:
 
 
 @compiled
-def _returns(s: Any, slot: int, sigma: float, out: NDArray[np.float64]) -> None:
+def _returns(s: Any, slot: int, sigma: float, out: NDArray[np.float64], i: int) -> None:
     ring, sums = s.ring, s.sums
     log = ring[slot, LOG]
     per_sigma = 1.0 / sigma
-    hours, day = log - ring[(slot - SHORT) & _MASK, LOG], log - ring[(slot - LONG) & _MASK, LOG]
-    out[RETURN_1] = ring[slot, RETURN] * per_sigma
-    out[RETURN_4] = (log - ring[(slot - 4) & _MASK, LOG]) * (per_sigma / 2.0)
-    out[RETURN_16] = hours * (per_sigma / 4.0)
-    out[RETURN_96] = day * (per_sigma / _DAY)
-    out[SIMPLE_RETURN_16] = math.expm1(hours) * (per_sigma / 4.0)
-    out[SIMPLE_RETURN_96] = math.expm1(day) * (per_sigma / _DAY)
-    out[VOLATILITY] = math.log(sigma)
+    hours_ago, day_ago = ring[(slot - SHORT) & _MASK], ring[(slot - LONG) & _MASK]
+    out[i, RETURN_1] = ring[slot, RETURN] * per_sigma
+    out[i, RETURN_4] = (log - ring[(slot - 4) & _MASK, LOG]) * (per_sigma / 2.0)
+    out[i, RETURN_16] = (log - hours_ago[LOG]) * (per_sigma / 4.0)
+    out[i, RETURN_96] = (log - day_ago[LOG]) * (per_sigma / _DAY)
+    out[i, SIMPLE_RETURN_16] = (ring[slot, CLOSE] / hours_ago[CLOSE] - 1.0) * (per_sigma / 4.0)
+    out[i, SIMPLE_RETURN_96] = (ring[slot, CLOSE] / day_ago[CLOSE] - 1.0) * (per_sigma / _DAY)
+    out[i, VOLATILITY] = math.log(sigma)
     short = variance(sums[R_SHORT], sums[RR_SHORT], SHORT, 1)
-    out[VOLATILITY_RATIO] = 0.5 * math.log(max(short * (per_sigma * per_sigma), QUIET))
+    out[i, VOLATILITY_RATIO] = 0.5 * math.log(max(short * (per_sigma * per_sigma), QUIET))
 
 
 @compiled
-def _bar_shape(bar: NDArray[np.float64], vwap: float, step: float, out: NDArray[np.float64]) -> None:
+def _bar_shape(bar: NDArray[np.float64], vwap: float, step: float, out: NDArray[np.float64], i: int) -> None:
     """Where the bar opened, closed and traded within its range; `step` is one sigma as a price."""
     high, low, close = bar[HIGH], bar[LOW], bar[BAR_CLOSE]
     reach = high - low
-    out[RANGE] = reach / step
+    out[i, RANGE] = reach / step
     per_range = 1.0 / reach if reach > 0.0 else 0.0
-    out[CLOSE_LOCATION] = ((close - low) - (high - close)) * per_range
-    out[BODY] = (close - bar[OPEN]) * per_range
+    out[i, CLOSE_LOCATION] = ((close - low) - (high - close)) * per_range
+    out[i, BODY] = (close - bar[OPEN]) * per_range
     unknown = math.isnan(bar[TURNOVER])  # from a typical price it would only repeat close_location
-    out[VWAP_LOCATION] = math.nan if unknown else (close - vwap) * per_range
+    out[i, VWAP_LOCATION] = math.nan if unknown else (close - vwap) * per_range
 
 
 @compiled
-def _activity(s: Any, close: float, volume: float, sigma: float, out: NDArray[np.float64]) -> None:
+def _activity(s: Any, close: float, volume: float, sigma: float, out: NDArray[np.float64], i: int) -> None:
     """Volume against its own past. Sums below DEAD of the usual are rounding residue, that is, no volume."""
     sums, usual = s.sums, s.averages[USUAL_VOLUME]
     day, recent = sums[V_LONG], sums[V_SHORT]
     alive = day > DEAD * usual * LONG
-    out[VOLUME_DEVIATION] = math.log(max(volume / usual, QUIET)) if alive else math.nan
-    out[VWAP_DISTANCE] = (close * day / sums[TRADED_LONG] - 1.0) / (_DAY * sigma) if alive else math.nan
+    out[i, VOLUME_DEVIATION] = math.log(max(volume / usual, QUIET)) if alive else math.nan
+    out[i, VWAP_DISTANCE] = (close * day / sums[TRADED_LONG] - 1.0) / (_DAY * sigma) if alive else math.nan
     traded = recent > DEAD * day
     ratio = recent * LONG / (day * SHORT) if traded else 0.0
-    out[VOLUME_RATIO] = math.log(max(ratio, QUIET))
-    out[OBV_SLOPE] = min(max(sums[SIGNED_SHORT] / recent, -1.0), 1.0) if traded else 0.0
+    out[i, VOLUME_RATIO] = math.log(max(ratio, QUIET))
+    out[i, OBV_SLOPE] = min(max(sums[SIGNED_SHORT] / recent, -1.0), 1.0) if traded else 0.0
 
 
 @compiled
-def _oscillators(s: Any, close: float, step: float, out: NDArray[np.float64]) -> None:
+def _oscillators(s: Any, close: float, step: float, out: NDArray[np.float64], i: int) -> None:
     sums, a = s.sums, s.averages
-    out[RSI] = relative_strength_index(a[UP], a[DOWN])
-    out[MACD] = (a[EMA_FAST] - a[EMA_SLOW] - a[MACD_SIGNAL]) / step
+    out[i, RSI] = relative_strength_index(a[UP], a[DOWN])
+    out[i, MACD] = (a[EMA_FAST] - a[EMA_SLOW] - a[MACD_SIGNAL]) / step
     deviation = math.sqrt(variance(sums[BAND_X], sums[BAND_XX], BAND, 0))
     middle = sums[BAND_X] / BAND + a[ANCHOR]
-    out[BOLLINGER] = (close - middle) / (2.0 * max(deviation, 0.01 * step))
-    out[ATR] = a[TRUE_RANGE] / step
+    out[i, BOLLINGER] = (close - middle) / (2.0 * max(deviation, 0.01 * step))
+    out[i, ATR] = a[TRUE_RANGE] / step
 
 
 @compiled
@@ -347,49 +352,49 @@ def _reference(
 
 
 @compiled
-def _references(s: Any, slot: int, sigma: float, out: NDArray[np.float64]) -> None:
+def _references(s: Any, slot: int, sigma: float, out: NDArray[np.float64], i: int) -> None:
     """Against the two reference markets; NaN where they, or enough of their past, are missing."""
     ring, sums = s.ring, s.sums
     floor = MIN_SIGMA * MIN_SIGMA
     row, before = ring[slot], ring[(slot - SHORT) & _MASK]
     q, weight = row[FIRST], row[FIRST_WEIGHT]
     first, correlation, beta = _reference(sums[FIRST_R : FIRST_RQ + 1], q, weight, sums[FIRST_N], floor)
-    out[FIRST_RETURN] = first
-    out[CORRELATION] = correlation
-    out[BETA] = beta
-    out[RESIDUAL] = (row[RETURN] - beta * q) / sigma if weight > 0.0 else math.nan
+    out[i, FIRST_RETURN] = first
+    out[i, CORRELATION] = correlation
+    out[i, BETA] = beta
+    out[i, RESIDUAL] = (row[RETURN] - beta * q) / sigma if weight > 0.0 else math.nan
     p, weight = row[SECOND], row[SECOND_WEIGHT]
     second, correlation, beta = _reference(sums[SECOND_R : SECOND_RQ + 1], p, weight, sums[SECOND_N], floor)
-    out[SECOND_RETURN] = second
-    out[SECOND_CORRELATION] = correlation
-    out[SECOND_BETA] = beta
+    out[i, SECOND_RETURN] = second
+    out[i, SECOND_CORRELATION] = correlation
+    out[i, SECOND_BETA] = beta
     own, per_sigma = row[LOG] - before[LOG], 0.25 / sigma
-    out[RELATIVE_STRENGTH] = (own - (row[FIRST_LOG] - before[FIRST_LOG])) * per_sigma
-    out[SECOND_STRENGTH] = (own - (row[SECOND_LOG] - before[SECOND_LOG])) * per_sigma
+    out[i, RELATIVE_STRENGTH] = (own - (row[FIRST_LOG] - before[FIRST_LOG])) * per_sigma
+    out[i, SECOND_STRENGTH] = (own - (row[SECOND_LOG] - before[SECOND_LOG])) * per_sigma
 
 
 @compiled
-def _microstructure(bar: NDArray[np.float64], sigma: float, out: NDArray[np.float64]) -> None:
+def _microstructure(bar: NDArray[np.float64], sigma: float, out: NDArray[np.float64], i: int) -> None:
     """Book and trades of the bar; NaN where they were not seen, infinite where they cannot be."""
-    out[SPREAD] = math.log(bar[SPREAD_BPS])
-    out[IMBALANCE_5] = bar[LEVELS_5]
-    out[IMBALANCE_10] = bar[LEVELS_10]
-    out[IMBALANCE_50] = bar[LEVELS_50]
-    out[MICROPRICE] = bar[MICROPRICE_BPS] / (1e4 * sigma)
-    out[OFI] = _squash(bar[FLOW], bar[BAR_VOLUME])
-    out[TRADE_IMBALANCE] = bar[TAKERS]
-    out[LARGE_TRADES] = bar[LARGE_SHARE]
+    out[i, SPREAD] = bar[LOG_SPREAD]
+    out[i, IMBALANCE_5] = bar[LEVELS_5]
+    out[i, IMBALANCE_10] = bar[LEVELS_10]
+    out[i, IMBALANCE_50] = bar[LEVELS_50]
+    out[i, MICROPRICE] = bar[MICROPRICE_BPS] / (1e4 * sigma)
+    out[i, OFI] = _squash(bar[FLOW], bar[BAR_VOLUME])
+    out[i, TRADE_IMBALANCE] = bar[TAKERS]
+    out[i, LARGE_TRADES] = bar[LARGE_SHARE]
 
 
 @compiled
-def _surroundings(closed: int, launch: int, funding: float, out: NDArray[np.float64]) -> None:
+def _surroundings(closed: int, launch: int, funding: float, out: NDArray[np.float64], i: int) -> None:
     """Funding, age and time of day at the close of the bar (ms)."""
-    out[FUNDING] = _squash(funding, FUNDING_SCALE)
+    out[i, FUNDING] = _squash(funding, FUNDING_SCALE)
     days = max(closed - launch, 0) / 86_400_000.0
-    out[AGE] = math.log1p(days) / _OLD if days < AGE_DAYS else 1.0
+    out[i, AGE] = math.log1p(days) / _OLD if days < AGE_DAYS else 1.0
     minute = closed // 60_000 % _MINUTES
-    out[HOUR_SIN] = _SINE[minute]
-    out[HOUR_COS] = _SINE[(minute + _MINUTES // 4) % _MINUTES]
+    out[i, HOUR_SIN] = _SINE[minute]
+    out[i, HOUR_COS] = _SINE[(minute + _MINUTES // 4) % _MINUTES]
 
 
 @compiled
@@ -400,7 +405,7 @@ def _is_sane(bar: NDArray[np.float64]) -> bool:
 
 
 @compiled
-def _features(s: Any, bar: NDArray[np.float64], closed: int, out: NDArray[np.float64]) -> float:
+def _features(s: Any, bar: NDArray[np.float64], closed: int, out: NDArray[np.float64], i: int) -> float:
     """Take a sane bar that closed at `closed` (ms); sigma."""
     vwap = _vwap(bar[HIGH], bar[LOW], bar[BAR_CLOSE], bar[BAR_VOLUME], bar[TURNOVER])
     slot = _push(s, bar, vwap)
@@ -408,14 +413,15 @@ def _features(s: Any, bar: NDArray[np.float64], closed: int, out: NDArray[np.flo
     if sigma < MIN_SIGMA:
         sigma = math.nan
     step = sigma * bar[BAR_CLOSE]
-    _returns(s, slot, sigma, out)
-    _bar_shape(bar, vwap, step, out)
-    _activity(s, bar[BAR_CLOSE], bar[BAR_VOLUME], sigma, out)
-    _oscillators(s, bar[BAR_CLOSE], step, out)
-    _references(s, slot, sigma, out)
-    _microstructure(bar, sigma, out)
-    _surroundings(closed, s.launch, bar[FUNDING_RATE], out)
-    out[TURNOVER_MISSING:] = 0.0
+    _returns(s, slot, sigma, out, i)
+    _bar_shape(bar, vwap, step, out, i)
+    _activity(s, bar[BAR_CLOSE], bar[BAR_VOLUME], sigma, out, i)
+    _oscillators(s, bar[BAR_CLOSE], step, out, i)
+    _references(s, slot, sigma, out, i)
+    _microstructure(bar, sigma, out, i)
+    _surroundings(closed, s.launch, bar[FUNDING_RATE], out, i)
+    for k in range(TURNOVER_MISSING, out.shape[1]):
+        out[i, k] = 0.0
     return sigma
 
 
@@ -426,7 +432,7 @@ def advance(
     tokens: NDArray[np.int64],
     starts: NDArray[np.int64],
     interval: int,
-    inputs: NDArray[np.float64],
+    columns: NDArray[np.float64],
     raw: NDArray[np.float64],
     sigmas: NDArray[np.float64],
     runs: NDArray[np.int64],
@@ -434,29 +440,28 @@ def advance(
     """Take bars in order, each into the state of its token, and write its raw features.
 
     states: TOKEN records; scratch: one SCRATCH record; tokens: (n,) which state; starts: (n,) ms
-    inputs: (n, INPUTS), NaN = missing; raw: (n, COUNT) out
+    columns: (INPUTS + 4, n) after take_logs, NaN = missing; raw: (n, COUNT) out
     sigmas: (n,) out, stdev of the last LONG log returns, NaN while fewer are there
     runs: (n,) out, bars since the last gap, 0 = refused (not after the last one, or not a sane bar)
 
     Missing inputs leave NaN in their features, whose missing bits are set with the normalisation; a constant
     price leaves NaN in all that sigma scales.
     """
-    bar, out = scratch[0].bar, scratch[0].out
+    bar = scratch[0].bar
     for i in range(len(tokens)):
         s = states[tokens[i]]
-        for k in range(INPUTS):
-            bar[k] = inputs[i, k]
+        for k in range(len(bar)):
+            bar[k] = columns[k, i]
         runs[i] = 0
         sigmas[i] = math.nan
         if starts[i] <= s.last or not _is_sane(bar):
-            out[:] = math.nan
+            for k in range(raw.shape[1]):
+                raw[i, k] = math.nan
         else:
             if starts[i] != s.last + interval:
-                _forget(s, bar[BAR_CLOSE])
+                _forget(s, bar[BAR_CLOSE], bar[LOG_CLOSE])
             s.last = starts[i]
-            sigma = _features(s, bar, starts[i] + interval, out)
+            sigma = _features(s, bar, starts[i] + interval, raw, i)
             runs[i] = s.run
             if s.run > LONG:
                 sigmas[i] = sigma
-        for k in range(len(out)):
-            raw[i, k] = out[k]

@@ -18,7 +18,7 @@ from strategies.features import kernel, normaliser
 from strategies.features.normaliser import PRIOR_SAMPLES, SourceStatistics, robust_statistics, state_type
 from strategies.features.spec import COUNT, NAMES, RAW_WARM_UP, SPEC, WARM_UP
 
-CHUNK = 2048  # rows of a table in work at once, so that they stay in the processor's cache
+CHUNK = 2000  # rows of a table in work at once, so that they stay in the cache; a power of two would be one set of it
 
 _NORMALISED = np.flatnonzero([feature.normalised for feature in SPEC])
 _MASKABLE = np.array([feature.maskable for feature in SPEC])
@@ -73,7 +73,7 @@ class _Batch:
     def __init__(self, size: int) -> None:
         self.tokens = np.zeros(size, np.int64)
         self.starts = np.zeros(size, np.int64)
-        self.inputs = np.full((size, kernel.INPUTS), np.nan)
+        self.columns = np.full((kernel.INPUTS + len(kernel.LOGGED), size), np.nan)
         self.raw = np.empty((size, COUNT))
         self.sigma = np.empty(size)
         self.runs = np.empty(size, np.int64)
@@ -165,7 +165,8 @@ class FeatureBank:
             flat += astuple(bar)[_BAR_VALUES]
             flat += _close(one, bar.start), _close(two, bar.start), rate
             flat += astuple(seen)[_BOOK_VALUES] if seen and seen.start == bar.start else _NO_BOOK
-        b.inputs[:] = np.frombuffer(pack(f"{len(flat)}d", *flat)).reshape(b.inputs.shape)
+        inputs = np.frombuffer(pack(f"{len(flat)}d", *flat)).reshape(len(bars), kernel.INPUTS)
+        b.columns[: kernel.INPUTS] = inputs.T
         self._advance(b, bars[0].interval)
         results = b.x.copy(), b.sigma.tolist(), b.ready.tolist(), b.have.tolist()
         return list(map(FeatureRow, *results, repeat(WARM_UP)))
@@ -202,7 +203,10 @@ class FeatureBank:
         return result
 
     def _advance(self, b: _Batch, interval: int) -> None:
-        kernel.advance(self._tokens, _SCRATCH, b.tokens, b.starts, interval, b.inputs, b.raw, b.sigma, b.runs)
+        kernel.take_logs(b.columns)
+        kernel.advance(
+            self._tokens, _SCRATCH, b.tokens, b.starts, interval, b.columns, b.raw, b.sigma, b.runs
+        )
         normaliser.normalise(
             self._norms, _NORM_SCRATCH, b.tokens, b.starts, b.runs, b.raw, _NORMALISED, _BITS, self._location,
             self._scale, self._strength, RAW_WARM_UP, b.x, b.have, b.ready, b.until,
@@ -238,8 +242,9 @@ def raw_batch(
     state = np.zeros(1, kernel.TOKEN)
     state["launch"] = launch_time
     for rows, b in _batches(table, first, second, funding, micro):
+        kernel.take_logs(b.columns)
         kernel.advance(
-            state, _SCRATCH, b.tokens, b.starts, table.interval, b.inputs,
+            state, _SCRATCH, b.tokens, b.starts, table.interval, b.columns,
             result.values[rows], result.sigma[rows], result.runs[rows],
         )  # fmt: skip
     return result
@@ -287,8 +292,8 @@ def _batches(
         if size != len(buffer.tokens):
             buffer = _Batch(size)
         buffer.starts[:] = table.start[rows]
-        for column, values in zip(buffer.inputs.T, inputs, strict=True):
-            column[:] = values[rows]
+        for row, values in zip(buffer.columns, inputs, strict=False):
+            row[:] = values[rows]
         yield rows, buffer
 
 
