@@ -19,6 +19,7 @@ from bot.core.errors import DataError
 from bot.core.events import BarClosed, MicrostructureSampled
 from bot.market.bars import COLUMNS, BarTable
 from strategies.features import kernel, normaliser
+from strategies.features.document import page
 from strategies.features.normaliser import MIN_SAMPLES, NORMAL_MAD, PRIOR_SAMPLES, STRIDE, SourceStatistics
 from strategies.features.pipeline import (
     FeatureBank,
@@ -31,7 +32,6 @@ from strategies.features.pipeline import (
 from strategies.features.spec import COUNT, NAMES, RAW_WARM_UP, SPEC, VERSION, WARM_UP
 
 ORACLES = Path(__file__).parent / "oracles"
-REAL = Path(__file__).parents[2] / "shared" / "data" / "klines"
 STEP = 900_000
 FIRST_BAR = 1_735_689_600_000 // STEP  # 2025-01-01 00:00 UTC
 SIZE = 700
@@ -148,6 +148,17 @@ def test_a_new_token_is_ready_within_two_days_of_quarter_hours() -> None:
     assert WARM_UP <= 192
 
 
+def test_the_page_about_the_features_is_that_of_this_version() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "features.md").read_text()
+    assert text == page(), "run: make docs"
+
+
+def test_every_missing_bit_belongs_to_one_group_or_feature_and_every_group_has_its_inputs() -> None:
+    bits = {feature.name for feature in SPEC if feature.group == "missing"}
+    assert bits == {feature.bit for feature in SPEC if feature.bit}
+    assert all(bool(feature.inputs) != (feature.group == "missing") for feature in SPEC)
+
+
 def test_the_version_is_a_short_hash() -> None:
     assert len(VERSION) == 12
     int(VERSION, 16)
@@ -216,9 +227,12 @@ def test_volatility_beta_and_correlation_from_sums_equal_the_oracle() -> None:
         deviation = math.sqrt(kernel.variance(short.sum(), short @ short, 20, 1))
         assert deviation == pytest.approx(data["realised_vol20_ddof1"][t], rel=1e-6)
         y, x = r[t - 59 : t + 1], q[t - 59 : t + 1]
-        slope, correlation = kernel.regression(60, y.sum(), y @ y, x.sum(), x @ x, y @ x, 1e-12)
+        slope, correlation, per_deviation = kernel.regression(
+            60, y.sum(), y @ y, x.sum(), x @ x, y @ x, 1e-12
+        )
         assert slope == pytest.approx(data["beta60_ddof1"][t], rel=1e-6)
         assert correlation == pytest.approx(data["corr60"][t], rel=1e-6)
+        assert 1 / per_deviation == pytest.approx(x.std(ddof=1), rel=1e-9)
 
 
 def test_robust_z_scores_of_a_sliding_window_equal_the_oracle() -> None:
@@ -364,25 +378,6 @@ def test_live_features_equal_the_batch_bit_for_bit(seed: int, missing: float, sh
     prior = SourceStatistics(rng.normal(0, 1, COUNT), rng.uniform(0.5, 2, COUNT)) if shrunk else None
     expected = batch(table, first, second, funding, int(table.start[0]), prior, micro)
     assert_same_bits(live(table, first, second, prior, funding, micro), expected)
-
-
-@pytest.mark.parametrize("symbol", ["WIFUSDT", "FARTCOINUSDT", "ETHUSDT"])
-def test_live_features_equal_the_batch_on_real_bars(symbol: str) -> None:
-    tables = []
-    for name in (symbol, "BTCUSDT", "ETHUSDT"):
-        path = REAL / "bybit-linear" / name / "5m.parquet"
-        if not path.exists():
-            pytest.skip("recorded bars are not beside this repository")
-        frame = pd.read_parquet(path)
-        columns = [frame[key].to_numpy() for key in COLUMNS]
-        tables.append(BarTable(name, 300_000, frame["start"].to_numpy(), *columns).resampled(STEP))
-    table, first, second = tables
-    table = table.rows(slice(0, 3000))
-    if symbol == "ETHUSDT":
-        second = first
-    expected = batch(table, first, second, None, int(table.start[0]))
-    assert_same_bits(live(table, first, second), expected)
-    assert expected.ready.sum() > 300
 
 
 def test_many_tokens_in_one_call_equal_one_call_each(btc: BarTable, eth: BarTable) -> None:

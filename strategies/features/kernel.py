@@ -129,15 +129,20 @@ def relative_strength_index(up: float, down: float) -> float:
 @compiled
 def regression(
     n: float, y: float, yy: float, x: float, xx: float, yx: float, floor: float
-) -> tuple[float, float]:
-    """(slope, correlation) of y on x from their sums; NaN when x hardly varies (variance below `floor`)."""
-    spread = xx - x * x / n
+) -> tuple[float, float, float]:
+    """(slope, correlation, 1 / deviation of x) of y on x from their sums; deviation with ddof 1.
+
+    NaN when x hardly varies: variance below `floor`
+    """
+    per_n = 1.0 / n
+    spread = xx - x * x * per_n
     if not spread > floor * n:
-        return math.nan, math.nan
-    shared = yx - y * x / n
-    own = max(yy - y * y / n, 0.0)
+        return math.nan, math.nan, math.nan
+    shared = yx - y * x * per_n
+    own = max(yy - y * y * per_n, 0.0)
+    per_spread = 1.0 / spread
     correlation = shared / math.sqrt(own * spread) if own > 0.0 else 0.0
-    return shared / spread, min(max(correlation, -1.0), 1.0)
+    return shared * per_spread, min(max(correlation, -1.0), 1.0), math.sqrt((n - 1.0) * per_spread)
 
 
 @compiled
@@ -346,9 +351,8 @@ def _reference(
     """(return, correlation, beta) of a reference; `own` are its sums from the return's on; NaN = missing."""
     if not n >= MIN_PAIRS:
         return math.nan, math.nan, math.nan
-    beta, correlation = regression(n, own[0], own[1], own[2], own[3], own[4], floor)
-    deviation = math.sqrt(max(variance(own[2], own[3], n, 1), floor))
-    return q / deviation if weight > 0.0 else math.nan, correlation, beta
+    beta, correlation, per_sigma = regression(n, own[0], own[1], own[2], own[3], own[4], floor)
+    return q * per_sigma if weight > 0.0 else math.nan, correlation, beta
 
 
 @compiled
@@ -362,15 +366,16 @@ def _references(s: Any, slot: int, sigma: float, out: NDArray[np.float64], i: in
     out[i, FIRST_RETURN] = first
     out[i, CORRELATION] = correlation
     out[i, BETA] = beta
-    out[i, RESIDUAL] = (row[RETURN] - beta * q) / sigma if weight > 0.0 else math.nan
+    per_sigma = 1.0 / sigma
+    out[i, RESIDUAL] = (row[RETURN] - beta * q) * per_sigma if weight > 0.0 else math.nan
     p, weight = row[SECOND], row[SECOND_WEIGHT]
     second, correlation, beta = _reference(sums[SECOND_R : SECOND_RQ + 1], p, weight, sums[SECOND_N], floor)
     out[i, SECOND_RETURN] = second
     out[i, SECOND_CORRELATION] = correlation
     out[i, SECOND_BETA] = beta
-    own, per_sigma = row[LOG] - before[LOG], 0.25 / sigma
-    out[i, RELATIVE_STRENGTH] = (own - (row[FIRST_LOG] - before[FIRST_LOG])) * per_sigma
-    out[i, SECOND_STRENGTH] = (own - (row[SECOND_LOG] - before[SECOND_LOG])) * per_sigma
+    own, per_hours = row[LOG] - before[LOG], 0.25 * per_sigma
+    out[i, RELATIVE_STRENGTH] = (own - (row[FIRST_LOG] - before[FIRST_LOG])) * per_hours
+    out[i, SECOND_STRENGTH] = (own - (row[SECOND_LOG] - before[SECOND_LOG])) * per_hours
 
 
 @compiled

@@ -55,7 +55,7 @@ def state_type(features: int) -> np.dtype[np.void]:
             ("until", "i8"),  # start of the last bar in the statistics, ms
             ("samples", "i8", (features,)),  # ever taken
             ("centre", "f8", (features,)),
-            ("scale", "f8", (features,)),
+            ("per_scale", "f8", (features,)),
             ("ordered", "f4", (features, WINDOW)),
             ("recent", "f4", (WINDOW, features)),  # in order of arrival, to know which one leaves
         ],
@@ -154,7 +154,8 @@ def median_and_mad(ordered: NDArray[np.float32], size: int) -> tuple[float, floa
 def _sample(
     s: Any,
     work: NDArray[np.float32],
-    row: NDArray[np.float64],
+    raw: NDArray[np.float64],
+    i: int,
     columns: NDArray[np.int64],
     location: NDArray[np.float64],
     scale: NDArray[np.float64],
@@ -163,7 +164,7 @@ def _sample(
     share = -(-len(columns) // STRIDE)  # neighbours in memory take the same turn
     first = s.seen % STRIDE * share
     for f in range(first, min(first + share, len(columns))):
-        value = row[columns[f]]
+        value = raw[i, columns[f]]
         if not np.isfinite(value):
             continue
         size = enter(s.ordered[f], s.recent[:, f], work, s.samples[f], value)
@@ -171,38 +172,40 @@ def _sample(
         centre, mad = median_and_mad(s.ordered[f], size)
         own = s.samples[f] / (s.samples[f] + prior)
         s.centre[f] = own * centre + (1.0 - own) * location[columns[f]]
-        s.scale[f] = max(own * (NORMAL_MAD * mad) + (1.0 - own) * scale[columns[f]], MIN_SCALE)
+        s.per_scale[f] = 1.0 / max(own * (NORMAL_MAD * mad) + (1.0 - own) * scale[columns[f]], MIN_SCALE)
 
 
 @njit(cache=True, error_model="numpy")
-def _is_complete(row: NDArray[np.float64], bits: NDArray[np.int64]) -> bool:
+def _is_complete(raw: NDArray[np.float64], i: int, bits: NDArray[np.int64]) -> bool:
     """NaN says that an input is missing, which some features may; infinity is a fault."""
     complete = True
-    for f in range(len(row)):
-        complete = complete and (np.isfinite(row[f]) or (bits[f] >= 0 and np.isnan(row[f])))
+    for f in range(len(bits)):
+        value = raw[i, f]
+        complete = complete and (np.isfinite(value) or (bits[f] >= 0 and np.isnan(value)))
     return complete
 
 
 @njit(cache=True, error_model="numpy")
 def _scores(
     s: Any,
-    row: NDArray[np.float64],
+    raw: NDArray[np.float64],
+    i: int,
     columns: NDArray[np.int64],
     bits: NDArray[np.int64],
-    out: NDArray[np.float32],
+    x: NDArray[np.float32],
 ) -> None:
     """What the model sees. A value that is missing, or has no statistics yet, is 0 and sets its bit."""
-    for f in range(len(row)):
-        out[f] = row[f]
+    for f in range(len(bits)):
+        x[i, f] = raw[i, f]
     for k in range(len(columns)):
         f = columns[k]
-        score = (row[f] - s.centre[k]) / s.scale[k]
+        score = (raw[i, f] - s.centre[k]) * s.per_scale[k]
         known = s.samples[k] >= MIN_SAMPLES and np.isfinite(score)
-        out[f] = min(max(score, -CLIP), CLIP) if known else math.nan
-    for f in range(len(row)):
-        if bits[f] >= 0 and np.isnan(out[f]):
-            out[f] = 0.0
-            out[bits[f]] = 1.0
+        x[i, f] = min(max(score, -CLIP), CLIP) if known else math.nan
+    for f in range(len(bits)):
+        if bits[f] >= 0 and np.isnan(x[i, f]):
+            x[i, f] = 0.0
+            x[i, bits[f]] = 1.0
 
 
 @njit(cache=True, error_model="numpy")
@@ -243,18 +246,19 @@ def normalise(
     for i in range(len(tokens)):
         s = states[tokens[i]]
         warm = runs[i] >= warm_up
-        complete = warm and _is_complete(raw[i], bits)
+        complete = warm and _is_complete(raw, i, bits)
         if complete:
-            _sample(s, scratch[0].work, raw[i], columns, location, scale, prior)
+            _sample(s, scratch[0].work, raw, i, columns, location, scale, prior)
             s.until = starts[i]
             s.seen += 1
         elif warm or runs[i] == 0:
             s.refused += 1
         ready[i] = complete and s.seen >= MIN_BARS
         if ready[i]:
-            _scores(s, raw[i], columns, bits, x[i])
+            _scores(s, raw, i, columns, bits, x)
         else:
-            x[i] = 0.0
+            for f in range(len(bits)):
+                x[i, f] = 0.0
         have[i] = _have(runs[i], s.seen, warm_up)
         until[i] = s.until
 

@@ -18,7 +18,9 @@ from strategies.features import kernel, normaliser
 from strategies.features.normaliser import PRIOR_SAMPLES, SourceStatistics, robust_statistics, state_type
 from strategies.features.spec import COUNT, NAMES, RAW_WARM_UP, SPEC, WARM_UP
 
-CHUNK = 2000  # rows of a table in work at once, so that they stay in the cache; a power of two would be one set of it
+# Rows of a table in work at once: few, so that they stay in the processor's cache, and no power of two, with
+# which all columns would compete for the same few places in it.
+CHUNK = 2000
 
 _NORMALISED = np.flatnonzero([feature.normalised for feature in SPEC])
 _MASKABLE = np.array([feature.maskable for feature in SPEC])
