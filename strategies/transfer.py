@@ -105,6 +105,7 @@ class TransferStrategy:
         out: list[Advice] = []
         for bar, row in zip(bars, rows, strict=True):
             if not row.ready:
-                out.append(Readiness(bar.ts, bar.symbol, row.have, row.need))
+                refused = self._bank.refused(bar.symbol)
+                out.append(Readiness(bar.ts, bar.symbol, row.have, row.need, refused))
             out += self._tokens[bar.symbol].on_row(bar, row, positions.get(bar.symbol))
         return out

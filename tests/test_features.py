@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from bot.core.errors import DataError
 from bot.core.events import BarClosed, MicrostructureSampled
+from bot.core.records import Readiness
 from bot.market.bars import COLUMNS, BarTable
 from strategies.features import kernel, normaliser
 from strategies.features.document import page
@@ -541,6 +542,11 @@ def test_have_counts_up_to_need_and_readiness_follows(token: BarTable, btc: BarT
         min(WARM_UP - RAW_WARM_UP + 1 + i, WARM_UP) for i in range(SIZE - 301)
     ]
     assert all(row.ready == (row.have == row.need) for row in rows)
+
+
+def test_readiness_reads_as_a_sentence() -> None:
+    assert str(Readiness(0, "XPLUSDT", 312, 480)) == "XPLUSDT: 312 of 480 bars"
+    assert str(Readiness(0, "XPLUSDT", 480, 480, 1)) == "XPLUSDT: 480 of 480 bars, 1 refused"
 
 
 def test_missing_references_are_masked_and_said_so(token: BarTable, btc: BarTable, eth: BarTable) -> None:
