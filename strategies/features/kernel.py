@@ -176,7 +176,7 @@ def _forget(s: Any, close: float, log: float) -> None:
 def _signed(bar: NDArray[np.float64]) -> float:
     """Volume with the sign of the return."""
     r = bar[RETURN]
-    side = float(r > 0.0) - float(r < 0.0)  # no branch, which would be mispredicted half of the time
+    side = (r > 0.0) - (r < 0.0)  # no branch, which would be mispredicted half of the time
     return float(bar[VOLUME] * side)
 
 
