@@ -7,6 +7,7 @@ from itertools import repeat
 from struct import pack
 from typing import NamedTuple, Self
 
+import msgspec
 import numpy as np
 from msgspec.structs import astuple
 from numpy.typing import NDArray
@@ -33,7 +34,7 @@ _NO_BOOK = (math.nan,) * (kernel.INPUTS - kernel.SPREAD_BPS)
 _NORM_STATE = state_type(len(_NORMALISED))
 
 
-class FeatureRow(NamedTuple):
+class FeatureRow(msgspec.Struct, frozen=True, gc=False):
     """What one decision bar of one token looks like to the model.
 
     x: float32 (COUNT,), zeros while not ready; sigma: standard deviation of the last 96 log returns per
@@ -165,8 +166,11 @@ class FeatureBank:
         flat: list[float] = []
         for bar, one, two, rate, seen in zip(bars, first, second, funding_rates, micro, strict=True):
             flat += astuple(bar)[_BAR_VALUES]
-            flat += _close(one, bar.start), _close(two, bar.start), rate
-            flat += astuple(seen)[_BOOK_VALUES] if seen and seen.start == bar.start else _NO_BOOK
+            start = bar.start
+            flat.append(one.close if one is not None and one.start == start else math.nan)
+            flat.append(two.close if two is not None and two.start == start else math.nan)
+            flat.append(rate)
+            flat += astuple(seen)[_BOOK_VALUES] if seen is not None and seen.start == start else _NO_BOOK
         inputs = np.frombuffer(pack(f"{len(flat)}d", *flat)).reshape(len(bars), kernel.INPUTS)
         b.columns[: kernel.INPUTS] = inputs.T
         self._advance(b, bars[0].interval)
@@ -260,10 +264,6 @@ def fit_source_statistics(sources: Sequence[RawTable]) -> SourceStatistics:
     warm = [source.values[source.runs >= RAW_WARM_UP] for source in sources]
     until = max((int(source.starts[-1]) for source in sources if len(source.starts)), default=0)
     return robust_statistics(np.concatenate([np.empty((0, COUNT)), *warm]), _NORMALISED, _MASKABLE, until)
-
-
-def _close(reference: BarClosed | None, start: int) -> float:
-    return reference.close if reference is not None and reference.start == start else np.nan
 
 
 def _batches(
