@@ -44,7 +44,7 @@ class TransferStrategy:
 
     def on_bar(self, bar: BarClosed, positions: Mapping[str, Position]) -> Sequence[Advice]:
         out: list[Advice] = []
-        if bar.start < self._moment:  # came after its moment had passed: decided without references
+        if bar.start < self._moment:  # came after its moment had passed
             return self._decide([bar], None, None, positions)
         if bar.start > self._moment:
             out += self._decide_waiting(positions)  # a reference never came
@@ -96,16 +96,20 @@ class TransferStrategy:
         second: BarClosed | None,
         positions: Mapping[str, Position],
     ) -> list[Advice]:
-        """The tokens' bars of one moment, features of all of them first."""
+        """Tokens' bars of one moment, features of all of them first.
+
+        Without all references the moment is over: the token goes on, but opens nothing.
+        """
         bars = [bar for bar in bars if bar.symbol in self._tokens]
         count = len(bars)
         funding = [self._funding.get(bar.symbol, math.nan) for bar in bars]
         micro = [self._microstructure.get(bar.symbol) for bar in bars]
         rows = self._bank.update_many(bars, [first] * count, [second] * count, funding, micro)
+        late = first is None or second is None
         out: list[Advice] = []
         for bar, row in zip(bars, rows, strict=True):
             if not row.ready:
                 refused = self._bank.refused(bar.symbol)
                 out.append(Readiness(bar.ts, bar.symbol, row.have, row.need, refused))
-            out += self._tokens[bar.symbol].on_row(bar, row, positions.get(bar.symbol))
+            out += self._tokens[bar.symbol].on_row(bar, row, positions.get(bar.symbol), late=late)
         return out

@@ -206,7 +206,7 @@ class _EarlyStopping:
 
 
 def _refuse_collapse(encoder: Encoder, domains: Domains, most: float) -> None:
-    """A short sample may well lie on one side of the prior, more than `most` of the token's rows should not."""
+    """A short sample may lie on one side of the prior; more than `most` of the token's rows should not."""
     measured = [part.measure(encoder).logit for part in (domains.target, domains.target_tail)]
     logit = np.concatenate(measured).astype(np.float64)
     logit = logit[np.isfinite(logit)]

@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from bot.core.errors import BotError, DataError, RuntimeFault
+from bot.core.interrupt import interrupts_held_back
 from bot.market.bars import COLUMNS, BarTable
 from bot.settings import Model as ModelSettings
 from bot.settings import Settings
@@ -103,7 +104,8 @@ class Pretraining:
         origin, settings = msgspec.json.encode(self._origin()), msgspec.json.encode(model.model_dump())
         arguments = (theirs, self.replay_path, origin, self._registry.directory, settings)
         child = context.Process(target=_child, args=arguments, daemon=True)
-        child.start()
+        with interrupts_held_back():
+            child.start()
         theirs.close()
         try:
             while not stop.is_set():

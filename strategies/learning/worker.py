@@ -20,6 +20,7 @@ import numpy as np
 from bot.core.commands import AdaptModel
 from bot.core.errors import BotError, RuntimeFault
 from bot.core.events import AdaptationFailed, AdaptationReport, CandidateArrived
+from bot.core.interrupt import interrupts_held_back
 from bot.settings import Adaptation
 
 if TYPE_CHECKING:
@@ -140,12 +141,8 @@ class AdaptationWorker:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         self._process = context.Process(target=_child, args=(theirs, *self._arguments), daemon=True)
-        # inherited: a Ctrl-C while the child is still importing must not kill it with a traceback
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
+        with interrupts_held_back():
             self._process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         theirs.close()
         self._pipe, self._idle = ours, False
 
