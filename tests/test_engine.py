@@ -15,6 +15,7 @@ from bot.core.events import (
     CandidateArrived,
     Event,
     InstrumentDelisted,
+    MarketHealthChanged,
     OrderFilled,
 )
 from bot.core.records import BreakerTripped, DecisionMade, EquityMarked, Record, Refused
@@ -128,6 +129,18 @@ def test_what_leaves_has_been_written_down_before() -> None:
     desk.broker.submit = watching  # type: ignore[assignment, method-assign]
     desk.play(bar(0, 100), bar(1, 100), bar(2, 100))
     assert len(seen) == 1
+
+
+def test_while_the_market_cannot_be_trusted_nothing_is_opened() -> None:
+    wish = {START + BAR: enter(1), START + 3 * BAR: enter(3)}
+    desk = Desk(lambda closed, _: [wish[closed.start]] if closed.start in wish else [])
+    desk.runner.advance([MarketHealthChanged(START, START, "NEWUSDT", ("bars are missing",))])
+    desk.play(bar(0, 100), bar(1, 100))
+    assert desk.journal.of(PlaceOrder) == []
+    assert desk.journal.of(Refused)[0].reason == "the market data cannot be trusted: bars are missing"
+    desk.runner.advance([MarketHealthChanged(START + 2 * BAR, START + 2 * BAR, "NEWUSDT", ())])
+    desk.play(bar(2, 100), bar(3, 100))
+    assert len(desk.journal.of(PlaceOrder)) == 1
 
 
 def test_a_refusal_is_recorded_with_its_reason_and_nothing_leaves() -> None:
