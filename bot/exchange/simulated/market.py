@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bot.core.errors import DataError
-from bot.core.events import Event, FundingRatePublished, InstrumentListed
+from bot.core.events import Event, InstrumentListed
 from bot.core.types import DAY_MS, HOUR_MS, MINUTE_MS
 from bot.exchange.simulated import listings
 from bot.exchange.simulated.listings import Mechanism
