@@ -134,7 +134,7 @@ def paired_gain(
 
 def block_length(n: int) -> int:
     """n^(1/3) windows, the order that minimises the error of the interval (Hall, Horowitz & Jing 1995)."""
-    return max(1, min(n // 4, round(float(n) ** (1 / 3))))
+    return max(1, min(n // 4, int(np.cbrt(n) + 0.5)))
 
 
 def effective_size(values: Floats) -> float:
