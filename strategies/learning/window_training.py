@@ -24,7 +24,8 @@ CLIP: Final = 5.0
 STEPS: Final = 300  # of an adaptation, and of the scratch rival: the same budget
 ALIGNED: Final = 192  # windows of each domain per step
 ENCODER_RATE: Final = 3e-4
-PROJECTION_RATE: Final = 4e-3
+MIXING_RATE: Final = 4e-3  # of the projection; what it turns and stretches
+OFFSET_RATE: Final = 3e-2  # what it moves: offsets may be many standard deviations
 WEIGHT: Final = 3.0  # of the alignment
 HALF_LIFE: Final = (
     1 / 3
@@ -112,11 +113,12 @@ def train_scratch(x: Tensor, y: Tensor, scale: float, seed: int) -> WindowNet:
 
 def _optimiser(net: WindowNet, apart: Alignment) -> torch.optim.Optimizer:
     groups = [
-        {"params": list(net.projection.parameters()), "lr": PROJECTION_RATE},
+        {"params": [net.projection.mixing], "lr": MIXING_RATE},
+        {"params": [net.projection.offset], "lr": OFFSET_RATE},
         {"params": list(net.encoder.parameters()), "lr": ENCODER_RATE},
     ]
     if own := apart.parameters():
-        groups.append({"params": own, "lr": PROJECTION_RATE})
+        groups.append({"params": own, "lr": MIXING_RATE})
     return torch.optim.Adam(groups)
 
 
