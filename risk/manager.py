@@ -46,6 +46,7 @@ class AccountState(Protocol):
     @property
     def open_positions(self) -> int: ...
     def is_exposed(self, symbol: str) -> bool: ...
+    def market_faults(self, symbol: str) -> tuple[str, ...]: ...
 
 
 class RiskManager:
@@ -58,6 +59,7 @@ class RiskManager:
         self._round_trip = 2 * (costs.taker_fee + costs.half_spread)
         self._checks: tuple[Callable[[Signal, AccountState], str | None], ...] = (
             self._halt,
+            self._market,
             self._ladder,
             self._numbers,
             self._one_position,
@@ -90,6 +92,10 @@ class RiskManager:
 
     def _halt(self, _: Signal, __: AccountState) -> str | None:
         return "halted by the drawdown breaker" if self._breaker.halted else None
+
+    def _market(self, signal: Signal, account: AccountState) -> str | None:
+        faults = account.market_faults(signal.symbol)
+        return f"the market data cannot be trusted: {'; '.join(faults)}" if faults else None
 
     def _numbers(self, signal: Signal, account: AccountState) -> str | None:
         numbers = (signal.price, signal.confidence, signal.similarity, signal.sigma, signal.expected_move)
