@@ -1,5 +1,6 @@
 """The commands. Thin: options in, one call, exit code out."""
 
+import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import wraps
@@ -232,6 +233,131 @@ def report(
     from bot.app import run_report
 
     run_report(_settings(config, directory, {}), run, output)
+
+
+@app.command(epilog=_EPILOG)
+@_told
+def study(
+    data: Annotated[
+        Path, typer.Option("--data", help="Folder of bars: SYMBOL/15m.parquet (README, 'Your own data').")
+    ],
+    funding: FundingOption = None,
+    tokens: Annotated[
+        str | None, typer.Option("--tokens", help="Comma-separated tokens. Default: all listed in the range.")
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            "--since",
+            help="Tokens with their first bar from this day on, YYYY-MM-DD (UTC); models may learn from what "
+            "came before. Default: after 60 % of the sources' history.",
+        ),
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option("--until", help="Tokens with their first bar before this day.")
+    ] = None,
+    days: Annotated[
+        str, typer.Option("--days", help="Days after a token's first bar that are evaluated.")
+    ] = "3-60",
+    horizon: Annotated[
+        int, typer.Option("--horizon", min=2, max=96, help="Decision bars from entry to exit.")
+    ] = 16,
+    interval: Annotated[str, typer.Option("--interval", help="Decision bar.")] = "15m",
+    arms: Annotated[
+        str | None, typer.Option("--arms", help="Comma-separated arms. Default: all (docs/study.md).")
+    ] = None,
+    twins: Annotated[
+        bool, typer.Option("--twins/--no-twins", help="Each arm once more, with shuffled labels.")
+    ] = True,  # noqa: FBT002 - an option
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", min=1, help="Processes. Default: one per core.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of everything that is drawn.")] = 1,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder of the results. Default: study/ in var.")
+    ] = None,
+    config: ConfigOption = None,
+    directory: DirectoryOption = None,
+) -> None:
+    """Judge every way to transfer on real listings: walk forward, out of sample, in calendar order.
+
+    For every token with its first bar in the range, each arm says at each decision bar how probable a gain is
+    from the next open to the close HORIZON bars later. All predictions go to predictions.parquet, the table to
+    table.md. Interrupted, it goes on where it was.
+
+    Example: bot study --data ~/bars --since 2025-04-01 --arms lgbm_pooled,frozen,chain_head
+    """
+    from bot.study_command import run_study
+
+    names = tuple(name.strip().upper() for name in tokens.split(",") if name.strip()) if tokens else None
+    options = {
+        "funding": funding, "tokens": names, "since": _day(since), "until": _day(until), "horizon": horizon,
+        "seed": seed,
+    }  # fmt: skip
+    run_study(
+        _settings(config, directory, {}),
+        data,
+        output,
+        arms=arms,
+        jobs=jobs or os.cpu_count() or 1,
+        twins=twins,
+        days=days,
+        interval=interval,
+        options=options,
+    )
+
+
+models = typer.Typer(
+    help="The stored models: where they come from, and which source model is in use.",
+    epilog=_EPILOG,
+    no_args_is_help=True,
+)
+app.add_typer(models, name="models")
+
+
+@models.command("list", epilog=_EPILOG)
+@_told
+def list_models(config: ConfigOption = None, directory: DirectoryOption = None) -> None:
+    """List every stored model, the champions numbered: 1 is in use."""
+    from bot.models_command import list_models
+
+    list_models(_settings(config, directory, {}).storage.directory / "models")
+
+
+@models.command(epilog=_EPILOG)
+@_told
+def show(
+    model: Annotated[str, typer.Argument(help="Id, or its beginning.")],
+    config: ConfigOption = None,
+    directory: DirectoryOption = None,
+) -> None:
+    """Check a model and print its card and its ancestors."""
+    from bot.models_command import show_model
+
+    show_model(_settings(config, directory, {}).storage.directory / "models", model)
+
+
+@models.command(epilog=_EPILOG)
+@_told
+def diff(
+    first: Annotated[str, typer.Argument(help="Id, or its beginning.")],
+    second: Annotated[str, typer.Argument(help="The other one.")],
+    config: ConfigOption = None,
+    directory: DirectoryOption = None,
+) -> None:
+    """Print what differs between two models."""
+    from bot.models_command import diff_models
+
+    diff_models(_settings(config, directory, {}).storage.directory / "models", first, second)
+
+
+@models.command(epilog=_EPILOG)
+@_told
+def rollback(config: ConfigOption = None, directory: DirectoryOption = None) -> None:
+    """Go back to the source model that was in use before."""
+    from bot.models_command import roll_back
+
+    roll_back(_settings(config, directory, {}).storage.directory / "models")
 
 
 def _recorded(

@@ -15,7 +15,7 @@ LAYERS = [
     ("bot.market", "strategies", "risk"),
     ("bot.engine", "bot.execution"),
     ("bot.exchange", "bot.storage", "bot.ops", "bot.research", "bot.dashboard"),
-    ("bot.app", "bot.reporting"),
+    ("bot.app", "bot.reporting", "bot.study_command", "bot.models_command"),
     ("bot.cli", "bot.__main__"),
 ]
 TORCH_ROOMS = "strategies.learning"

@@ -9,14 +9,14 @@ import json
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import asdict
 from typing import Final, NamedTuple, Protocol
 
-from bot.core.errors import BotError, RuntimeFault, UsageError
+from bot.core.errors import RuntimeFault, UsageError
 from bot.core.interrupt import interrupts_held_back
 from bot.research.study_data import Study, prepare
 from strategies.features.spec import VERSION
@@ -46,7 +46,7 @@ class Progress(Protocol):
 
 COSTS: Final = {
     "base_rate": 0.1, "frozen": 0.4, "lgbm_pooled": 0.5, "lgbm_token": 4.0, "chain": 0.4, "chain_head": 1.0,
-    "head": 1.0, "scratch": 9.0, "full": 5.0, "mmd": 8.0, "coral": 7.0, "unaligned": 5.0,
+    "head": 1.0, "scratch": 9.0, "full": 5.0, "mmd": 8.0, "coral": 7.0, "adversarial": 7.0, "unaligned": 7.0,
 }  # fmt: skip
 """Rough seconds per token."""
 
@@ -145,5 +145,3 @@ def _claim(study: Study) -> None:
             )
         return
     write_atomically(path, text.encode())
-
-

@@ -300,9 +300,7 @@ def _aligned(method: str) -> Callable[[Case], Scores]:
         net = pooled.load_net(case.study, key)
         context = net.encoder.receptive_field - 1
         cut = pooled.cut_before(case.study, case.market.first)
-        source = Sequences(
-            pooled.source_series(case.study, cut, net.columns, twin=case.twin), context
-        )
+        source = Sequences(pooled.source_series(case.study, cut, net.columns, twin=case.twin), context)
         n = len(case.rows)
         logit = np.full(n, np.nan, np.float32)
         until, similar = np.full(n, net.until, np.int64), np.full(n, np.nan)
@@ -382,7 +380,8 @@ _SCORERS: Final[dict[str, Callable[[Case], Scores]]] = {
     "full": _full,
     "mmd": _aligned("mmd"),
     "coral": _aligned("coral"),
-    "unaligned": _aligned("none"),
+    "adversarial": _aligned("adversarial"),
+    "unaligned": _aligned("mmd_detached"),
 }
 ARMS: Final = tuple(_SCORERS)
 
@@ -393,7 +392,5 @@ def needs(arms: tuple[str, ...]) -> tuple[bool, bool, bool]:
     """Whether these arms need (the source network, the chain, the pooled trees)."""
     trees = "lgbm_pooled" in arms
     chain = bool(_NEEDS_CHAIN & set(arms))
-    source = chain or bool({"frozen", "head", "scratch", "mmd", "coral", "unaligned"} & set(arms))
+    source = chain or bool(set(arms) - {"base_rate", "lgbm_pooled", "lgbm_token"})
     return source, chain, trees
-
-

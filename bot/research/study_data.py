@@ -157,9 +157,7 @@ class Market:
 
 def prepare(study: Study) -> list[str]:
     """Compute the rows of every symbol that has none yet; the names of those computed."""
-    missing = [
-        name for name in (*study.sources, *study.listings) if not _path(study, name).exists()
-    ]
+    missing = [name for name in (*study.sources, *study.listings) if not _path(study, name).exists()]
     if not missing:
         return []
     references = [_bars(study, name) for name in study.sources]
@@ -167,7 +165,9 @@ def prepare(study: Study) -> list[str]:
     for name in missing:
         if name in study.sources:
             number = study.sources.index(name)
-            _market(study, references[number], *_others(references, number), statistics).save(_path(study, name))
+            _market(study, references[number], *_others(references, number), statistics).save(
+                _path(study, name)
+            )
             continue
         first, second = references[0], references[min(1, len(references) - 1)]
         _market(study, _bars(study, name), first, second, statistics).save(_path(study, name))
@@ -221,7 +221,7 @@ def _funding(study: Study, table: BarTable) -> NDArray[np.float64] | None:
         return None
     rates = barfiles.read_funding(path)
     number = np.searchsorted(rates.ts, table.start + table.interval, side="right")
-    return np.concatenate(([0.0], rates.rate))[number]
+    return np.concatenate(([np.nan], rates.rate))[number]
 
 
 def _path(study: Study, symbol: str) -> Path:

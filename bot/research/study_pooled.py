@@ -4,7 +4,6 @@ Each has a cut, learns from labels that were known before it, and is used for de
 the same with its labels shuffled within the training window: what it reaches, nothing has taught it.
 """
 
-import hashlib
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +12,6 @@ from typing import Any, Final, NamedTuple
 import lightgbm
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import logit as log_odds
 
 from bot.core.errors import DataError
 from bot.core.types import DAY_MS
@@ -149,7 +147,9 @@ def fit_chain(study: Study, cut: int, *, twin: bool) -> None:
     listings = [one.with_columns(_mask(base.columns)) for one in earlier_listings(study, cut)]
     if twin:
         listings = [shuffled(one, study.seed + number) for number, one in enumerate(listings)]
-    card = _card(study, key, cut, base.encoder.architecture, base.columns, tuple(one.symbol for one in listings))
+    card = _card(
+        study, key, cut, base.encoder.architecture, base.columns, tuple(one.symbol for one in listings)
+    )
     context = base.encoder.receptive_field - 1
     middle = cut - TAIL_DAYS * DAY_MS
     before = [one for one in (_known(study, each, middle) for each in listings) if len(one)]

@@ -18,9 +18,7 @@ _CERTAIN: Final = 4.0  # most that an intercept may be
 _INFORMATION: Final = 0.25  # of one label on an intercept, at even odds
 
 
-def intercepts(
-    score: Floats, y: Floats, weight: Floats, known: NDArray[np.int64], pooled: Floats
-) -> Floats:
+def intercepts(score: Floats, y: Floats, weight: Floats, known: NDArray[np.int64], pooled: Floats) -> Floats:
     """(n,) b of P(up) = expit(b + score), from the labels known at each row.
 
     score: log odds that were said of each row; y: 0 or 1; weight: uniqueness, 0 without a label; known (n,):

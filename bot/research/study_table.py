@@ -14,11 +14,11 @@ import numpy as np
 import pyarrow.dataset as pds
 from numpy.typing import NDArray
 
+from bot.core.types import DAY_MS
 from bot.research.bootstrap import ClusterBootstrap, Estimate, percentile_interval
 from bot.research.predictions import correctness, log_losses
 from bot.research.study_data import Market, Study
 from bot.research.study_predictions import BASE
-from bot.core.types import DAY_MS
 from strategies.learning.skill import weighted_auc
 
 Floats = NDArray[np.float64]
@@ -241,9 +241,7 @@ def _key(token: int | NDArray[np.int64], t: NDArray[np.int64]) -> NDArray[np.int
 
 def lines(rows: Sequence[Row]) -> list[str]:
     """A Markdown table; percentages, AUC in percent, net returns in basis points."""
-    head = (
-        "| arm | days | n | eff. n | AUC | skill % | balanced | accuracy | short | top 5 % | lift | short share | net bp | AUC - twin | AUC - scratch |"
-    )
+    head = "| arm | days | n | eff. n | AUC | skill % | balanced | accuracy | short | top 5 % | lift | short share | net bp | AUC - twin | AUC - scratch |"
     out = [head, "|" + "---|" * 15]
     for r in rows:
         cells = [

@@ -4,6 +4,7 @@ Overlapping labels weigh their uniqueness; steps are few and small, and L2-SP (L
 2018) holds the weights near where they came from: on a young token power does harm.
 """
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -14,8 +15,9 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_, parameters_to_vector
 
 from bot.core.errors import TrainingFailed
+from strategies.learning.alignment import alignment
 from strategies.learning.dataset import Chunks
-from strategies.learning.divergences import coral, joint_mmd
+from strategies.learning.divergences import joint_mmd
 from strategies.learning.encoder import Encoder, Outputs
 from strategies.learning.sequences import (
     VOLATILITY_WEIGHT,
@@ -25,12 +27,11 @@ from strategies.learning.sequences import (
     direction_loss,
     volatility_loss,
 )
+from strategies.learning.window_net import Embedded
 
 CHUNK: Final = 128  # outputs of one chunk
 ALIGNED: Final = 192  # embeddings of each domain per step
 CLIP: Final = 5.0
-CORAL_WEIGHT: Final = 32.0  # brings CORAL to the size of the MMD
-MEAN_WEIGHT: Final = 0.1  # of the means beside the covariances, which CORAL is blind to
 Floats = NDArray[np.float64]
 
 
@@ -46,11 +47,21 @@ class Pace(NamedTuple):
 class Trainer:
     """An encoder that learns in instalments, with one optimiser and one stream of chance."""
 
-    def __init__(self, encoder: Encoder, rate: float, l2sp: float, seed: int, decay: float = 0.0) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        rate: float,
+        l2sp: float,
+        seed: int,
+        decay: float = 0.0,
+        extra: Sequence[nn.Parameter] = (),
+    ) -> None:
+        """extra: parameters of a loss that learn beside the encoder's."""
         self.encoder = encoder
         self._l2sp = l2sp
         self._anchor = parameters_to_vector(encoder.parameters()).detach().clone()
-        self._optimiser = torch.optim.AdamW(encoder.parameters(), lr=rate, weight_decay=decay)
+        parameters = [*encoder.parameters(), *extra]
+        self._optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
         self._generator = torch.Generator().manual_seed(seed)
 
     def learn(self, data: Sequences, steps: int, chunks: int = 4) -> None:
@@ -73,9 +84,6 @@ class Trainer:
             raise TrainingFailed("training on a listing diverged; its features or labels are not finite")
         self._optimiser.step()
 
-    def reseed(self, seed: int) -> None:
-        self._generator.manual_seed(seed)
-
 
 def chain(
     encoder: Encoder, source: Sequences, listings: Sequences, pace: Pace, mmd_weight: float, seed: int
@@ -92,8 +100,9 @@ def chain(
         of_near, of_far = _parted(outputs, len(near.x))
         loss = _task(of_far, far) + 0.5 * _task(of_near, near)
         if mmd_weight:
-            samples = [_sampled(of_near, near, generator), _sampled(of_far, far, generator)]
-            loss = loss + mmd_weight * joint_mmd(*samples)
+            a = _embedded(of_near, near, source.context, generator)
+            b = _embedded(of_far, far, source.context, generator)
+            loss = loss + mmd_weight * joint_mmd([a.lifted, a.z], [b.lifted, b.z])
         trainer.step(loss)
 
 
@@ -109,11 +118,13 @@ def align(
 ) -> None:
     """Make the token's embeddings look like the source's, without any label of the token.
 
-    method: "mmd", "coral", or "none": the same steps without alignment. The source's labels are weighted so
-    that their share of "up" is `share_up`, else different priors would be pulled into each other.
+    method: of `alignment`; "mmd_detached" takes the same steps without aligning. The source's labels are
+    weighted so that their share of "up" is `share_up`, else different priors would be pulled into each other.
     """
-    trainer = Trainer(encoder, pace.rate, pace.l2sp, seed)
     generator = torch.Generator().manual_seed(seed)
+    shape = encoder.architecture
+    apart = alignment(method, shape.channels + shape.embedding, generator)
+    trainer = Trainer(encoder, pace.rate, pace.l2sp, seed, extra=apart.parameters())
     source_cut, target_cut = with_labels(source), target.cut(CHUNK)
     own = source.share_up
     of_class = torch.tensor([(1 - share_up) / (1 - own), share_up / own])
@@ -124,19 +135,20 @@ def align(
         far = draw(target, target_cut, pace.chunks, generator)
         outputs = after(source.context, encoder(torch.cat([near.x, far.x])))
         of_near, of_far = _parted(outputs, len(near.x))
-        apart = torch.zeros(())
-        if method != "none":
-            samples = _sampled(of_near, near, generator), _sampled(of_far, far, generator)
-            apart = joint_mmd(*samples) if method == "mmd" else _coral(*samples)
-        trainer.step(_task(of_near, near) + weight * step / pace.steps * apart)
+        samples = [
+            _embedded(one, batch, source.context, generator)
+            for one, batch in ((of_near, near), (of_far, far))
+        ]
+        trainer.step(_task(of_near, near) + weight * apart(*samples, step / pace.steps))
 
 
-def _coral(near: list[Tensor], far: list[Tensor]) -> Tensor:
-    parts = [
-        coral(a, b) + MEAN_WEIGHT / a.shape[1] * (a.mean(0) - b.mean(0)).square().mean()
-        for a, b in zip(near, far, strict=True)
-    ]
-    return CORAL_WEIGHT * torch.stack(parts).sum()
+def _embedded(outputs: Outputs, batch: Batch, context: int, generator: torch.Generator) -> Embedded:
+    """What is aligned, at random positions: the row, the first layer and the embedding."""
+    chances = batch.counts.float().flatten()
+    drawn = torch.multinomial(chances, min(ALIGNED, int(chances.sum())), generator=generator)
+    rows = batch.x[:, context:].flatten(0, 1)[drawn]
+    lifted, z = outputs.lifted.flatten(0, 1)[drawn], outputs.z.flatten(0, 1)[drawn]
+    return Embedded(rows[:, None], lifted, z, outputs.logit.flatten()[drawn])
 
 
 def with_labels(data: Sequences) -> Chunks:
@@ -162,14 +174,6 @@ def _task(outputs: Outputs, batch: Batch) -> Tensor:
 
 def _parted(outputs: Outputs, first: int) -> tuple[Outputs, Outputs]:
     return Outputs(*(part[:first] for part in outputs)), Outputs(*(part[first:] for part in outputs))
-
-
-def _sampled(outputs: Outputs, batch: Batch, generator: torch.Generator) -> list[Tensor]:
-    """What is aligned: the first layer, where a shift enters, and the embedding, at random positions."""
-    chances = batch.counts.float().flatten()
-    count = min(ALIGNED, int(chances.sum()))
-    drawn = torch.multinomial(chances, count, generator=generator)
-    return [layer.flatten(0, 1)[drawn] for layer in (outputs.lifted, outputs.z)]
 
 
 def fit_head(
