@@ -268,7 +268,7 @@ def study(
     ] = None,
     twins: Annotated[
         bool, typer.Option("--twins/--no-twins", help="Each arm once more, with shuffled labels.")
-    ] = True,  # noqa: FBT002 - an option
+    ] = True,
     jobs: Annotated[
         int | None, typer.Option("--jobs", min=1, help="Processes. Default: one per core.")
     ] = None,
@@ -282,7 +282,7 @@ def study(
     """Judge every way to transfer on real listings: walk forward, out of sample, in calendar order.
 
     For every token with its first bar in the range, each arm says at each decision bar how probable a gain is
-    from the next open to the close HORIZON bars later. All predictions go to predictions.parquet, the table to
+    from the next open to the close HORIZON bars later. Predictions go to predictions.parquet, the table to
     table.md. Interrupted, it goes on where it was.
 
     Example: bot study --data ~/bars --since 2025-04-01 --arms lgbm_pooled,frozen,chain_head

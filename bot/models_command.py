@@ -25,7 +25,13 @@ def list_models(directory: Path) -> None:
     for model_id, card in sorted(cards.items(), key=lambda item: (item[1].until, item[0])):
         rank = str(ranks.index(model_id) + 1) if model_id in ranks else ""
         table.add_row(
-            model_id, rank, card.kind, _names(card), _date(card.until), card.parent, _state(registry, model_id)
+            model_id,
+            rank,
+            card.kind,
+            _names(card),
+            _date(card.until),
+            card.parent,
+            _state(registry, model_id),
         )
     console.print(table)
 

@@ -16,8 +16,8 @@ from bot.settings import Settings
 from bot.storage.barfiles import INTERVALS
 
 ARMS: Final = (
-    "base_rate", "lgbm_pooled", "frozen", "chain", "chain_head", "head", "lgbm_token", "full", "scratch", "mmd",
-    "coral", "adversarial", "unaligned",
+    "base_rate", "lgbm_pooled", "frozen", "chain", "chain_head", "head", "lgbm_token", "full", "scratch",
+    "mmd", "coral", "adversarial", "unaligned",
 )  # fmt: skip
 """Most valuable first. Always-short, the pooled rate and the ensemble come with them at no cost."""
 PLAIN_SECONDS: Final = 15.0
@@ -81,9 +81,9 @@ def _remarks(output: Path, rows: list[Any]) -> list[str]:
     every = sorted({*before, *(row.arm for row in rows)})
     path.write_text(json.dumps(every, indent=1), encoding="utf-8")
     return [
-        f"{tried} configurations judged here, {len(every)} in this folder so far; the best of them is partly luck.",
+        f"{tried} configurations judged, {len(every)} in this folder so far; the best is partly luck.",
         "Skill is over the token's expanding base rate, shrunk to that of earlier listings (arm base_rate).",
-        "Intervals: 95 %, resampling UTC days. Net: after both taker fees, without spread, slippage, funding.",
+        "Intervals: 95 %, of resampled UTC days. Net: after both taker fees; no spread, slippage, funding.",
     ]
 
 

@@ -1,8 +1,8 @@
 """`bot study`: walk forward in calendar order over a folder of listings, every arm on every token.
 
-Three stages: rows and the source network; the models that tokens share, at each cut; every arm on every token.
-A job is a pure function of the study and its name, and leaves one file: what is there is not done again, so an
-interrupted study goes on where it was, and any number of processes gives the same bits.
+Three stages: rows and the source network; the models that tokens share, at each cut; every arm on every
+token. A job is a pure function of the study and its name, and leaves one file: what is there is not done
+again, so an interrupted study goes on where it was, and any number of processes gives the same bits.
 """
 
 import json

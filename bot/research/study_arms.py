@@ -33,7 +33,7 @@ MIN_LABELS: Final = 8.0  # effective labels before a token's own learner says an
 HEAD_PULL: Final = 30.0  # L2-SP of the head, in effective labels times variance of an embedding
 FULL: Final = Pace(steps=8, rate=1e-4, l2sp=1.0)
 SCRATCH_FIRST: Final = 120
-SCRATCH: Final = Pace(steps=12, rate=1e-3)
+SCRATCH: Final = Pace(steps=8, rate=1e-3)
 DROPOUT: Final = 0.1
 DECAY: Final = 1e-2
 ALIGN: Final = Pace(steps=60, rate=3e-4, l2sp=1e-2)
@@ -44,17 +44,21 @@ SPACING: Final = 8  # rows between embeddings that are compared
 SAMPLES: Final = 256
 MIN_SAMPLES: Final = 24
 TOKEN_TREES: Final = {
-    "objective": "binary", "num_leaves": 7, "learning_rate": 0.05, "min_data_in_leaf": 50,
+    "objective": "binary", "num_leaves": 7, "learning_rate": 0.05, "min_data_in_leaf": 20,
     "feature_fraction": 0.5, "lambda_l2": 1.0, "num_threads": 1, "deterministic": True,
     "force_row_wise": True, "verbose": -1,
 }  # fmt: skip
 TOKEN_ROUNDS: Final = 60
+TOKEN_STRIDE: Final = 4  # rows: neighbours share 15 of 16 bars of their labels
 
 
 class Scores(NamedTuple):
-    """What an arm says of a token's rows. raw: float64 (n,) log odds of "up" before the prior, divided by the
-    temperature; share: (n,) of "up" where it was trained; similarity: (n,), NaN where it has none; until: int64
-    (n,) ms, nothing that closed later was used (the row's own bar included)."""
+    """What an arm says of a token's rows.
+
+    raw: float64 (n,) log odds of "up" before the prior, divided by the temperature; share: (n,) of "up" where
+    it was trained; similarity: (n,), NaN where it has none; until: int64 (n,) ms, nothing that closed later
+    was used (the row's own bar included)
+    """
 
     raw: Floats
     share: Floats
@@ -116,7 +120,7 @@ def path_of(study: Study, arm: str, symbol: str, *, twin: bool) -> Path:
     return study.output / "scores" / f"{arm}{'~shuffled' if twin else ''}" / f"{symbol}.npz"
 
 
-# --- shared models, used as they are ---------------------------------------------------------------------------
+# --- shared models, used as they are ------------------------------------------------------------------------
 
 
 def _constant(case: Case) -> Scores:
@@ -195,7 +199,7 @@ def _said(case: Case, net: Net, logit: NDArray[np.float32], similar: Floats) -> 
     return Scores(raw, np.full(n, net.share_up), similar, np.full(n, net.until, np.int64))
 
 
-# --- the token's own learners ------------------------------------------------------------------------------------
+# --- the token's own learners ------------------------------------------------------------------------------
 
 
 def _token_trees(case: Case) -> Scores:
@@ -207,7 +211,7 @@ def _token_trees(case: Case) -> Scores:
         known = case.learnt(begin)
         if _labels(known) < MIN_LABELS:
             continue
-        x, y, weight = pooled.stacked([known], 1)
+        x, y, weight = pooled.stacked([known], TOKEN_STRIDE)
         params = {**TOKEN_TREES, "seed": case.seed}
         booster = lightgbm.train(params, lightgbm.Dataset(x, y, weight=weight), TOKEN_ROUNDS)
         raw[rows] = np.asarray(booster.predict(case.rows.x[rows], raw_score=True, num_threads=1))
@@ -281,9 +285,12 @@ def _head_of(case: Case, net: Net) -> Scores:
         taught = np.flatnonzero((known.y >= 0) & whole[: len(known)])
         if known.weight[taught].sum() >= MIN_LABELS:
             head = fit_head(
-                z[taught], known.y[taught].astype(np.float64), known.weight[taught].astype(np.float64), anchor,
+                z[taught],
+                known.y[taught].astype(np.float64),
+                known.weight[taught].astype(np.float64),
+                anchor,
                 HEAD_PULL * float(scale),
-            )  # fmt: skip
+            )
             until[rows] = begin
         said = z[rows] @ head[:-1] + head[-1]
         raw[rows] = np.where(np.isfinite(said), said, raw[rows])
@@ -291,7 +298,7 @@ def _head_of(case: Case, net: Net) -> Scores:
     return Scores(raw, np.full(n, net.share_up), similar, until)
 
 
-# --- alignment without the token's labels ------------------------------------------------------------------------
+# --- alignment without the token's labels -----------------------------------------------------------------
 
 
 def _aligned(method: str) -> Callable[[Case], Scores]:
@@ -318,7 +325,7 @@ def _aligned(method: str) -> Callable[[Case], Scores]:
     return scored
 
 
-# --- parts ---------------------------------------------------------------------------------------------------
+# --- parts -------------------------------------------------------------------------------------------------
 
 
 def _labels(series: LabelledSeries) -> float:
@@ -340,7 +347,7 @@ def _similarities(case: Case, net: Net, z: NDArray[np.float32]) -> Floats:
     similar = np.full(n, np.nan)
     source = _source_embeddings(case, net)
     newest = np.nan
-    for day, begin, rows in case.days():
+    for day, _, rows in case.days():
         if day % SIMILARITY_EVERY == 0:
             seen = z[: rows.start]
             seen = seen[np.isfinite(seen[:, 0])][-SAMPLES * SPACING :: SPACING]

@@ -36,9 +36,9 @@ _ARRAYS: Final = ("starts", "x", "y", "weight", "log_vol", "t_known")
 class Study:
     """What is studied; every result is a function of this and of the files.
 
-    tokens: evaluated; listings: every token of the folder, in order of the first bar: what a pooled model may
-    learn from, once known. since, until: ms, first bars of the tokens lie in [since, until). days: first and
-    last day after the first bar that are evaluated, both included. interval: ms of a decision bar.
+    tokens: evaluated; listings: every token of the folder with its first bar (ms), in that order: what a
+    pooled model may learn from, once known. since, until: ms, first bars of the tokens lie in [since, until).
+    days: first and last day after the first bar that are evaluated, both included. interval: ms of a bar.
     """
 
     data: Path
@@ -46,7 +46,7 @@ class Study:
     output: Path
     sources: tuple[str, ...]
     tokens: tuple[str, ...]
-    listings: tuple[str, ...]
+    listings: tuple[tuple[str, int], ...]
     since: int
     until: int
     days: tuple[int, int]
@@ -99,9 +99,10 @@ def plan(
     ]
     if not inside:
         raise UsageError(
-            f"no token of {data} has its first bar from --since on and {days[0]} days of bars; choose an earlier --since"
+            f"no token of {data} has its first bar from --since on and {days[0]} days of bars; "
+            "choose an earlier --since"
         )
-    listings = tuple(one.symbol for one in found)
+    listings = tuple((one.symbol, one.first) for one in found)
     return Study(
         data, funding, output, sources, tuple(inside), listings, since, until, days, horizon, interval, seed,
         taker_fee, model or Model(),
@@ -157,20 +158,22 @@ class Market:
 
 def prepare(study: Study) -> list[str]:
     """Compute the rows of every symbol that has none yet; the names of those computed."""
-    missing = [name for name in (*study.sources, *study.listings) if not _path(study, name).exists()]
+    missing = [
+        name
+        for name in (*study.sources, *(symbol for symbol, _ in study.listings))
+        if not _path(study, name).exists()
+    ]
     if not missing:
         return []
     references = [_bars(study, name) for name in study.sources]
-    statistics = _statistics(study, references)
+    statistics = source_statistics(study)
     for name in missing:
         if name in study.sources:
             number = study.sources.index(name)
-            _market(study, references[number], *_others(references, number), statistics).save(
-                _path(study, name)
-            )
-            continue
-        first, second = references[0], references[min(1, len(references) - 1)]
-        _market(study, _bars(study, name), first, second, statistics).save(_path(study, name))
+            table, others = references[number], _others(references, number)
+        else:
+            table, others = _bars(study, name), (references[0], references[min(1, len(references) - 1)])
+        _market(study, table, *others, statistics).save(_path(study, name))
     return missing
 
 
@@ -196,7 +199,9 @@ def _market(
     return Market(series, outcomes.ret[ready], int(table.start[0]), features.until[ready])
 
 
-def _statistics(study: Study, references: list[BarTable]) -> SourceStatistics:
+def source_statistics(study: Study) -> SourceStatistics:
+    """Location and scale of the sources' raw features before the study."""
+    references = [_bars(study, name) for name in study.sources]
     raw = []
     for number, table in enumerate(references):
         before = table.between(int(table.start[0]), study.since)

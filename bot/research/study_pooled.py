@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import lightgbm
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from bot.core.errors import DataError
 from bot.core.types import DAY_MS
-from bot.research.study_data import Market, Study
-from strategies.features.normaliser import SourceStatistics
+from bot.research.study_data import Market, Study, source_statistics
 from strategies.features.spec import COUNT, NAMES, VERSION
 from strategies.learning.calibration import fit_temperature
 from strategies.learning.dataset import LabelledSeries
@@ -35,10 +35,10 @@ TREES: Final = {
     "feature_fraction": 0.5, "bagging_fraction": 0.7, "bagging_freq": 1, "lambda_l2": 10.0,
     "num_threads": 1, "deterministic": True, "force_row_wise": True, "verbose": -1,
 }  # fmt: skip
-ROUNDS: Final = 200
-STRIDE: Final = 8  # rows of the pooled trees: neighbours share 15 of 16 bars of their labels
+ROUNDS: Final = 150
+STRIDE: Final = 12  # rows of the pooled trees: neighbours share 15 of 16 bars of their labels
 TAIL_DAYS: Final = 30  # newest part of the pool that calibrates
-CHAIN: Final = Pace(steps=400, rate=5e-4, l2sp=1e-2, chunks=8)
+CHAIN: Final = Pace(steps=250, rate=5e-4, l2sp=1e-2, chunks=8)
 CHAIN_MMD: Final = 1.0
 _VARIES: Final = 1e-6
 
@@ -95,7 +95,8 @@ def source_series(study: Study, cut: int, columns: NDArray[np.int64], *, twin: b
 
 def earlier_listings(study: Study, cut: int) -> list[LabelledSeries]:
     """What was known at `cut` of every token listed before; all features."""
-    known = [_known(study, Market.load(study, name).pooled(), cut) for name in study.listings]
+    before = [name for name, first in study.listings if first < cut]
+    known = [_known(study, Market.load(study, name).pooled(), cut) for name in before]
     return [one for one in known if (one.y >= 0).any()]
 
 
@@ -109,7 +110,7 @@ def share_up(series: list[LabelledSeries]) -> float:
     return (up + 1) / (sum(float(one.weight[one.y >= 0].sum()) for one in series) + 2)
 
 
-# --- the source network and the chain ------------------------------------------------------------------------
+# --- the source network and the chain ----------------------------------------------------------------------
 
 
 def registry(study: Study) -> Registry:
@@ -191,7 +192,7 @@ def _card(
     columns: NDArray[np.int64],
     symbols: tuple[str, ...],
 ) -> ModelCard:
-    statistics = SourceStatistics(np.zeros(COUNT), np.ones(COUNT))
+    statistics = source_statistics(study)
     return ModelCard(
         kind="pretrained",
         architecture=architecture,
@@ -210,8 +211,6 @@ def _card(
 
 
 def _measured(card: ModelCard, temperature: float, share: float, metrics: dict[str, Estimate]) -> ModelCard:
-    import msgspec
-
     shares = {**metrics, "share_up": Estimate(share, share, share, 0.0)}
     return msgspec.structs.replace(card, temperature=temperature, metrics=shares)
 
@@ -234,7 +233,7 @@ def _temperature(logit: NDArray[np.float32], tail: Sequences) -> float:
     return max(1.0, fitted)
 
 
-# --- pooled trees ----------------------------------------------------------------------------------------------
+# --- pooled trees ------------------------------------------------------------------------------------------
 
 
 def fit_trees(study: Study, cut: int, *, twin: bool) -> None:

@@ -110,9 +110,7 @@ class _Arm(NamedTuple):
     @classmethod
     def read(cls, data: pds.Dataset, arm: str, number: dict[str, int], facts: Outcomes) -> "_Arm":
         found = data.to_table(columns=["token", "t", "p_up"], filter=pds.field("arm") == arm)
-        token = found.column("token").combine_chunks()
         tokens = np.array([number.get(name, -1) for name in found.column("token").to_pylist()])
-        del token
         key = _key(tokens, found.column("t").to_numpy())
         order = np.argsort(key)
         position = np.searchsorted(key[order], facts.key)
@@ -210,7 +208,7 @@ def _balanced(right: Floats, y: Floats, bootstrap: ClusterBootstrap) -> Estimate
 def _confident(
     p: Floats, y: Floats, ret: Floats, bootstrap: ClusterBootstrap, fee: float
 ) -> tuple[Estimate, Estimate, Estimate, float]:
-    """(accuracy, lift over random picks of the same sides, net return, share of shorts) of the most confident."""
+    """(accuracy, lift over random picks of the same sides, net return, share of shorts) of the surest."""
     sure = np.abs(p - 0.5)
     count = max(1, int(len(p) * CONFIDENT))
     picked = np.zeros(len(p))
@@ -241,7 +239,10 @@ def _key(token: int | NDArray[np.int64], t: NDArray[np.int64]) -> NDArray[np.int
 
 def lines(rows: Sequence[Row]) -> list[str]:
     """A Markdown table; percentages, AUC in percent, net returns in basis points."""
-    head = "| arm | days | n | eff. n | AUC | skill % | balanced | accuracy | short | top 5 % | lift | short share | net bp | AUC - twin | AUC - scratch |"
+    head = (
+        "| arm | days | n | eff. n | AUC | skill % | balanced | accuracy | short | top 5 % | lift "
+        "| short share | net bp | AUC - twin | AUC - scratch |"
+    )
     out = [head, "|" + "---|" * 15]
     for r in rows:
         cells = [
