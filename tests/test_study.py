@@ -28,7 +28,7 @@ SOURCES = ("BTCUSDT", "ETHUSDT")
 LISTED = {"OLDUSDT": 20, "AAAUSDT": 37, "BBBUSDT": 40}  # day of the first bar
 DAYS = 55
 SINCE = BEGIN + 36 * DAY_MS
-ARMS = ("base_rate", "lgbm_pooled", "frozen", "chain", "chain_head", "lgbm_token", "full", "scratch", "mmd")
+ARMS = ("base_rate", "lgbm_pooled", "frozen", "chain_head", "lgbm_token", "full", "scratch", "mmd")
 SMALL = Model(epochs=2, channels=8, blocks=2, pool_bars=4, embedding=8, min_source_bars=500)
 
 
@@ -150,7 +150,7 @@ def test_a_label_is_the_sign_of_the_return_from_the_next_open_to_the_last_close(
 def test_nothing_that_happens_later_changes_a_prediction(done, data, tmp_path):
     """Every file is rewritten from a moment on (prices times ten, another course); all that was said before
     must be the same, bit for bit, by another number of processes."""
-    one, before = done
+    _, before = done
     moment = BEGIN + 45 * DAY_MS
     shutil.copytree(data, tmp_path / "bars")
     for number, symbol in enumerate((*SOURCES, *LISTED)):

@@ -9,7 +9,6 @@ import json
 import multiprocessing
 import os
 import signal
-from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
@@ -57,8 +56,22 @@ def run(study: Study, arms: tuple[str, ...], processes: int, progress: Progress,
     prepare(study)
     stages = _stages(study, arms, twins=twins)
     progress.total(sum(job.cost for stage in stages for job in stage))
-    for stage in stages:
-        _run(study, stage, processes, progress)
+    with interrupts_held_back():
+        executor = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _begin)
+        executor.submit(_nothing).result()  # the processes inherit what is held back
+    try:
+        for stage in stages:
+            futures = {executor.submit(_do, study, job): job for job in stage}
+            for future in as_completed(futures):
+                job = futures[future]
+                future.result()
+                progress.done(job.cost, " ".join(part for part in (job.stage, job.arm, job.symbol) if part))
+    except BrokenProcessPool:
+        raise RuntimeFault(
+            "a process of the study ended unexpectedly (out of memory?); start again with fewer --jobs"
+        ) from None
+    finally:
+        executor.shutdown(wait=False, cancel_futures=True)
 
 
 def _stages(study: Study, arms: tuple[str, ...], *, twins: bool) -> list[list[Job]]:
@@ -81,24 +94,6 @@ def _stages(study: Study, arms: tuple[str, ...], *, twins: bool) -> list[list[Jo
     return [stage for stage in (first, second, third) if stage]
 
 
-def _run(study: Study, jobs: Sequence[Job], processes: int, progress: Progress) -> None:
-    context = multiprocessing.get_context("spawn")
-    with interrupts_held_back():
-        executor = ProcessPoolExecutor(processes, context, _begin)
-        futures = {executor.submit(_do, study, job): job for job in jobs}
-    try:
-        for future in as_completed(futures):
-            job = futures[future]
-            future.result()
-            progress.done(job.cost, " ".join(part for part in (job.stage, job.arm, job.symbol) if part))
-    except BrokenProcessPool:
-        raise RuntimeFault(
-            "a process of the study ended unexpectedly (out of memory?); start again with fewer --jobs"
-        ) from None
-    finally:
-        executor.shutdown(wait=False, cancel_futures=True)
-
-
 def _begin() -> None:
     """In each worker: one thread, out of the way of everything else."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -112,6 +107,10 @@ def _begin() -> None:
 
     threadpool_limits(1)
     use_one_thread()
+
+
+def _nothing() -> None:
+    """The first job of a process."""
 
 
 def _do(study: Study, job: Job) -> None:

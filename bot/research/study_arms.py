@@ -24,7 +24,14 @@ from bot.research.study_pooled import Net
 from strategies.learning.dataset import LabelledSeries
 from strategies.learning.divergences import proxy_a_distance, similarity
 from strategies.learning.files import write_atomically
-from strategies.learning.listing_training import Pace, Trainer, align, fit_head, fresh_encoder
+from strategies.learning.listing_training import (
+    Pace,
+    Trainer,
+    align,
+    fit_head,
+    fresh_encoder,
+    seed_everything,
+)
 from strategies.learning.sequences import Sequences
 
 Floats = NDArray[np.float64]
@@ -109,7 +116,9 @@ def scores(study: Study, arm: str, symbol: str, *, twin: bool) -> Scores:
     market = Market.load(study, symbol)
     end = market.first + (study.days[1] + 1) * DAY_MS
     rows = market.series.rows(slice(0, int(np.searchsorted(market.series.starts, end))))
-    found = _SCORERS[arm](Case(study, market, rows, twin))
+    case = Case(study, market, rows, twin)
+    seed_everything(case.seed)
+    found = _SCORERS[arm](case)
     seen = np.maximum(found.until, np.maximum(rows.starts, market.until[: len(rows)]) + rows.step)
     if (seen > rows.starts + rows.step).any():
         raise DataError(f"{symbol}, {arm}: a prediction would have used later bars")

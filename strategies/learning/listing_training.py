@@ -209,6 +209,11 @@ def fresh_encoder(like: Encoder, dropout: float, mean_log_vol: float, seed: int)
     return encoder
 
 
+def seed_everything(seed: int) -> None:
+    """Before each job: dropout draws from the process's own generator, whatever ran there before."""
+    torch.manual_seed(seed)
+
+
 def use_one_thread() -> None:
     """For worker processes: as many of them as cores, each deterministic."""
     torch.set_num_threads(1)
