@@ -58,7 +58,8 @@ def run(study: Study, arms: tuple[str, ...], processes: int, progress: Progress,
     progress.total(sum(job.cost for stage in stages for job in stage))
     with interrupts_held_back():
         executor = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _begin)
-        executor.submit(_nothing).result()  # the processes inherit what is held back
+        for _ in range(processes):  # each starts a process, which inherits what is held back
+            executor.submit(_nothing)
     try:
         for stage in stages:
             futures = {executor.submit(_do, study, job): job for job in stage}
