@@ -159,6 +159,15 @@ def test_a_second_entry_is_refused_while_the_first_is_on_its_way() -> None:
     assert desk.journal.of(Refused)[0].reason == "already in the market"
 
 
+def test_an_old_bar_does_not_revalue_the_account() -> None:
+    """Repeated by a feed or repaired after a gap: its price is not the price of now."""
+    desk = Desk(once(1, enter(1)))
+    desk.play(bar(0, 50), bar(1, 100), bar(2, 100))
+    before = desk.engine.portfolio.equity
+    assert desk.engine.step(bar(0, 50)) == []
+    assert desk.engine.portfolio.equity == before
+
+
 def test_an_exit_closes_what_is_held_once() -> None:
     desk = Desk(lambda closed, positions: (leave(1),) if positions else once(1, enter(1))(closed, positions))
     desk.play(*(bar(i, 100) for i in range(6)))

@@ -105,7 +105,7 @@ class Engine:
             candles = self._candles[symbol] = Candles(symbol, self._interval)
         out: list[Message] = []
         position = self.portfolio.positions.get(symbol)
-        if position is not None:
+        if position is not None and not candles.is_old(bar):
             out += self._watch(bar, position)
         decision = candles.update(bar)
         if decision is None:
