@@ -1,23 +1,16 @@
 """The commands. Thin: options in, one call, exit code out."""
 
-from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, Literal, ParamSpec, TypeVar
+from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 
-from bot.core.errors import BotError
+from bot.commands import data as data_commands
+from bot.commands.instruments import instruments
+from bot.commands.told import EPILOG as _EPILOG
+from bot.commands.told import told as _told
 from bot.settings import Settings, load
-
-P = ParamSpec("P")
-R = TypeVar("R")
-
-_EPILOG = (
-    "Exit codes: 0 done, 2 wrong usage or configuration, 3 bad data, 4 failure while running, 130 stopped."
-)
 
 app = typer.Typer(
     name="bot",
@@ -30,6 +23,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+app.add_typer(data_commands.app, name="data")
+app.command(epilog=_EPILOG)(_told(instruments))
 
 ConfigOption = Annotated[
     Path | None,
@@ -71,24 +66,6 @@ DirectoryOption = Annotated[
 FreshOption = Annotated[
     bool, typer.Option("--fresh", help="Forget the stored run and start from the beginning.")
 ]
-
-
-def _told(function: Callable[P, R]) -> Callable[P, R]:
-    """A mistake that a person can mend ends with its message and exit code, never with a traceback."""
-
-    @wraps(function)
-    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return function(*args, **kwargs)
-        except BotError as error:
-            Console(stderr=True, highlight=False).print(
-                f"error: {error}", style="red", markup=False, soft_wrap=True
-            )
-            raise typer.Exit(error.exit_code) from None
-        except KeyboardInterrupt:
-            raise typer.Exit(130) from None
-
-    return wrapper
 
 
 def _settings(config: Path | None, directory: Path | None, simulation: dict[str, Any]) -> Settings:

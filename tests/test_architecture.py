@@ -16,7 +16,7 @@ LAYERS = [
     ("bot.engine", "bot.execution"),
     ("bot.exchange", "bot.storage", "bot.ops", "bot.research", "bot.dashboard"),
     ("bot.app",),
-    ("bot.cli",),
+    ("bot.cli", "bot.commands"),
 ]
 TORCH_ROOMS = "strategies.learning"
 
