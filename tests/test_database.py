@@ -33,7 +33,13 @@ NOT_STORED = {
     events.BarClosed, events.InstrumentListed, events.InstrumentDelisted, events.FundingRatePublished,
     records.Readiness,
 }  # fmt: skip
-FOLDED = {events.OrderAccepted, events.OrderRejected, events.OrderCancelled, events.StopMoved}
+FOLDED = {
+    events.PositionAdopted,
+    events.OrderAccepted,
+    events.OrderRejected,
+    events.OrderCancelled,
+    events.StopMoved,
+}
 
 
 def order(link_id: str, qty: str = "2", side: Side = Side.BUY) -> OrderRequest:
@@ -148,6 +154,8 @@ def test_every_row_has_the_columns_of_its_table(database: Database, journal: Jou
         records.BreakerTripped(1, "drawdown", 0),
         records.BreakerReleased(1, "new day"),
         records.Alarm(1, "ABCUSDT", "look"),
+        events.EntriesBlocked(1, 2, "feed", "silent"),
+        events.EntriesAllowed(1, 2, "feed"),
     ]
     assert {type(sample) for sample in samples} == set(LOGGED)
     for sample in samples:
