@@ -166,8 +166,9 @@ def test_every_row_has_the_columns_of_its_table(database: Database, journal: Jou
     assert database.frame(journal.run_id, "stages")["new"].tolist() == ["SHADOW"]
     assert database.frame(journal.run_id, "gates")["reasons"].tolist() == [["evidence"]]
     alarms = database.frame(journal.run_id, "alarms")
-    assert alarms["kind"].tolist() == ["Refused", "BreakerTripped", "BreakerReleased", "Alarm"]
-    assert alarms["until"].fillna(-1).tolist() == [-1, 0, -1, -1]
+    kinds = ["Refused", "BreakerTripped", "BreakerReleased", "Alarm", "EntriesBlocked", "EntriesAllowed"]
+    assert alarms["kind"].tolist() == kinds
+    assert alarms["until"].fillna(-1).tolist() == [-1, 0, -1, -1, -1, -1]
 
 
 def test_a_run_is_described_by_its_row(database: Database, journal: Journal) -> None:
