@@ -10,6 +10,8 @@ from bot.commands import data as data_commands
 from bot.commands.instruments import instruments
 from bot.commands.told import EPILOG as _EPILOG
 from bot.commands.told import told as _told
+from bot.commands.trade import names_of, trade
+from bot.commands.venue import EnvironmentOption, UrlOption, venue
 from bot.settings import Settings, load
 
 app = typer.Typer(
@@ -25,6 +27,7 @@ app = typer.Typer(
 )
 app.add_typer(data_commands.app, name="data")
 app.command(epilog=_EPILOG)(_told(instruments))
+app.command(epilog=_EPILOG)(_told(trade))
 
 ConfigOption = Annotated[
     Path | None,
@@ -81,8 +84,10 @@ def _settings(config: Path | None, directory: Path | None, simulation: dict[str,
 @_told
 def paper(
     market: Annotated[
-        Literal["simulated", "recorded"],
-        typer.Option("--market", help="Simulated: made up by seed. Recorded: real bars from --data."),
+        Literal["simulated", "recorded", "bybit"],
+        typer.Option(
+            "--market", help="Simulated: made up by seed. Recorded: bars from --data. Bybit: live, no key."
+        ),
     ] = "simulated",
     data: DataOption = None,
     funding: FundingOption = None,
@@ -94,10 +99,12 @@ def paper(
         float, typer.Option("--speed", min=0, help="Simulated seconds per second; 0 = as fast as it goes.")
     ] = 0.0,
     fresh: FreshOption = False,
+    environment: EnvironmentOption = "mainnet",
+    url: UrlOption = None,
     config: ConfigOption = None,
     directory: DirectoryOption = None,
 ) -> None:
-    """Trade with paper money, on the embedded simulated market or on recorded bars.
+    """Trade with paper money, on the embedded simulated market, on recorded bars or on Bybit's market.
 
     Pretrains the model on BTC and ETH (kept for the next run), then trades every token that is listed while
     it adapts to it, in a live view, and ends with a summary and an HTML report. Ctrl-C stops within two
@@ -106,6 +113,11 @@ def paper(
     from bot.app import run_paper  # here, not above: help and mistakes answer at once
 
     settings = _settings(config, directory, {"seed": seed, "days": days if market == "simulated" else None})
+    if market == "bybit":
+        from bot.live import Choice, run_live
+
+        run_live(settings, Choice("paper", venue(environment, url), None, names_of(tokens)))
+        return
     run_paper(settings, _recorded(market, data, funding, tokens, start, days), fresh=fresh, speed=speed)
 
 

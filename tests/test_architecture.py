@@ -15,7 +15,7 @@ LAYERS = [
     ("bot.market", "strategies", "risk"),
     ("bot.engine", "bot.execution"),
     ("bot.exchange", "bot.storage", "bot.ops", "bot.research", "bot.dashboard"),
-    ("bot.app",),
+    ("bot.app", "bot.live"),
     ("bot.cli", "bot.commands"),
 ]
 TORCH_ROOMS = "strategies.learning"

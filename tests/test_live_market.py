@@ -159,6 +159,7 @@ async def test_a_bar_that_does_not_come_is_asked_for(venue: Venue) -> None:
 async def test_what_happened_before_is_brought_first(venue: Venue) -> None:
     since = venue.minute - 3 * MINUTE_MS
     async with watching(venue, since) as (_, heard):
+        assert heard.of(EntriesBlocked)[0].reason == "catching up with the present"
         await heard.until(BarClosed, 6)
         expected = [(name, since + n * MINUTE_MS) for n in range(3) for name in SOURCES]
         assert sorted(bars(heard)) == sorted(expected)
@@ -178,13 +179,14 @@ async def test_a_bar_that_the_exchange_does_not_have_is_a_gap(venue: Venue) -> N
 
 async def test_a_feed_that_is_late_blocks_entries_until_it_is_whole_again(venue: Venue) -> None:
     async with watching(venue) as (_, heard):
+        await heard.until(EntriesAllowed)
         venue.broken = True
         venue.now += 2 * MINUTE_MS
-        (blocked,) = await heard.until(EntriesBlocked)
+        blocked = (await heard.until(EntriesBlocked, 2))[-1]
         assert "bars of BTCUSDT are" in blocked.reason
         assert blocked.cause == "feed"
         venue.broken = False
-        await heard.until(EntriesAllowed)
+        await heard.until(EntriesAllowed, 2)
         assert len(bars(heard)) == 4
 
 

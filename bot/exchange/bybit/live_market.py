@@ -53,7 +53,7 @@ class MarketSettings:
 class LiveMarket:
     """`open`, then `run`. Tells `emit` one event after the other, in the order of a recorded market.
 
-    sources are always followed; of the other USDT perpetuals those that are `wanted`.
+    sources are always followed; of the other USDT perpetuals the newest that are `wanted`, `most` of them.
     """
 
     def __init__(
@@ -65,6 +65,7 @@ class LiveMarket:
         emit: Callable[[Event], None],
         settings: MarketSettings | None = None,
         *,
+        most: int = 100,
         stream_settings: StreamSettings | None = None,
         budget: ConnectionBudget | None = None,
         backoff: Callable[[], Backoff] = Backoff,
@@ -74,6 +75,7 @@ class LiveMarket:
         self._clock = rest.clock
         self._sources = tuple(sources)
         self._wanted = wanted
+        self._most = most
         self._emit = emit
         self._sequencer = BarSequencer(self._settings.interval, sources)
         self._instruments: dict[str, Instrument] = {}  # as told
@@ -85,13 +87,20 @@ class LiveMarket:
         )  # fmt: skip
 
     async def open(self) -> list[Instrument]:
-        """The instruments to follow, sources first. Raises ExchangeError, UsageError for unknown sources."""
+        """The instruments to follow, sources first; entries wait until `run` has caught up with the present.
+
+        Raises ExchangeError, UsageError for unknown sources.
+        """
         listed = await self._listed()
         if missing := [name for name in self._sources if name not in listed]:
             raise UsageError(f"the exchange does not list {', '.join(missing)}, which market.sources names")
         now = self._clock.now_ms()
+        self._blocked = "catching up with the present"
+        self._emit(EntriesBlocked(now, now, "feed", self._blocked))
         tokens = [item for item in listed.values() if item.symbol not in self._sources]
-        chosen = [item for item in tokens if self._wanted(item, now)]
+        chosen = sorted(
+            (item for item in tokens if self._wanted(item, now)), key=lambda item: -item.launch_time
+        )[: self._most]
         return [*(listed[name] for name in self._sources), *chosen]
 
     def follow(self, item: Instrument, since: int) -> None:
@@ -188,7 +197,8 @@ class LiveMarket:
                 self._instruments[symbol] = listed[symbol]
                 self._emit(InstrumentListed(now, now, listed[symbol]))
         for item in listed.values():
-            if item.symbol not in self._instruments and self._wanted(item, now):
+            room = len(self._instruments) < len(self._sources) + self._most
+            if item.symbol not in self._instruments and room and self._wanted(item, now):
                 self.follow(item, item.launch_time)
 
     def _leave(self, symbol: str, now: int) -> None:
