@@ -20,6 +20,7 @@ from bot.app import DATABASE, _models, _pretrained, _summary, _with_stop
 from bot.core.errors import DataError
 from bot.core.events import AdaptationFailed, CandidateArrived, EntriesAllowed, EntriesBlocked, Event
 from bot.core.types import DAY_MS, MINUTE_MS, Instrument
+from bot.dashboard.audit_table import audit_table
 from bot.dashboard.lines import LineView
 from bot.engine.candidates import Candidates
 from bot.engine.driver import drive
@@ -27,10 +28,12 @@ from bot.engine.engine import Engine
 from bot.engine.live import follow
 from bot.engine.portfolio import Portfolio
 from bot.engine.runner import Runner
+from bot.exchange.bybit.audit import RunLog, audit
 from bot.exchange.bybit.broker import BrokerSettings, BybitBroker
 from bot.exchange.bybit.clock import Health, keep_measured
 from bot.exchange.bybit.download import BarDownload, FundingDownload
 from bot.exchange.bybit.environment import Credentials, Environment, check_key
+from bot.exchange.bybit.errors import ExchangeError
 from bot.exchange.bybit.live_market import LiveMarket, MarketSettings
 from bot.exchange.bybit.rest import Rest
 from bot.exchange.bybit.streams import ConnectionBudget
@@ -54,6 +57,7 @@ from strategies.transfer import TransferStrategy
 _TERM: Final = 30 * DAY_MS  # the source model stays for so long: its bars end on a grid of this
 _SETTLED: Final = 30_000  # ms after which the exchange certainly has a closed bar
 _LEAVE_SECONDS: Final = 1.0  # for commands under way when the run is stopped
+_AUDIT_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,12 +198,16 @@ class LiveRun:
         journal = self._journal()
         engine = _engine(settings, TransferStrategy(settings, pretrained, models), balance, self._started)
         delay = settings.adaptation.delay_bars * self._interval
-        runner = Runner(engine, broker, candidates, journal, delay, (view.apply,))
+        log = RunLog()
+        runner = Runner(engine, broker, candidates, journal, delay, (view.apply, log.apply))
         try:
             await self._replay(runner, past, view, journal, stop)
             if not stop.is_set():
                 self._begin(market, followed, past)
                 await self._live(runner, broker, market, view, journal, stop)
+            if isinstance(broker, BybitBroker):
+                with suppress(ExchangeError, TimeoutError):
+                    await asyncio.wait_for(self._audit(broker, runner, engine, log), _AUDIT_SECONDS)
         except BaseException:
             journal.interrupt()
             raise
@@ -237,6 +245,17 @@ class LiveRun:
         await first_to_end(
             follow(runner, self._inbox, stop, journal.commit, lambda: view.tick(clock.now_ms())), *services
         )
+
+    async def _audit(self, broker: BybitBroker, runner: Runner, engine: Engine, log: RunLog) -> None:
+        """Let what is under way come to its end, then compare our books with the exchange's."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(broker.settled(), _LEAVE_SECONDS)
+        await broker.reconcile()
+        while not self._inbox.empty():
+            runner.advance([self._inbox.get_nowait()])
+        books = engine.portfolio
+        lines = await audit(self._rest, log, list(books.positions.values()), books.balance, self._started)
+        self._console.print(audit_table(lines))
 
     def _on_clock(self, health: Health) -> None:
         now = self._rest.clock.now_ms()
