@@ -155,6 +155,11 @@ class Engine:
         self.end(order, cancel_type=BY_USER)
         return order
 
+    def take_from_crowd(self, market: Market, order: Resting, now: int) -> None:
+        """Match an order of nobody's; what is left of it is its sender's affair. Triggers are not looked at."""
+        self.now = max(self.now, now)
+        market.book.match(order, partial(self._fill, market))
+
     def _find(self, account: Account, body: Mapping[str, Any], told: str) -> Order:
         """The id of the exchange wins over ours."""
         order_id, link_id = text(body, "orderId"), text(body, "orderLinkId")
