@@ -11,6 +11,7 @@ from bot.engine.engine import Engine
 from bot.engine.live import follow
 from bot.engine.portfolio import Portfolio
 from bot.engine.runner import Runner
+from bot.exchange.bybit.audit import RunLog
 from bot.exchange.bybit.broker import BrokerSettings, BybitBroker
 from bot.exchange.bybit.clock import ExchangeClock
 from bot.exchange.bybit.environment import Credentials, Environment
@@ -31,6 +32,7 @@ class LiveDesk:
     def __init__(self, rest: Rest, broker: BybitBroker, inbox: "asyncio.Queue[Event]") -> None:
         self.rest, self.broker, self.inbox = rest, broker, inbox
         self.journal = Recorder()
+        self.log = RunLog()
         self.stop = asyncio.Event()
         self.engine: Engine
         self.runner: Runner
@@ -41,7 +43,7 @@ class LiveDesk:
             Scripted(wish), RiskManager(RISK, Gate(), Costs(), breaker), breaker, Portfolio(balance),
             Orders(tag_of(self.rest.clock.now_ms())), RISK, interval,
         )  # fmt: skip
-        self.runner = Runner(self.engine, self.broker, NoModels(), self.journal, 0)
+        self.runner = Runner(self.engine, self.broker, NoModels(), self.journal, 0, (self.log.apply,))
 
     def tell(self, *events: Event) -> None:
         for event in events:
@@ -58,7 +60,10 @@ async def live_desk(
     environment: Environment, credentials: Credentials, wish: Wish, interval: int, *,
     settings: BrokerSettings, streams: StreamSettings, clock: ExchangeClock | None = None, **more: Any,
 ) -> AsyncIterator[LiveDesk]:  # fmt: skip
-    rest = Rest(environment, credentials, clock=clock, timeout=2.0)
+    rest = Rest(
+        environment, credentials, clock=clock, timeout=2.0,
+        recv_window_ms=int(settings.desk.recv_window * 1_000),
+    )  # fmt: skip
     await rest.measure_clock()
     inbox: asyncio.Queue[Event] = asyncio.Queue()
     broker = BybitBroker(

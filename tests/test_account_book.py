@@ -128,7 +128,7 @@ def test_a_new_position_does_not_inherit_the_old_ones_stop() -> None:
 def test_a_reduce_only_order_that_the_exchange_made_smaller_ends() -> None:
     made = book()
     events = tell(made, execution(1, 6), order("Filled", 6, qty=6))
-    assert [type(event) for event in events] == [OrderFilled, OrderCancelled]
+    assert [type(event) for event in events] == [OrderAccepted, OrderFilled, OrderCancelled]
     assert not made.is_open(LINK)
 
 

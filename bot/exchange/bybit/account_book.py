@@ -118,8 +118,11 @@ class AccountBook:
             assert isinstance(event, FundingPaid)
             return [event]
         tracked = self._orders.get(event.link_id)
+        begun: list[Event] = []
         ending: list[Event] = []
         if tracked is not None:
+            if not tracked.heard:
+                begun = [OrderAccepted(event.ts, received, event.link_id, execution.order_id)]
             tracked.heard = True
             tracked.filled += event.qty
             leaves = max(tracked.request.qty - tracked.filled, _ZERO)
@@ -128,7 +131,7 @@ class AccountBook:
                 del self._orders[event.link_id]
             else:
                 ending = self._end_if_complete(tracked)
-        return [event, *self._book(event), *ending]
+        return [*begun, event, *self._book(event), *ending]
 
     def on_position(self, position: Position, received: int) -> list[Event]:
         """Its stop. What we hold is told by executions. Raises WireError in hedge mode."""

@@ -6,7 +6,6 @@ Facts come from the private streams; REST answers what they leave open. `submit`
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
 
@@ -192,8 +191,10 @@ class BybitBroker:
         await asyncio.shield(self._opening)
         while True:
             await asyncio.sleep(self._settings.reconcile)
-            with suppress(ExchangeError):  # the exchange is away; the stream says so too
+            try:
                 await self.reconcile()
+            except ExchangeError as error:
+                self._block(f"the account cannot be read: {error.reason}")
 
     async def _chase(self) -> NoReturn:
         """Ask for executions that the exchange counts and has not told."""
