@@ -4,21 +4,23 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
+from pydantic import ValidationError
 from rich.console import Console
 
-from bot.core.errors import UsageError
+from bot.core.errors import BotError, RuntimeFault, UsageError
 from bot.core.types import MINUTE_MS
 from bot.dashboard.progress import PretrainingProgress
 from bot.dashboard.state import DashboardState
 from bot.dashboard.terminal import TerminalView
 from bot.engine.candidates import Candidates
-from bot.engine.driver import drive, stopped_by_signals
+from bot.engine.driver import at_speed, drive, stopped_by_signals
 from bot.engine.engine import Engine
 from bot.engine.portfolio import Portfolio
 from bot.engine.runner import Runner
@@ -53,20 +55,20 @@ def run_paper(settings: Settings, recorded: Mapping[str, Any] | None, *, fresh: 
     market = _market(settings, recorded)
     with Database.open(_database(settings)) as database:
         stored = None if fresh else database.latest("paper", market.title)
-        config = _config_json(settings, recorded)
+        config = _config_json(settings, recorded, market)
         if stored is not None:
             _check_same(stored, config)
             if stored.state == "finished":
-                _show_finished(stored, settings)
+                _show_finished(stored, settings, database)
                 return
-        _run(settings, market, database, "paper", config, stored, _pace(market.start, speed))
+        _run(settings, market, database, "paper", config, stored, speed)
 
 
 def run_backtest(settings: Settings, recorded: Mapping[str, Any] | None) -> None:
     """The same run from the beginning, without waiting for anything."""
     market = _market(settings, recorded)
     with Database.open(_database(settings)) as database:
-        _run(settings, market, database, "backtest", _config_json(settings, recorded), None, lambda _: 0.0)
+        _run(settings, market, database, "backtest", _config_json(settings, recorded, market), None, 0.0)
 
 
 def run_pretrain(settings: Settings, data: Path | None, until: int | None) -> None:
@@ -93,11 +95,11 @@ def run_report(settings: Settings, run_id: int | None, output: Path | None) -> N
         runs = database.runs()
         if not runs:
             raise UsageError("no run is stored yet; `bot paper` makes one")
-        run = next((run for run in runs if run.id == run_id), None) if run_id else runs[-1]
+        run = runs[-1] if run_id is None else next((run for run in runs if run.id == run_id), None)
         if run is None:
             raise UsageError(f"there is no run {run_id}; stored are {', '.join(str(run.id) for run in runs)}")
         path = _report(settings, database, run, output)
-    Console().print(f"Run {run.id}, {run.title}, {run.state}\nReport {path}", highlight=False)
+    _show(run, path)
 
 
 # --- one run -----------------------------------------------------------------------------------------------
@@ -110,9 +112,11 @@ def _run(
     kind: str,
     config: str,
     stored: Run | None,
-    pace: Callable[[int], float],
+    speed: float,
 ) -> None:
     console = Console()
+    for note in market.notes:
+        console.print(f"Note: {note}", highlight=False, soft_wrap=True)
     pretraining = Pretraining(_histories(settings, market), settings, _models(settings))
     view = TerminalView(
         market.title,
@@ -130,7 +134,7 @@ def _run(
         journal = _journal(database, stored, kind, market, settings, config)
         if stored is not None:
             console.print(f"Resuming run {stored.id}: replaying what is stored …", highlight=False)
-        return await _trade(settings, market, database, journal, pretrained, pretraining, view, pace, stop)
+        return await _trade(settings, market, database, journal, pretrained, pretraining, view, speed, stop)
 
     finished = asyncio.run(_with_stop(session))
     if finished is None:
@@ -141,7 +145,12 @@ def _run(
     if not finished:
         view.summary("stopped; the next start goes on from here")
         raise KeyboardInterrupt
-    view.summary("finished", _report(settings, database, run, None))
+    try:
+        report = _report(settings, database, run, None)
+    except BotError:
+        view.summary("finished, but without its report")
+        raise
+    view.summary("finished", report)
 
 
 async def _trade(
@@ -152,7 +161,7 @@ async def _trade(
     pretrained: Model,
     pretraining: Pretraining,
     view: TerminalView,
-    pace: Callable[[int], float],
+    speed: float,
     stop: asyncio.Event,
 ) -> bool:
     """Whether the run came to its end; on the way out nothing is lost."""
@@ -173,11 +182,13 @@ async def _trade(
     )
     try:
         with view:
+            pace = at_speed(speed, lambda: journal.replaying)
             finished = await drive(runner, market.events(), stop, journal.commit, view.tick, pace)
             if finished:
                 view.tick(market.end)
     except BaseException:
-        journal.interrupt()
+        with suppress(RuntimeFault):  # a full disk; the next start sees that the run was interrupted
+            journal.interrupt()
         raise
     finally:
         worker.close()
@@ -285,15 +296,22 @@ def _simulated(settings: Settings) -> SimulatedMarket:
 
 
 def _report(settings: Settings, database: Database, run: Run, output: Path | None) -> Path:
-    path = output or settings.storage.directory / "reports" / f"{run.kind}-{run.id}.html"
+    path = output or _report_path(settings, run)
     return write_report(load(database, run.id, _achievable(database, run)), path)
+
+
+def _report_path(settings: Settings, run: Run) -> Path:
+    return settings.storage.directory / "reports" / f"{run.kind}-{run.id}.html"
 
 
 def _achievable(database: Database, run: Run) -> dict[str, Achievable]:
     """How often a perfect observer of the simulated market would have been right on each token's labels."""
     if not run.simulated:
         return {}
-    market = _simulated(Settings.model_validate(_settings_part(run)))
+    try:
+        market = _simulated(Settings.model_validate(_settings_part(run)))
+    except ValidationError:  # an older version's: its market cannot be made again
+        return {}
     found = {}
     for symbol, labels in database.frame(run.id, "labels").groupby("symbol"):
         p_up = market.oracle_p_up(str(symbol), labels["bar_start"].to_numpy(np.int64))
@@ -303,13 +321,15 @@ def _achievable(database: Database, run: Run) -> dict[str, Achievable]:
     return found
 
 
-def _config_json(settings: Settings, recorded: Mapping[str, Any] | None) -> str:
-    """What the run depends on: the settings (not where things are kept) and the recorded market's choice."""
+def _config_json(settings: Settings, recorded: Mapping[str, Any] | None, market: HistoricalMarket) -> str:
+    """What the run depends on: the settings (not where things are kept), the recorded market's choice and
+    what had to be inferred or left out of it."""
     config = settings.model_dump(mode="json", exclude={"storage"})
     if recorded is not None:
         config["recorded"] = {
             name: value if value is None else str(value) for name, value in recorded.items()
         }
+        config["recorded"]["notes"] = market.notes
     return json.dumps(config, sort_keys=True)
 
 
@@ -336,25 +356,24 @@ def _check_same(stored: Run, config: str) -> None:
     )
 
 
-def _show_finished(run: Run, settings: Settings) -> None:
-    console = Console()
-    console.print(f"Run {run.id} ({run.title}) is finished.", highlight=False)
+def _show_finished(run: Run, settings: Settings, database: Database) -> None:
+    """Its results; the report is written again when it is not there (Ctrl-C or a full disk took it)."""
+    path = _report_path(settings, run)
+    if not path.exists():
+        _report(settings, database, run, None)
+    _show(run, path)
+    Console().print("Start a new run with --fresh (make fresh).", highlight=False)
+
+
+def _show(run: Run, report: Path) -> None:
+    console = Console(highlight=False)
+    console.print(f"Run {run.id} ({run.kind}, {run.title}) is {run.state}.", soft_wrap=True)
     for name, value in (run.summary_json or {}).items():
-        console.print(f"  {name:<20} {value:,.2f}", highlight=False)
-    console.print(
-        f"Report {settings.storage.directory / 'reports' / f'{run.kind}-{run.id}.html'}", highlight=False
-    )
-    console.print("Start a new run with --fresh (make fresh).", highlight=False)
-
-
-def _pace(start: int, speed: float) -> Callable[[int], float]:
-    """Seconds to wait before a moment so that market time runs at `speed` times wall time; 0 = no waiting."""
-    began = time.monotonic()
-
-    def wait(ts: int) -> float:
-        return (ts - start) / 1000 / speed - (time.monotonic() - began) if speed else 0.0
-
-    return wait
+        if name == "worst_drawdown":
+            console.print(f"  {'deepest drawdown':<20} {value:,.2%}")
+        else:
+            console.print(f"  {name:<20} {value:,.0f}" if name == "fills" else f"  {name:<20} {value:,.2f}")
+    console.print(f"Report {report}", soft_wrap=True)
 
 
 def _histories(settings: Settings, market: HistoricalMarket) -> list[Any]:

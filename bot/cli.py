@@ -67,7 +67,10 @@ DirectoryOption = Annotated[
     typer.Option("--directory", help="Where database, models and reports are kept. Default: ./var"),
 ]
 FreshOption = Annotated[
-    bool, typer.Option("--fresh", help="Forget the stored run and start from the beginning.")
+    bool,
+    typer.Option(
+        "--fresh", help="Begin a new run instead of going on with the stored one, which stays stored."
+    ),
 ]
 
 
@@ -76,7 +79,7 @@ def _settings(config: Path | None, directory: Path | None, simulation: dict[str,
     path = config or (default if default.exists() else None)
     overrides: dict[str, Any] = {"simulation": {k: v for k, v in simulation.items() if v is not None}}
     if directory is not None:
-        overrides["storage"] = {"directory": directory}
+        overrides["storage"] = {"directory": str(directory)}
     return load(path, overrides)
 
 
@@ -96,7 +99,8 @@ def paper(
     days: DaysOption = None,
     seed: SeedOption = None,
     speed: Annotated[
-        float, typer.Option("--speed", min=0, help="Simulated seconds per second; 0 = as fast as it goes.")
+        float,
+        typer.Option("--speed", min=0, help="Seconds of the market per second; 0 = as fast as it goes."),
     ] = 0.0,
     fresh: FreshOption = False,
     environment: EnvironmentOption = "mainnet",
@@ -118,7 +122,7 @@ def paper(
 
         run_live(settings, Choice("paper", venue(environment, url), None, names_of(tokens)))
         return
-    run_paper(settings, _recorded(market, data, funding, tokens, start, days), fresh=fresh, speed=speed)
+    run_paper(settings, _recorded(market, data, funding, tokens, start, days, seed), fresh=fresh, speed=speed)
 
 
 @app.command(epilog=_EPILOG)
@@ -144,7 +148,7 @@ def backtest(
 
     market = "simulated" if data is None else "recorded"
     settings = _settings(config, directory, {"seed": seed, "days": days if data is None else None})
-    run_backtest(settings, _recorded(market, data, funding, tokens, start, days))
+    run_backtest(settings, _recorded(market, data, funding, tokens, start, days, seed))
 
 
 @app.command(epilog=_EPILOG)
@@ -152,7 +156,7 @@ def backtest(
 def pretrain(
     data: DataOption = None,
     until: Annotated[
-        str | None, typer.Option("--until", help="Use bars before this day only, YYYY-MM-DD (UTC).")
+        str | None, typer.Option("--until", help="Learn from bars before this day only, YYYY-MM-DD (UTC).")
     ] = None,
     seed: SeedOption = None,
     config: ConfigOption = None,
@@ -172,14 +176,16 @@ def pretrain(
 @app.command(epilog=_EPILOG)
 @_told
 def report(
-    run: Annotated[int | None, typer.Argument(help="Number of the run; the newest by default.")] = None,
+    run: Annotated[
+        int | None, typer.Argument(min=1, help="Number of the run; the newest by default.")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The HTML file. Default: reports/ in the directory.")
     ] = None,
     config: ConfigOption = None,
     directory: DirectoryOption = None,
 ) -> None:
-    """Write the HTML report of a stored run again and print its summary."""
+    """Write the HTML report of a stored run again and print its results."""
     from bot.app import run_report
 
     run_report(_settings(config, directory, {}), run, output)
@@ -192,14 +198,17 @@ def _recorded(
     tokens: str | None,
     start: str | None,
     days: int | None,
+    seed: int | None,
 ) -> dict[str, Any] | None:
     """Options of a recorded market; None for the simulated one."""
     if market == "simulated":
         if data is not None or tokens is not None or start is not None or funding is not None:
-            raise typer.BadParameter("--data, --funding, --tokens and --start need --market recorded")
+            raise typer.BadParameter("--data, --funding, --tokens and --start need a recorded market")
         return None
     if data is None:
         raise typer.BadParameter("--market recorded needs --data FOLDER")
+    if seed is not None:
+        raise typer.BadParameter("--seed is for the simulated market; recorded bars have none")
     names = tuple(name.strip().upper() for name in tokens.split(",") if name.strip()) if tokens else None
     return {"directory": data, "funding": funding, "tokens": names, "start": _day(start), "days": days}
 
@@ -212,11 +221,3 @@ def _day(text: str | None) -> int | None:
         return int(datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC).timestamp() * 1000)
     except ValueError:
         raise typer.BadParameter(f"{text!r} is not a day; write YYYY-MM-DD") from None
-
-
-def main() -> None:
-    app()
-
-
-if __name__ == "__main__":
-    main()

@@ -16,7 +16,7 @@ LAYERS = [
     ("bot.engine", "bot.execution"),
     ("bot.exchange", "bot.storage", "bot.ops", "bot.research", "bot.dashboard"),
     ("bot.app", "bot.live"),
-    ("bot.cli", "bot.commands"),
+    ("bot.cli", "bot.commands", "bot.__main__"),
 ]
 TORCH_ROOMS = "strategies.learning"
 
@@ -80,7 +80,7 @@ def test_torch_is_imported_by_the_learning_rooms_only() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["bot.cli", "bot.engine.engine", "bot.storage.database", "bot.research.report"]
+    "module", ["bot.cli", "bot.__main__", "bot.engine.engine", "bot.storage.database", "bot.research.report"]
 )
 def test_a_process_that_only_looks_or_trades_does_not_load_torch(module: str) -> None:
     script = f"import sys, {module}; sys.exit('torch' in sys.modules)"

@@ -219,7 +219,7 @@ async def test_an_unknown_symbol_is_told_with_the_nearest(rest: Rest) -> None:
 
 async def bot(*arguments: str) -> tuple[int, str, str]:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "bot.cli", *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        sys.executable, "-m", "bot", *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         env={**os.environ, "COLUMNS": "200"},
     )  # fmt: skip
     out, err = await process.communicate()
@@ -245,7 +245,7 @@ async def test_download_then_check_then_instruments(server: RestServer, tmp_path
 async def test_ctrl_c_loses_nothing(server: RestServer, history: History, tmp_path: Path) -> None:
     history.slow = 0.4
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "bot.cli", "data", "download", SYMBOL, "--since", "2025-01-01",
+        sys.executable, "-m", "bot", "data", "download", SYMBOL, "--since", "2025-01-01",
         "--data", str(tmp_path), "--url", f"http://127.0.0.1:{server.port}",
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip

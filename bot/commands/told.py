@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 
 from bot.core.errors import BotError
+from bot.core.interrupt import STOPPED
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -29,7 +30,12 @@ def told(function: Callable[P, R]) -> Callable[P, R]:
                 f"error: {error}", style="red", markup=False, soft_wrap=True
             )
             raise typer.Exit(error.exit_code) from None
+        except OSError as error:  # a full disk, say, wherever it was noticed
+            Console(stderr=True, highlight=False).print(
+                f"error: the operating system refuses: {error}", style="red", markup=False, soft_wrap=True
+            )
+            raise typer.Exit(BotError.exit_code) from None
         except KeyboardInterrupt:
-            raise typer.Exit(130) from None
+            raise typer.Exit(STOPPED) from None
 
     return wrapper

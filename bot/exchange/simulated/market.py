@@ -39,6 +39,7 @@ class SimulatedMarket:
         self, simulation: Simulation, sources: Sequence[str], decision_interval_ms: int, horizon_bars: int
     ) -> None:
         self.title: Final = f"Simulated market (seed {simulation.seed})"
+        self.notes: Final[tuple[str, ...]] = ()
         self.start: Final = RUN_START
         self.end: Final = RUN_START + simulation.days * DAY_MS
         self._sources = tuple(sources)
