@@ -191,6 +191,29 @@ def report(
     run_report(_settings(config, directory, {}), run, output)
 
 
+@app.command(epilog=_EPILOG)
+@_told
+def exchange(
+    port: Annotated[
+        int | None, typer.Option("--port", min=0, max=65_535, help="Loopback port; 0 takes a free one.")
+    ] = None,
+    seed: SeedOption = None,
+    data: DataOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Serve Bybit's V5 interface on a loopback port: REST, public, private and order entry streams.
+
+    The market is the simulated one, or recorded bars with --data. Keys, balances and limits are in the
+    [exchange] section of the configuration; by default the key is `local`, the secret `local-secret`.
+    Prints one line when it is ready; Ctrl-C ends it.
+    """
+    from bot.exchange.local.launch import serve
+
+    settings = _settings(config, None, {})
+    changes = {key: value for key, value in {"port": port, "seed": seed}.items() if value is not None}
+    serve(settings.exchange.model_copy(update=changes), settings.market.sources, data)
+
+
 def _recorded(
     market: str,
     data: Path | None,

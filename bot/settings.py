@@ -189,6 +189,35 @@ class Storage(Section):
     database: str = Field("", description="SQLAlchemy URL; empty = SQLite in `directory`")
 
 
+class ExchangeAccount(Section):
+    """A customer of the local exchange. Not a real key: it opens nothing but a loopback port."""
+
+    key: str = Field("local", min_length=1)
+    secret: str = Field("local-secret", min_length=1, repr=False)
+    balance: Positive = Field(10_000.0, description="USDT")
+    read_only: bool = False
+
+
+class Exchange(Section):
+    """`bot exchange`: Bybit's interface on loopback, on the simulated market or on recorded bars."""
+
+    port: Annotated[int, Field(ge=0, le=65_535)] = Field(8899, description="0 = any free one")
+    seed: int = Field(7, ge=0)
+    history_days: Count = Field(30, description="of candles before the exchange opens")
+    future_days: Count = Field(7, description="then prices stand still")
+    rate_limit_scale: Annotated[float, Field(ge=0)] = Field(
+        1.0, description="multiplies Bybit's limits; 0 switches them off"
+    )
+    accounts: tuple[ExchangeAccount, ...] = Field((ExchangeAccount(),), min_length=1)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        keys = [account.key for account in self.accounts]
+        if len(set(keys)) < len(keys):
+            raise ValueError(f"two accounts have the same key: {', '.join(keys)}")
+        return self
+
+
 class Settings(Section):
     """All of it. Field names are the keys of config.toml."""
 
@@ -203,6 +232,7 @@ class Settings(Section):
     costs: Costs = Costs()
     bybit: Bybit = Bybit()
     storage: Storage = Storage()
+    exchange: Exchange = Exchange()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -144,7 +144,10 @@ class Engine:
         if not has_changed:
             raise Refused(PARAMS, "order not modified")
         order.updated = self.now
-        self.tell(order)
+        if order.status == UNTRIGGERED or order.is_booked:
+            self.tell(order)
+        else:
+            self.enter(order, market)
         account.touch(self.holding(order))
         self.triggers.settle(market)
         return order
@@ -383,6 +386,7 @@ class Engine:
         return (order.qty, order.price, order.trigger_price, order.trigger_by) != before
 
     def _amend_resting(self, order: Order, market: Market, body: Mapping[str, Any]) -> bool:
+        """Whether it changed anything. An order that loses its place has been taken out of the book."""
         price = ticks(body, "price", order.contract) or order.price
         quantity = lots(body, "qty", order.contract) or order.qty
         holding = self.holding(order)
@@ -405,7 +409,6 @@ class Engine:
         holding.closers.pop(order.id, None)
         order.price, order.qty, order.leaves = price, quantity, leaves
         self._price(order, market)
-        self.enter(order, market)
         return True
 
     def _shrink(self, order: Order, market: Market, holding: Holding, leaves: int) -> None:
