@@ -1,6 +1,7 @@
 """An engine that trades through the real client: the loop of a live run with a strategy that tests script."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from decimal import Decimal
@@ -49,10 +50,12 @@ class LiveDesk:
         for event in events:
             self.inbox.put_nowait(event)
 
-    async def until(self, condition: Callable[[], bool], seconds: float = 10.0) -> None:
-        async with asyncio.timeout(seconds):
-            while not condition():  # noqa: ASYNC110  # any state of the engine may be waited for
-                await asyncio.sleep(0.01)
+    async def until(self, condition: Callable[[], bool], seconds: float = 10.0, what: str = "") -> None:
+        """Wait for any state of the engine; AssertionError with `what` when it does not come in time."""
+        end = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < end, f"not within {seconds:g} s: {what}"
+            await asyncio.sleep(0.01)
 
 
 @asynccontextmanager

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from bot.core.commands import PlaceOrder
 from bot.core.events import BarClosed, EntriesAllowed, EntriesBlocked, InstrumentListed, PositionAdopted
 from bot.core.signal import Action
 from bot.core.types import Position, Side
@@ -135,9 +134,8 @@ class Campaign:
                 elif isinstance(delivery.message, BookLost | Disconnected):
                     self.book.reset()
 
-    @property
-    def is_well(self) -> bool:
-        """Entries are allowed, and the order book is live, fresh and has the exchange's touch."""
+    def troubles(self) -> str:
+        """What is not well: entries, or the order book (live, fresh, with the exchange's touch)."""
         blocked = [
             event
             for event in self.desk.journal.messages
@@ -152,7 +150,19 @@ class Campaign:
         )
         features, now = self.book.features(), self.desk.rest.clock.now_ms()
         fresh = self.book.health(now).usable(max_age_ms=1_000)
-        return allowed and self.stream.connected and fresh and touch == (features.bid, features.ask)
+        found = {
+            f"blocked by {blocked[-1:]}": not allowed,
+            "the public stream is down": not self.stream.connected,
+            f"the book is {self.book.health(now)}": not fresh,
+            f"the touch is {features.bid, features.ask}, not {touch}": touch != (features.bid, features.ask),
+        }
+        return "; ".join(text for text, holds in found.items() if holds)
+
+    async def be_well(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while troubles := self.troubles():
+            assert time.monotonic() < end, f"not well within {seconds:g} s: {troubles}"
+            await asyncio.sleep(0.01)
 
     def flatten(self) -> None:
         """No more entries: what is held is sold."""
@@ -197,21 +207,23 @@ async def survive(kind: str, seed: int) -> dict[str, Any]:
     async with asyncio.timeout(60), campaign(seed) as running:
         desk = running.desk
         started = desk.rest.clock.now_ms() - 1_000
-        await desk.until(lambda: running.is_well and len(desk.journal.of(PlaceOrder)) > 3)
+        await desk.until(lambda: len(desk.log.sent) > 3, what="orders before the fault")
         for options in FAULTS[kind]:
             running.server.arm(kind, **options)
         await asyncio.sleep(LONG / 1_000)
         running.server.venue.faults.clear()
         mended = time.monotonic()
         await asyncio.sleep(0.5)  # what the fault did may show only now
-        await desk.until(lambda: running.is_well, WELL_AGAIN)
+        await running.be_well(WELL_AGAIN)
         well = time.monotonic() - mended
         await asyncio.sleep(1.0)
         running.flatten()
         await desk.broker.settled()
         for _ in range(2):
             await desk.broker.reconcile()
-        await desk.until(lambda: desk.inbox.empty() and not desk.engine.orders.pending_entries)
+        await desk.until(
+            lambda: desk.inbox.empty() and not desk.engine.orders.pending_entries, what="all orders ended"
+        )
         books = desk.engine.portfolio
         lines = await audit(desk.rest, desk.log, list(books.positions.values()), books.balance, started)
         return {
@@ -227,7 +239,8 @@ async def test_without_a_fault_everything_is_equal() -> None:
     async with asyncio.timeout(30), campaign(1) as running:
         desk = running.desk
         started = desk.rest.clock.now_ms() - 1_000
-        await desk.until(lambda: running.is_well and len(desk.log.sent) >= 20)
+        await desk.until(lambda: len(desk.log.sent) >= 20, what="20 orders")
+        await running.be_well(WELL_AGAIN)
         running.flatten()
         await desk.broker.settled()
         await desk.broker.reconcile()
