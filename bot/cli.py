@@ -8,6 +8,7 @@ import typer
 
 from bot.commands import data as data_commands
 from bot.commands.instruments import instruments
+from bot.commands.rehearse import rehearse
 from bot.commands.told import EPILOG as _EPILOG
 from bot.commands.told import told as _told
 from bot.commands.trade import names_of, trade
@@ -28,6 +29,7 @@ app = typer.Typer(
 app.add_typer(data_commands.app, name="data")
 app.command(epilog=_EPILOG)(_told(instruments))
 app.command(epilog=_EPILOG)(_told(trade))
+app.command(epilog=_EPILOG)(_told(rehearse))
 
 ConfigOption = Annotated[
     Path | None,

@@ -25,19 +25,14 @@ from bot.dashboard.lines import LineView
 from bot.engine.candidates import Candidates
 from bot.engine.driver import drive
 from bot.engine.engine import Engine
-from bot.engine.live import follow
 from bot.engine.portfolio import Portfolio
-from bot.engine.runner import Runner
-from bot.exchange.bybit.audit import RunLog, audit
 from bot.exchange.bybit.broker import BrokerSettings, BybitBroker
-from bot.exchange.bybit.clock import Health, keep_measured
 from bot.exchange.bybit.download import BarDownload, FundingDownload
 from bot.exchange.bybit.environment import Credentials, Environment, check_key
 from bot.exchange.bybit.errors import ExchangeError
 from bot.exchange.bybit.live_market import LiveMarket, MarketSettings
 from bot.exchange.bybit.rest import Rest
 from bot.exchange.bybit.streams import ConnectionBudget
-from bot.exchange.bybit.streams.connection import first_to_end
 from bot.exchange.recorded import RecordedMarket
 from bot.exchange.simulated.broker import SimulatedBroker
 from bot.execution.orders import Orders, tag_of
@@ -47,16 +42,18 @@ from bot.storage import barfiles
 from bot.storage.database import Database
 from bot.storage.journal import Journal
 from bot.storage.survey import FUNDING_FOLDER
+from bot.wiring import Wiring
 from risk.breaker import Breaker
 from risk.manager import RiskManager
+from strategies.base import Strategy
 from strategies.learning.pretraining_job import Pretraining
 from strategies.learning.registry import Model, Registry
 from strategies.learning.worker import AdaptationWorker
 from strategies.transfer import TransferStrategy
 
-_TERM: Final = 30 * DAY_MS  # the source model stays for so long: its bars end on a grid of this
+_TERM: Final = 7 * DAY_MS  # the source model stays for so long: its bars end on a grid of this
 _SETTLED: Final = 30_000  # ms after which the exchange certainly has a closed bar
-_LEAVE_SECONDS: Final = 1.0  # for commands under way when the run is stopped
+_LEAVE_SECONDS: Final = 1.0  # for commands under way when the run is given up
 _AUDIT_SECONDS: Final = 5.0
 
 
@@ -194,38 +191,38 @@ class LiveRun:
             registry.directory, pretrained.model_id, pretraining.replay_path, settings.adaptation
         )
         candidates = Candidates(worker, registry, models, self._stored(pretrained, registry))
-        view = LineView(float(balance), self._console)
-        journal = self._journal()
-        engine = _engine(settings, TransferStrategy(settings, pretrained, models), balance, self._started)
-        delay = settings.adaptation.delay_bars * self._interval
-        log = RunLog()
-        runner = Runner(engine, broker, candidates, journal, delay, (view.apply, log.apply))
+        strategy = TransferStrategy(settings, pretrained, models)
+        wiring = Wiring(
+            self._rest, self._inbox, market, broker,
+            engine_of(settings, strategy, balance, self._interval, self._started), self._journal(),
+            LineView(float(balance), self._console), candidates,
+            settings.adaptation.delay_bars * self._interval,
+        )  # fmt: skip
         try:
-            await self._replay(runner, past, view, journal, stop)
+            await self._replay(wiring, past, stop)
             if not stop.is_set():
                 self._begin(market, followed, past)
-                await self._live(runner, broker, market, view, journal, stop)
-            if isinstance(broker, BybitBroker):
-                with suppress(ExchangeError, TimeoutError):
-                    await asyncio.wait_for(self._audit(broker, runner, engine, log), _AUDIT_SECONDS)
+                await wiring.live(stop)
+            with suppress(ExchangeError, TimeoutError):
+                lines = await asyncio.wait_for(wiring.close(self._started), _AUDIT_SECONDS)
+                if lines:
+                    self._console.print(audit_table(lines))
         except BaseException:
-            journal.interrupt()
+            wiring.journal.interrupt()
             raise
         finally:
             worker.close()
-        journal.finish(_summary(view.state))
+        wiring.journal.finish(_summary(wiring.view.state))
 
-    async def _replay(
-        self, runner: Runner, past: "Past", view: LineView, journal: Journal, stop: asyncio.Event
-    ) -> None:
+    async def _replay(self, wiring: Wiring, past: "Past", stop: asyncio.Event) -> None:
         """The past, without entries."""
         now = self._rest.clock.now_ms()
-        view.quiet = True
-        runner.advance([EntriesBlocked(now, now, "history", "the past is being replayed")])
+        wiring.view.quiet = True
+        wiring.runner.advance([EntriesBlocked(now, now, "history", "the past is being replayed")])
         if past.market is not None:
             self._console.print(f"Replaying {past.market.title} …", highlight=False)
-            await drive(runner, past.market.events(), stop, journal.commit, lambda _: None)
-        view.quiet = False
+            await drive(wiring.runner, past.market.events(), stop, wiring.journal.commit, lambda _: None)
+        wiring.view.quiet = False
 
     def _begin(self, market: LiveMarket, followed: Sequence[Instrument], past: "Past") -> None:
         """From the end of the past on, the market tells."""
@@ -233,37 +230,6 @@ class LiveRun:
         for item in followed:
             market.follow(item, past.end_of(item))
         self._inbox.put_nowait(EntriesAllowed(now, now, "history"))
-
-    async def _live(
-        self, runner: Runner, broker: BybitBroker | SimulatedBroker, market: LiveMarket, view: LineView,
-        journal: Journal, stop: asyncio.Event,
-    ) -> None:  # fmt: skip
-        clock = self._rest.clock
-        services = [market.run(), keep_measured(clock, self._rest.market.time_ms, self._on_clock)]
-        if isinstance(broker, BybitBroker):
-            services.append(broker.run())
-        await first_to_end(
-            follow(runner, self._inbox, stop, journal.commit, lambda: view.tick(clock.now_ms())), *services
-        )
-
-    async def _audit(self, broker: BybitBroker, runner: Runner, engine: Engine, log: RunLog) -> None:
-        """Let what is under way come to its end, then compare our books with the exchange's."""
-        with suppress(TimeoutError):
-            await asyncio.wait_for(broker.settled(), _LEAVE_SECONDS)
-        await broker.reconcile()
-        while not self._inbox.empty():
-            runner.advance([self._inbox.get_nowait()])
-        books = engine.portfolio
-        lines = await audit(self._rest, log, list(books.positions.values()), books.balance, self._started)
-        self._console.print(audit_table(lines))
-
-    def _on_clock(self, health: Health) -> None:
-        now = self._rest.clock.now_ms()
-        self._inbox.put_nowait(
-            EntriesAllowed(now, now, "clock")
-            if health.ok
-            else EntriesBlocked(now, now, "clock", health.reason)
-        )
 
     # --- storage --------------------------------------------------------------------------------------------
 
@@ -327,7 +293,10 @@ class Past:
         return self.ends.get(item.symbol, item.launch_time)
 
 
-def _engine(settings: Settings, strategy: TransferStrategy, balance: Decimal, started: int) -> Engine:
+def engine_of(
+    settings: Settings, strategy: Strategy, balance: Decimal, interval: int, started: int
+) -> Engine:
+    """`interval`: of decision bars, ms; `started`: of the run, ms UTC, for ids that are never used again."""
     breaker = Breaker(settings.risk.daily_drawdown, float(balance))
     return Engine(
         strategy,
@@ -336,7 +305,7 @@ def _engine(settings: Settings, strategy: TransferStrategy, balance: Decimal, st
         Portfolio(balance),
         Orders(tag_of(started)),
         settings.risk,
-        settings.market.decision_minutes * MINUTE_MS,
+        interval,
     )
 
 
