@@ -329,3 +329,16 @@ async def test_orders_by_websocket_are_the_same_orders(venue: AccountServer) -> 
         frame = next(frame for frame in venue.streams.seen if frame["op"] == "order.create")
         assert frame["args"][0]["orderLinkId"] == "t-1"
         assert frame["args"][0]["stopLoss"] == "99"
+
+
+async def test_a_position_whose_fill_is_still_on_its_way_is_not_adopted(venue: AccountServer) -> None:
+    venue.creates.append("hidden 0.7")
+    venue.muted = {"order", "execution", "position"}
+    async with trading(venue) as (broker, heard):
+        broker.submit(order())
+        async with asyncio.timeout(5):
+            while not venue.positions:  # noqa: ASYNC110  # the exchange's own state
+                await asyncio.sleep(0.01)
+        assert (await broker.reconcile()).differences == ()
+        assert heard.of(PositionAdopted) == []
+        await heard.until(OrderFilled)

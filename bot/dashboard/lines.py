@@ -41,7 +41,7 @@ class LineView:
                 self._line(message.ts, f"no entries ({message.cause}): {message.reason}", "warning")
             self._blocked[message.cause] = message.reason
         elif isinstance(message, EntriesAllowed) and self._blocked.pop(message.cause, None) is not None:
-            self._line(message.ts, f"{message.cause} is well again", "good")
+            self._line(message.ts, f"entries no longer wait for: {message.cause}", "good")
 
     def tick(self, now: int) -> None:
         if self._wall_clock() < self._due:

@@ -5,6 +5,7 @@ late. What comes out is the story as the engine can book it: each execution once
 after all its executions.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -56,6 +57,7 @@ class Held:
 @dataclass(slots=True)
 class AccountBook:
     booked: int = 0  # executions so far
+    bookings: Counter[str] = field(default_factory=Counter)  # fills and adoptions, by symbol
     _orders: dict[str, _Tracked] = field(default_factory=dict)
     _seen: dict[str, None] = field(default_factory=dict)  # execution ids, oldest first
     _qty: dict[str, Decimal] = field(default_factory=dict)  # signed, of open positions, as told
@@ -172,6 +174,7 @@ class AccountBook:
 
     def adopt(self, symbol: str, held: Held, now: int, reason: str) -> list[Event]:
         """The exchange is right about what we hold."""
+        self.bookings[symbol] += 1
         self._set(symbol, held.qty)
         self._stops[symbol] = self._told_stops[symbol] = held.stop
         return [PositionAdopted(now, now, symbol, held.qty, held.entry, held.stop, reason)]
@@ -189,6 +192,7 @@ class AccountBook:
 
     def _book(self, fill: OrderFilled) -> list[Event]:
         """The position after a fill; its stop is told again, since the engine begins a position without."""
+        self.bookings[fill.symbol] += 1
         before = self._qty.get(fill.symbol, _ZERO)
         after = before + fill.qty * fill.side.sign
         self._set(fill.symbol, after)

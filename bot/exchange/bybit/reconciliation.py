@@ -19,6 +19,7 @@ from bot.exchange.bybit.wire.private import Execution, Position
 _OVERLAP: Final = 2 * MINUTE_MS
 _LONGEST: Final = 7 * DAY_MS - MINUTE_MS  # of one question for executions
 _SETTLE: Final = "USDT"
+_LOOKS: Final = (0.0, 0.5, 1.0)  # seconds before each look at a difference
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,24 +119,32 @@ class Reconciler:
         return len(doubtful)
 
     async def _compare(self) -> tuple[str, ...]:
-        """Differences that last are the exchange's word against ours: it is right."""
-        for pause in (0.5, 1.0, 0.0):
+        """A difference that lasts, while nothing is booked, is the exchange's word against ours: it is right.
+
+        Positions are read before executions, so that our books know at least as much as what they are
+        compared with; a symbol that is booked meanwhile cannot be compared.
+        """
+        suspects: dict[str, tuple[Held, Decimal]] | None = None
+        for pause in _LOOKS:
+            await self._sleep(pause)
+            before = self._book.bookings.copy()
             positions = await self._positions()
-            ours = self._book.quantities
+            await self._catch_up()
+            ours, booked = self._book.quantities, self._book.bookings
             differing = {
-                symbol
+                symbol: (positions.get(symbol, Held()), ours.get(symbol, Decimal(0)))
                 for symbol in positions.keys() | ours.keys()
                 if positions.get(symbol, Held()).qty != ours.get(symbol, Decimal(0))
+                and booked[symbol] == before[symbol]
             }
-            if not differing:
+            if suspects is None:
+                suspects = differing
+            suspects = {name: found for name, found in suspects.items() if differing.get(name) == found}
+            if not suspects:
                 return ()
-            if pause:
-                await self._sleep(pause)
-                await self._catch_up()
         told = []
-        for symbol in sorted(differing):
-            held = positions.get(symbol, Held())
-            text = f"the exchange holds {held.qty:f}, our books {ours.get(symbol, Decimal(0)):f}"
+        for symbol, (held, own) in sorted((suspects or {}).items()):
+            text = f"the exchange holds {held.qty:f}, our books {own:f}"
             self._adopt(symbol, held, text)
             told.append(f"{symbol}: {text}")
         return tuple(told)
