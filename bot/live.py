@@ -118,7 +118,8 @@ class LiveRun:
         finally:
             if isinstance(broker, BybitBroker):
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(broker.settled(), _LEAVE_SECONDS)
+                    async with asyncio.timeout(_LEAVE_SECONDS):
+                        await broker.settled()
                 await broker.close()
 
     # --- the parts ------------------------------------------------------------------------------------------
@@ -204,7 +205,8 @@ class LiveRun:
                 self._begin(market, followed, past)
                 await wiring.live(stop)
             with suppress(ExchangeError, TimeoutError):
-                lines = await asyncio.wait_for(wiring.close(self._started), _AUDIT_SECONDS)
+                async with asyncio.timeout(_AUDIT_SECONDS):
+                    lines = await wiring.close(self._started)
                 if lines:
                     self._console.print(audit_table(lines))
         except BaseException:

@@ -148,7 +148,8 @@ async def local_exchange(seed: int) -> AsyncIterator[str]:
     try:
         assert process.stdout is not None
         try:
-            line = (await asyncio.wait_for(process.stdout.readline(), _READY_SECONDS)).decode()
+            async with asyncio.timeout(_READY_SECONDS):
+                line = (await process.stdout.readline()).decode()
         except TimeoutError:
             line = ""
         found = _READY.search(line)

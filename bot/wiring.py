@@ -65,7 +65,8 @@ class Wiring:
         if not isinstance(self.broker, BybitBroker):
             return []
         with suppress(TimeoutError):
-            await asyncio.wait_for(self.broker.settled(), _LEAVE_SECONDS)
+            async with asyncio.timeout(_LEAVE_SECONDS):
+                await self.broker.settled()
         await self.broker.reconcile()
         while not self.inbox.empty():
             self.runner.advance([self.inbox.get_nowait()])

@@ -33,7 +33,8 @@ async def follow(
 async def _next(inbox: asyncio.Queue[Event]) -> list[Event]:
     """Everything that is there, waiting a moment for the first."""
     try:
-        events = [await asyncio.wait_for(inbox.get(), _LOOK_SECONDS)]
+        async with asyncio.timeout(_LOOK_SECONDS):
+            events = [await inbox.get()]
     except TimeoutError:
         return []
     while not inbox.empty():

@@ -138,7 +138,8 @@ class OrderDesk:
         link_id, symbol = command.link_id, command.symbol
         if (creating := self._creating.get(link_id)) is not None:
             with suppress(TimeoutError):  # a cancel that overtakes its order would find nothing
-                await asyncio.wait_for(creating.wait(), self._settings.recv_window)
+                async with asyncio.timeout(self._settings.recv_window):
+                    await creating.wait()
         waits = self._waits()
         while self._book.is_open(link_id):
             try:
