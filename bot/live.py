@@ -16,7 +16,7 @@ from typing import Final
 
 from rich.console import Console
 
-from bot.app import DATABASE, _models, _pretrained, _summary, _with_stop
+from bot.app import DATABASE, models_directory, source_model, summary, with_stop
 from bot.core.errors import DataError
 from bot.core.events import AdaptationFailed, CandidateArrived, EntriesAllowed, EntriesBlocked, Event
 from bot.core.types import DAY_MS, MINUTE_MS, Instrument
@@ -71,7 +71,7 @@ def run_live(settings: Settings, choice: Choice) -> None:
     """Trade until stopped. Raises BotError."""
     console = Console()
     with Database.open(settings.storage.database or settings.storage.directory / DATABASE) as database:
-        asyncio.run(_with_stop(lambda stop: _session(settings, choice, database, console, stop)))
+        asyncio.run(with_stop(lambda stop: _session(settings, choice, database, console, stop)))
 
 
 async def _session(
@@ -111,8 +111,8 @@ class LiveRun:
             market = self._market(held)
             followed = await market.open()
             past = await self._past(followed)
-            pretraining = Pretraining(past.sources, self._settings, _models(self._settings))
-            pretrained = await _pretrained(pretraining, self._settings, self._console, stop)
+            pretraining = Pretraining(past.sources, self._settings, models_directory(self._settings))
+            pretrained = await source_model(pretraining, self._settings, self._console, stop)
             if pretrained is not None and not stop.is_set():
                 await self._trade(broker, balance, market, followed, past, pretraining, pretrained, stop)
         finally:
@@ -187,7 +187,7 @@ class LiveRun:
         stop: asyncio.Event,
     ) -> None:  # fmt: skip
         settings, models = self._settings, {pretrained.model_id: pretrained}
-        registry = Registry(_models(settings))
+        registry = Registry(models_directory(settings))
         worker = AdaptationWorker(
             registry.directory, pretrained.model_id, pretraining.replay_path, settings.adaptation
         )
@@ -214,7 +214,7 @@ class LiveRun:
             raise
         finally:
             worker.close()
-        wiring.journal.finish(_summary(wiring.view.state))
+        wiring.journal.finish(summary(wiring.view.state))
 
     async def _replay(self, wiring: Wiring, past: "Past", stop: asyncio.Event) -> None:
         """The past, without entries."""

@@ -19,7 +19,7 @@ from typing import Any, Final
 import aiohttp
 from rich.console import Console
 
-from bot.app import _summary, _with_stop
+from bot.app import summary, with_stop
 from bot.core.commands import AdaptModel
 from bot.core.errors import RuntimeFault
 from bot.core.events import AdaptationFailed, CandidateArrived, Event
@@ -59,7 +59,7 @@ def run_rehearsal(settings: Settings, plan: Plan, directory: Path) -> None:
     """Raises RuntimeFault when at the end our books are not the exchange's."""
     console = Console()
     with Database.open(directory / "rehearsal.sqlite") as database:
-        lines = asyncio.run(_with_stop(lambda stop: _rehearse(settings, plan, database, console, stop)))
+        lines = asyncio.run(with_stop(lambda stop: _rehearse(settings, plan, database, console, stop)))
     console.print(audit_table(lines))
     if not all(line.equal for line in lines):
         raise RuntimeFault("the rehearsal ended with books that differ from the exchange's")
@@ -110,7 +110,7 @@ async def _trade(
         await wiring.live(stop)
         trouble.cancel()
         lines = await wiring.close(started)
-        wiring.journal.finish(_summary(wiring.view.state))
+        wiring.journal.finish(summary(wiring.view.state))
         return lines
     finally:
         await broker.close()

@@ -54,7 +54,7 @@ SETTINGS = BrokerSettings(
     ),
     reconcile=1.0,
     look=0.2,
-    patience=5.0,
+    patience=20.0,
 )  # fmt: skip
 STREAMS = StreamSettings(
     open_s=1.0, answer_s=1.0, ping_s=0.7, read_deadline_s=2.0, close_s=0.1, look_s=0.1, renew_pause_s=0.1,

@@ -91,6 +91,7 @@ class BybitBroker:
         self._tasks: set[asyncio.Task[None]] = set()
         self._running: asyncio.Task[None] | None = None
         self._blocked = False
+        self._trouble = ""  # why the account could not be read yet
 
     async def start(self) -> Opening:
         """Connect and read the account: its positions come as `PositionAdopted`.
@@ -105,9 +106,11 @@ class BybitBroker:
         if self._opening in done:
             return self._opening.result()
         await self.close()
+        lost = ", ".join(self._stream.traffic.lost)
         raise RuntimeFault(
             f"{self._rest.transport.environment.name}: the account could not be read within "
-            f"{self._settings.patience:g} s; check the network, the key and the exchange's status page"
+            f"{self._settings.patience:g} s ({self._trouble or lost or 'no answer'}); check the network, the "
+            "key and the exchange's status page"
         )
 
     async def run(self) -> None:
@@ -157,10 +160,14 @@ class BybitBroker:
         )
 
     async def _resync(self) -> None:
-        if not self._opening.done():
-            self._opening.set_result(await self._reconciler.open())
-        else:
+        if self._opening.done():
             await self.reconcile()
+            return
+        try:
+            self._opening.set_result(await self._reconciler.open())
+        except Exception as error:
+            self._trouble = f"{type(error).__name__}: {error}"
+            raise
 
     async def _listen(self) -> NoReturn:
         await asyncio.shield(self._opening)
