@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
-import numpy as np
-from pydantic import ValidationError
 from rich.console import Console
 
 from bot.core.errors import BotError, RuntimeFault, UsageError
@@ -29,8 +27,6 @@ from bot.exchange.recorded import RecordedMarket, discover
 from bot.exchange.simulated.broker import SimulatedBroker
 from bot.exchange.simulated.market import SimulatedMarket
 from bot.execution.orders import Orders
-from bot.research.report import write_report
-from bot.research.report_data import Achievable, load
 from bot.settings import Settings
 from bot.storage import barfiles
 from bot.storage.database import Database, Run, config_hash
@@ -75,7 +71,7 @@ def run_pretrain(settings: Settings, data: Path | None, until: int | None) -> No
     """Pretrain on the sources alone and print the model's card."""
     sources, interval = settings.market.sources, settings.market.decision_minutes * MINUTE_MS
     if data is None:
-        market = _simulated(settings)
+        market = SimulatedMarket.of(settings)
         tables = [market.history(name) for name in sources]
     else:
         tables = [barfiles.read(barfiles.find(data, name, interval)) for name in sources]
@@ -271,7 +267,7 @@ def _journal(
 
 def _market(settings: Settings, recorded: Mapping[str, Any] | None) -> HistoricalMarket:
     if recorded is None:
-        return _simulated(settings)
+        return SimulatedMarket.of(settings)
     directory, sources = recorded["directory"], settings.market.sources
     interval = settings.market.decision_minutes * MINUTE_MS
     tokens = recorded["tokens"] or [found.symbol for found in discover(directory, sources, interval)]
@@ -288,37 +284,14 @@ def _market(settings: Settings, recorded: Mapping[str, Any] | None) -> Historica
     )
 
 
-def _simulated(settings: Settings) -> SimulatedMarket:
-    interval = settings.market.decision_minutes * MINUTE_MS
-    return SimulatedMarket(
-        settings.simulation, settings.market.sources, interval, settings.label.horizon_bars
-    )
-
-
 def _report(settings: Settings, database: Database, run: Run, output: Path | None) -> Path:
-    path = output or _report_path(settings, run)
-    return write_report(load(database, run.id, _achievable(database, run)), path)
+    from bot.reporting import write  # here: a process that trades has no use for 70 MB of charts and tables
+
+    return write(database, run, output or _report_path(settings, run))
 
 
 def _report_path(settings: Settings, run: Run) -> Path:
     return settings.storage.directory / "reports" / f"{run.kind}-{run.id}.html"
-
-
-def _achievable(database: Database, run: Run) -> dict[str, Achievable]:
-    """How often a perfect observer of the simulated market would have been right on each token's labels."""
-    if not run.simulated:
-        return {}
-    try:
-        market = _simulated(Settings.model_validate(_settings_part(run)))
-    except ValidationError:  # an older version's: its market cannot be made again
-        return {}
-    found = {}
-    for symbol, labels in database.frame(run.id, "labels").groupby("symbol"):
-        p_up = market.oracle_p_up(str(symbol), labels["bar_start"].to_numpy(np.int64))
-        right = (p_up > 0.5) == (labels["outcome"].to_numpy() > 0)
-        accuracy = float(np.average(right, weights=labels["weight"].to_numpy()))
-        found[str(symbol)] = Achievable(accuracy, market.mechanism(str(symbol)))
-    return found
 
 
 def _config_json(settings: Settings, recorded: Mapping[str, Any] | None, market: HistoricalMarket) -> str:
@@ -331,10 +304,6 @@ def _config_json(settings: Settings, recorded: Mapping[str, Any] | None, market:
         }
         config["recorded"]["notes"] = market.notes
     return json.dumps(config, sort_keys=True)
-
-
-def _settings_part(run: Run) -> dict[str, Any]:
-    return {name: keys for name, keys in json.loads(run.config_json).items() if name in Settings.model_fields}
 
 
 def _check_same(stored: Run, config: str) -> None:

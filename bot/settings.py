@@ -103,6 +103,15 @@ class Adaptation(Section):
     )
     delay_bars: Count = Field(2, description="a candidate takes part this many decision bars after its cut")
 
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.every_bars <= self.delay_bars:
+            raise ValueError(
+                f"every_bars ({self.every_bars}) must be more than delay_bars ({self.delay_bars}): "
+                "one adaptation of a token ends before the next begins"
+            )
+        return self
+
 
 class Gate(Section):
     """What a model must show before it may trade, and what makes it lose that right."""

@@ -51,6 +51,7 @@ class AccountState(Protocol):
     @property
     def open_positions(self) -> int: ...
     def is_exposed(self, symbol: str) -> bool: ...
+    def market_faults(self, symbol: str) -> tuple[str, ...]: ...
 
 
 class RiskManager:
@@ -63,6 +64,7 @@ class RiskManager:
         self._round_trip = 2 * (costs.taker_fee + costs.half_spread)
         self._checks: tuple[Callable[[Signal, AccountState], str | None], ...] = (
             self._halt,
+            self._market,
             self._ladder,
             self._numbers,
             self._one_position,
@@ -97,6 +99,10 @@ class RiskManager:
         if self._breaker.halted:
             return "halted by the drawdown breaker"
         return account.blocked or None
+
+    def _market(self, signal: Signal, account: AccountState) -> str | None:
+        faults = account.market_faults(signal.symbol)
+        return f"the market data cannot be trusted: {'; '.join(faults)}" if faults else None
 
     def _numbers(self, signal: Signal, account: AccountState) -> str | None:
         numbers = (signal.price, signal.confidence, signal.similarity, signal.sigma, signal.expected_move)

@@ -17,6 +17,7 @@ from bot.core.events import (
     EntriesBlocked,
     Event,
     InstrumentDelisted,
+    MarketHealthChanged,
     OrderFilled,
     PositionAdopted,
 )
@@ -133,6 +134,18 @@ def test_what_leaves_has_been_written_down_before() -> None:
     assert len(seen) == 1
 
 
+def test_while_the_market_cannot_be_trusted_nothing_is_opened() -> None:
+    wish = {START + BAR: enter(1), START + 3 * BAR: enter(3)}
+    desk = Desk(lambda closed, _: [wish[closed.start]] if closed.start in wish else [])
+    desk.runner.advance([MarketHealthChanged(START, START, "NEWUSDT", ("bars are missing",))])
+    desk.play(bar(0, 100), bar(1, 100))
+    assert desk.journal.of(PlaceOrder) == []
+    assert desk.journal.of(Refused)[0].reason == "the market data cannot be trusted: bars are missing"
+    desk.runner.advance([MarketHealthChanged(START + 2 * BAR, START + 2 * BAR, "NEWUSDT", ())])
+    desk.play(bar(2, 100), bar(3, 100))
+    assert len(desk.journal.of(PlaceOrder)) == 1
+
+
 def test_a_refusal_is_recorded_with_its_reason_and_nothing_leaves() -> None:
     desk = Desk(once(1, enter(1, confidence=0.6)))
     desk.play(bar(0, 100), bar(1, 100), bar(2, 100))
@@ -147,6 +160,15 @@ def test_a_second_entry_is_refused_while_the_first_is_on_its_way() -> None:
     desk.play(bar(0, 100), bar(1, 100))
     assert len(desk.journal.of(PlaceOrder)) == 1
     assert desk.journal.of(Refused)[0].reason == "already in the market"
+
+
+def test_an_old_bar_does_not_revalue_the_account() -> None:
+    """Repeated by a feed or repaired after a gap: its price is not the price of now."""
+    desk = Desk(once(1, enter(1)))
+    desk.play(bar(0, 50), bar(1, 100), bar(2, 100))
+    before = desk.engine.portfolio.equity
+    assert desk.engine.step(bar(0, 50)) == []
+    assert desk.engine.portfolio.equity == before
 
 
 def test_an_exit_closes_what_is_held_once() -> None:

@@ -15,6 +15,8 @@ from bot.core.events import (
     FundingRatePublished,
     InstrumentDelisted,
     InstrumentListed,
+    MarketHealthChanged,
+    MicrostructureSampled,
     OrderAccepted,
     OrderCancelled,
     OrderFilled,
@@ -61,6 +63,7 @@ class Engine:
         self._candles: dict[str, Candles] = {}
         self._guarded: dict[str, Position] = {}  # positions whose stop is live and near enough
         self._blocked: dict[str, str] = {}  # why no position may be opened now, by cause
+        self._faults: dict[str, tuple[str, ...]] = {}  # of our view of the market, by symbol
         self._now = 0  # ts of the newest fact
         self._mark_due = False  # a decision bar closed at that time
         self._handlers: dict[type[Event], Callable[[Any], list[Message]]] = {
@@ -68,6 +71,8 @@ class Engine:
             InstrumentListed: self._on_listed,
             InstrumentDelisted: self._on_delisted,
             FundingRatePublished: self._on_news,
+            MicrostructureSampled: self._on_news,
+            MarketHealthChanged: self._on_health,
             CandidateArrived: self._on_news,
             AdaptationFailed: self._on_news,
             OrderAccepted: self._on_accepted,
@@ -107,7 +112,7 @@ class Engine:
             candles = self._candles[symbol] = Candles(symbol, self._interval)
         out: list[Message] = []
         position = self.portfolio.positions.get(symbol)
-        if position is not None:
+        if position is not None and not candles.is_old(bar):
             out += self._watch(bar, position)
         decision = candles.update(bar)
         if decision is None:
@@ -157,6 +162,10 @@ class Engine:
         self._instruments.pop(event.symbol, None)
         position = self.portfolio.positions.get(event.symbol)
         return self._on_news(event) + (self._close(position, event.ts) if position else [])
+
+    def _on_health(self, event: MarketHealthChanged) -> list[Message]:
+        self._faults[event.symbol] = event.faults
+        return []
 
     def _on_news(self, event: Event) -> list[Message]:
         out: list[Message] = []
@@ -257,6 +266,10 @@ class Engine:
     def open_positions(self) -> int:
         entering = {order.symbol for order in self.orders.pending_entries}
         return len(entering | self.portfolio.positions.keys())
+
+    def market_faults(self, symbol: str) -> tuple[str, ...]:
+        """What is wrong with our view of the symbol; a market that does not judge itself has no faults."""
+        return self._faults.get(symbol, ())
 
     def is_exposed(self, symbol: str) -> bool:
         """In the market or about to be; a position that is wholly on its way out does not count."""
