@@ -3,6 +3,6 @@
 import subprocess
 import sys
 
-for name in ("features", "engine", "book"):
+for name in ("features", "engine", "book", "exchange"):
     print(f"\n== {name}", flush=True)
     subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], check=True)

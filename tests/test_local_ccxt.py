@@ -1,4 +1,4 @@
-"""ccxt (blocking, asyncio, pro streams), unmodified apart from the URL, runs a session on the local exchange."""
+"""ccxt (blocking, asyncio, pro streams), unmodified apart from the URL, runs whole sessions here."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from tests.local_exchange import KEY, SECRET, LocalExchange, local_exchange
+from tests.local_exchange import KEY, SECRET, LocalExchange, eventually, local_exchange
 
-ccxt = pytest.importorskip("ccxt", reason="ccxt is not installed")
-import ccxt.async_support  # noqa: E402
-import ccxt.pro  # noqa: E402
+import ccxt
+import ccxt.async_support
+import ccxt.pro
 
 SYMBOL = "BTC/USDT:USDT"
 OPTIONS = {"apiKey": KEY, "secret": SECRET, "options": {"defaultType": "swap"}}
@@ -70,7 +70,11 @@ def test_a_session(exchange: LocalExchange, client: Any) -> None:
     exchange.advance(120_000)
     markets = client.load_markets()
     market = markets[SYMBOL]
-    assert (market["active"], market["precision"]["price"], market["precision"]["amount"]) == (True, 0.1, 0.001)
+    assert (market["active"], market["precision"]["price"], market["precision"]["amount"]) == (
+        True,
+        0.1,
+        0.001,
+    )
     assert abs(client.fetch_time() - client.milliseconds()) < 1_000
     ticker = client.fetch_ticker(SYMBOL)
     assert ticker["bid"] < 60_000 < ticker["ask"]
@@ -96,7 +100,9 @@ def test_a_session(exchange: LocalExchange, client: Any) -> None:
     now = client.fetch_open_order(partly["id"], SYMBOL)
     assert (now["filled"], now["remaining"]) == (size, 0.01)
     client.cancel_all_orders(SYMBOL)
-    stop = client.create_order(SYMBOL, "market", "sell", size, None, {"stopLossPrice": 59_500, "reduceOnly": True})
+    stop = client.create_order(
+        SYMBOL, "market", "sell", size, None, {"stopLossPrice": 59_500, "reduceOnly": True}
+    )
     [position] = client.fetch_positions([SYMBOL])
     assert (position["side"], position["contracts"], position["leverage"]) == ("long", size, 5)
     [waiting] = client.fetch_open_orders(SYMBOL, params={"trigger": True})
@@ -120,7 +126,12 @@ async def test_the_asyncio_client(shared: LocalExchange) -> None:
         assert [found["id"] for found in await client.fetch_open_orders(SYMBOL)] == [order["id"]]
         await client.cancel_order(order["id"], SYMBOL)
         bracket = await client.create_order(
-            SYMBOL, "market", "buy", 0.01, None, {"stopLoss": {"triggerPrice": 59_000}, "takeProfit": {"triggerPrice": 62_000}}
+            SYMBOL,
+            "market",
+            "buy",
+            0.01,
+            None,
+            {"stopLoss": {"triggerPrice": 59_000}, "takeProfit": {"triggerPrice": 62_000}},
         )
         assert bracket["id"]
         kinds = {found["info"]["stopOrderType"] for found in await client.fetch_open_orders(SYMBOL)}
@@ -164,8 +175,7 @@ async def test_private_streams_and_order_entry(exchange: LocalExchange) -> None:
         trades = asyncio.create_task(pro.watch_my_trades(SYMBOL))
         assert await pro.watch_positions([SYMBOL]) == []
         positions = asyncio.create_task(pro.watch_positions([SYMBOL]))
-        while {"order", "execution", "position"} - topics(exchange):
-            await asyncio.sleep(0.01)
+        await asyncio.to_thread(eventually, lambda: {"order", "execution", "position"} <= topics(exchange))
         order = await pro.create_order_ws(SYMBOL, "market", "buy", 0.01)
         assert (await orders)[0]["id"] == order["id"]
         [trade] = await trades
@@ -185,8 +195,8 @@ async def test_streams_come_back_after_a_restart(exchange: LocalExchange) -> Non
     async with streaming(exchange) as pro:
         await pro.watch_order_book(SYMBOL, 50)
         await asyncio.to_thread(exchange.arm, "restart", ms=0)
+        waiting = pro.watch_order_book(SYMBOL, 50)
         with pytest.raises(ccxt.NetworkError):
-            for _ in range(5):
-                await pro.watch_order_book(SYMBOL, 50)
+            await waiting
         book = await pro.watch_order_book(SYMBOL, 50)
         assert book["bids"][0][0] < book["asks"][0][0]

@@ -1,4 +1,4 @@
-"""Every switch of the switchboard does what it says, and our client comes through without a lost or doubled order."""
+"""Every switch does what it says, and our client comes through without a lost or doubled order."""
 
 import asyncio
 import json
@@ -96,7 +96,9 @@ async def test_a_request_that_fails_before_the_order_was_taken(
     assert len(exchange.account.open_orders) == 1
 
 
-@pytest.mark.parametrize(("kind", "options"), [("bad_timestamp", {"count": 1}), ("clock_skew", {"ms": 20_000})])
+@pytest.mark.parametrize(
+    ("kind", "options"), [("bad_timestamp", {"count": 1}), ("clock_skew", {"ms": 20_000})]
+)
 async def test_a_clock_that_disagrees_is_measured_again_and_the_order_arrives_once(
     exchange: LocalExchange, rest: Rest, kind: str, options: dict[str, Any]
 ) -> None:
@@ -109,7 +111,9 @@ async def test_a_clock_that_disagrees_is_measured_again_and_the_order_arrives_on
     assert len(exchange.account.open_orders) == 1
 
 
-async def test_the_streams_may_tell_a_fill_before_the_answer_comes(exchange: LocalExchange, rest: Rest) -> None:
+async def test_the_streams_may_tell_a_fill_before_the_answer_comes(
+    exchange: LocalExchange, rest: Rest
+) -> None:
     exchange.arm("fill_before_ack", CREATE, count=1, ms=200)
     async with streaming(local(exchange.url).private_url, rest, "order", credentials=CREDENTIALS) as stream:
         await until(stream, Connected)
@@ -120,7 +124,9 @@ async def test_the_streams_may_tell_a_fill_before_the_answer_comes(exchange: Loc
         assert (await answer).order_id == orders.data[0].order_id
 
 
-async def test_order_entry_by_websocket_loses_its_acknowledgement(exchange: LocalExchange, rest: Rest) -> None:
+async def test_order_entry_by_websocket_loses_its_acknowledgement(
+    exchange: LocalExchange, rest: Rest
+) -> None:
     notices: asyncio.Queue[Any] = asyncio.Queue()
     stream = TradeStream(
         local(exchange.url), CREDENTIALS, clock=rest.clock, limits=rest.limits, on_notice=notices.put_nowait,
@@ -253,7 +259,9 @@ async def test_nonsense_is_answered_and_the_socket_stays_open(
 async def test_one_bad_topic_rejects_the_whole_request(exchange: LocalExchange) -> None:
     async with aiohttp.ClientSession() as session:
         async with session.ws_connect(f"{exchange.url}/v5/public/linear") as socket:
-            await socket.send_json({"op": "subscribe", "req_id": "1", "args": [TOPIC, "orderbook.500.BTCUSDT"]})
+            await socket.send_json(
+                {"op": "subscribe", "req_id": "1", "args": [TOPIC, "orderbook.500.BTCUSDT"]}
+            )
             assert await socket.receive_json() == {
                 "success": False, "ret_msg": "error:handler not found,topic:orderbook.500.BTCUSDT",
                 "conn_id": (await ask(socket))["conn_id"], "req_id": "1", "op": "subscribe",

@@ -1,4 +1,4 @@
-"""Our own client, unchanged, against the local exchange: REST, streams, order entry, and nothing unknown in it."""
+"""Our own client, unchanged, against the local exchange, which says nothing that it does not know."""
 
 import asyncio
 import time
@@ -14,7 +14,15 @@ from bot.exchange.bybit.environment import Credentials, check_key, local
 from bot.exchange.bybit.limits import Limits
 from bot.exchange.bybit.requests import Amendment, Cancellation, NewOrder, TradingStop
 from bot.exchange.bybit.rest import Rest
-from bot.exchange.bybit.streams import Backoff, Connected, ConnectionBudget, Notice, RawBook, Stream, StreamSettings
+from bot.exchange.bybit.streams import (
+    Backoff,
+    Connected,
+    ConnectionBudget,
+    Notice,
+    RawBook,
+    Stream,
+    StreamSettings,
+)
 from bot.exchange.bybit.trade_stream import TradeStream
 from bot.exchange.bybit.wire import codec
 from bot.exchange.bybit.wire.private import Executions, Orders, Positions, Wallets
@@ -23,7 +31,7 @@ from bot.market.book import Book, Outcome
 from tests.local_exchange import KEY, SECRET, LocalExchange, local_exchange
 
 CREDENTIALS = Credentials(KEY, SECRET)
-FAST = {name: 1_000 for name in Limits().groups}
+FAST = dict.fromkeys(Limits().groups, 1000)
 QUICK = StreamSettings(open_s=2.0, answer_s=2.0, close_s=0.05, look_s=0.01, renew_pause_s=0.0)
 T = TypeVar("T")
 
@@ -45,7 +53,8 @@ async def rest(exchange: LocalExchange) -> AsyncIterator[Rest]:
 @asynccontextmanager
 async def streaming(url: str, rest: Rest, *topics: str, **options: Any) -> AsyncIterator[Stream]:
     values: dict[str, Any] = {
-        "settings": QUICK, "clock": rest.clock, "budget": ConnectionBudget(10_000), "backoff": Backoff(0.01, 0.02),
+        "settings": QUICK, "clock": rest.clock, "budget": ConnectionBudget(10_000),
+        "backoff": Backoff(0.01, 0.02),
     }  # fmt: skip
     stream = Stream(url, topics, **{**values, **options})
     running = asyncio.create_task(stream.run())
@@ -71,7 +80,12 @@ def limit_order(link_id: str, price: str = "59000", **more: Any) -> NewOrder:
 
 def market_order(link_id: str, side: Side = Side.BUY, qty: str = "0.01", **more: Any) -> NewOrder:
     return NewOrder(
-        symbol="BTCUSDT", order_type=OrderType.MARKET, order_link_id=link_id, side=side, qty=Decimal(qty), **more
+        symbol="BTCUSDT",
+        order_type=OrderType.MARKET,
+        order_link_id=link_id,
+        side=side,
+        qty=Decimal(qty),
+        **more,
     )
 
 
@@ -138,9 +152,17 @@ async def test_a_book_that_follows_the_market_for_a_minute(exchange: LocalExchan
                     assert book.update(delivery.message.payload, 1) is Outcome.APPLIED
 
 
-async def test_public_and_private_events_are_known_to_the_last_field(exchange: LocalExchange, rest: Rest) -> None:
+async def test_public_and_private_events_are_known_to_the_last_field(
+    exchange: LocalExchange, rest: Rest
+) -> None:
     codec.unknown.clear()
-    public = ["orderbook.1.BTCUSDT", "publicTrade.BTCUSDT", "tickers.BTCUSDT", "kline.1.BTCUSDT", "allLiquidation.BTCUSDT"]
+    public = [
+        "orderbook.1.BTCUSDT",
+        "publicTrade.BTCUSDT",
+        "tickers.BTCUSDT",
+        "kline.1.BTCUSDT",
+        "allLiquidation.BTCUSDT",
+    ]
     environment = local(exchange.url)
     async with (
         streaming(environment.public_url(), rest, *public) as market,
@@ -175,7 +197,9 @@ async def test_order_entry_by_websocket(exchange: LocalExchange, rest: Rest) -> 
     async with asyncio.timeout(10):
         assert isinstance(await notices.get(), Connected)
         ids = await stream.create(limit_order("a"))
-        assert (await stream.amend(Amendment(symbol="BTCUSDT", order_link_id="a", price=Decimal("58000")))) == ids
+        assert (
+            await stream.amend(Amendment(symbol="BTCUSDT", order_link_id="a", price=Decimal("58000")))
+        ) == ids
         assert (await stream.cancel(Cancellation(symbol="BTCUSDT", order_id=ids.order_id))) == ids
         results = await stream.create_batch([limit_order("b"), limit_order("b")])
         assert [result.error and result.error.code for result in results] == [None, 110072]
@@ -184,14 +208,18 @@ async def test_order_entry_by_websocket(exchange: LocalExchange, rest: Rest) -> 
 
 
 async def test_listings_and_delistings_are_seen_at_run_time(exchange: LocalExchange, rest: Rest) -> None:
-    exchange.do(lambda: exchange.server.admin("POST", "list", {"symbol": "NEWUSDT", "price": 2, "in_ms": 5_000}))
+    exchange.do(
+        lambda: exchange.server.admin("POST", "list", {"symbol": "NEWUSDT", "price": 2, "in_ms": 5_000})
+    )
     states = {item.symbol: item.status for item in await rest.market.instruments()}
     assert states["NEWUSDT"] == "PreLaunch"
     exchange.advance(6_000)
     [new] = await rest.market.instruments(symbol="NEWUSDT", statuses=["Trading"])
     assert new.launch_time <= exchange.venue.world.now
     await rest.orders.create(
-        NewOrder(symbol="NEWUSDT", side=Side.BUY, order_type=OrderType.MARKET, qty=Decimal(10), order_link_id="n")
+        NewOrder(
+            symbol="NEWUSDT", side=Side.BUY, order_type=OrderType.MARKET, qty=Decimal(10), order_link_id="n"
+        )
     )
     exchange.do(lambda: exchange.server.admin("POST", "delist", {"symbol": "NEWUSDT", "in_ms": 1_000}))
     [ending] = await rest.market.instruments(symbol="NEWUSDT", statuses=["Trading"])
