@@ -5,13 +5,12 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import pytest
-
-from tests.local_exchange import KEY, SECRET, LocalExchange, eventually, local_exchange
-
 import ccxt
 import ccxt.async_support
 import ccxt.pro
+import pytest
+
+from tests.local_exchange import KEY, SECRET, LocalExchange, eventually, local_exchange
 
 SYMBOL = "BTC/USDT:USDT"
 OPTIONS = {"apiKey": KEY, "secret": SECRET, "options": {"defaultType": "swap"}}

@@ -17,7 +17,6 @@ from bot.exchange.local.crowd import Crowd
 from bot.exchange.local.engine import Engine
 from bot.exchange.local.market import Print
 
-
 LONGEST_STEP_MS: Final = 1_000  # of trading; the time that a longer step leaps over is a quiet one
 
 
