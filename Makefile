@@ -19,7 +19,7 @@ $(STAMP): pyproject.toml constraints.txt
 run: $(STAMP)    ## set up, then paper trading on the embedded simulated market
 	$(BOT) paper
 
-fresh: $(STAMP)  ## the same from the beginning, forgetting the stored run
+fresh: $(STAMP)  ## a new run instead of going on with the stored one
 	$(BOT) paper --fresh
 
 test: $(STAMP)   ## set up, then the test suite (under 10 minutes on 2 cores)
@@ -41,8 +41,8 @@ typecheck: $(STAMP) ## mypy --strict on our packages
 
 check: lint typecheck test ## everything that CI asks
 
-bench: $(STAMP)  ## hot paths, as ratios against something run beside them
-	$(VENV)/bin/python -m benchmarks
+bench: $(STAMP)  ## hot paths, as ratios; PEERS="nautilus=/path/to/python ..." adds other engines
+	$(VENV)/bin/python -m benchmarks $(foreach peer,$(PEERS),--peer $(peer))
 
 clean:           ## forget the environment, caches and stored runs
 	rm -rf $(VENV) var .mypy_cache .ruff_cache .pytest_cache .hypothesis

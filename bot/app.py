@@ -4,21 +4,21 @@ import asyncio
 import json
 import time
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
-import numpy as np
 from rich.console import Console
 
-from bot.core.errors import UsageError
+from bot.core.errors import BotError, RuntimeFault, UsageError
 from bot.core.types import MINUTE_MS
 from bot.dashboard.progress import PretrainingProgress
 from bot.dashboard.state import DashboardState
 from bot.dashboard.terminal import TerminalView
 from bot.engine.candidates import Candidates
-from bot.engine.driver import drive, stopped_by_signals
+from bot.engine.driver import at_speed, drive, stopped_by_signals
 from bot.engine.engine import Engine
 from bot.engine.portfolio import Portfolio
 from bot.engine.runner import Runner
@@ -27,8 +27,6 @@ from bot.exchange.recorded import RecordedMarket, discover
 from bot.exchange.simulated.broker import SimulatedBroker
 from bot.exchange.simulated.market import SimulatedMarket
 from bot.execution.orders import Orders
-from bot.research.report import write_report
-from bot.research.report_data import Achievable, load
 from bot.settings import Settings
 from bot.storage import barfiles
 from bot.storage.database import Database, Run, config_hash
@@ -53,27 +51,27 @@ def run_paper(settings: Settings, recorded: Mapping[str, Any] | None, *, fresh: 
     market = _market(settings, recorded)
     with Database.open(_database(settings)) as database:
         stored = None if fresh else database.latest("paper", market.title)
-        config = _config_json(settings, recorded)
+        config = _config_json(settings, recorded, market)
         if stored is not None:
             _check_same(stored, config)
             if stored.state == "finished":
-                _show_finished(stored, settings)
+                _show_finished(stored, settings, database)
                 return
-        _run(settings, market, database, "paper", config, stored, _pace(market.start, speed))
+        _run(settings, market, database, "paper", config, stored, speed)
 
 
 def run_backtest(settings: Settings, recorded: Mapping[str, Any] | None) -> None:
     """The same run from the beginning, without waiting for anything."""
     market = _market(settings, recorded)
     with Database.open(_database(settings)) as database:
-        _run(settings, market, database, "backtest", _config_json(settings, recorded), None, lambda _: 0.0)
+        _run(settings, market, database, "backtest", _config_json(settings, recorded, market), None, 0.0)
 
 
 def run_pretrain(settings: Settings, data: Path | None, until: int | None) -> None:
     """Pretrain on the sources alone and print the model's card."""
     sources, interval = settings.market.sources, settings.market.decision_minutes * MINUTE_MS
     if data is None:
-        market = _simulated(settings)
+        market = SimulatedMarket.of(settings)
         tables = [market.history(name) for name in sources]
     else:
         tables = [barfiles.read(barfiles.find(data, name, interval)) for name in sources]
@@ -93,11 +91,11 @@ def run_report(settings: Settings, run_id: int | None, output: Path | None) -> N
         runs = database.runs()
         if not runs:
             raise UsageError("no run is stored yet; `bot paper` makes one")
-        run = next((run for run in runs if run.id == run_id), None) if run_id else runs[-1]
+        run = runs[-1] if run_id is None else next((run for run in runs if run.id == run_id), None)
         if run is None:
             raise UsageError(f"there is no run {run_id}; stored are {', '.join(str(run.id) for run in runs)}")
         path = _report(settings, database, run, output)
-    Console().print(f"Run {run.id}, {run.title}, {run.state}\nReport {path}", highlight=False)
+    _show(run, path)
 
 
 # --- one run -----------------------------------------------------------------------------------------------
@@ -110,9 +108,11 @@ def _run(
     kind: str,
     config: str,
     stored: Run | None,
-    pace: Callable[[int], float],
+    speed: float,
 ) -> None:
     console = Console()
+    for note in market.notes:
+        console.print(f"Note: {note}", highlight=False, soft_wrap=True)
     pretraining = Pretraining(_histories(settings, market), settings, _models(settings))
     view = TerminalView(
         market.title,
@@ -130,7 +130,7 @@ def _run(
         journal = _journal(database, stored, kind, market, settings, config)
         if stored is not None:
             console.print(f"Resuming run {stored.id}: replaying what is stored …", highlight=False)
-        return await _trade(settings, market, database, journal, pretrained, pretraining, view, pace, stop)
+        return await _trade(settings, market, database, journal, pretrained, pretraining, view, speed, stop)
 
     finished = asyncio.run(_with_stop(session))
     if finished is None:
@@ -141,7 +141,12 @@ def _run(
     if not finished:
         view.summary("stopped; the next start goes on from here")
         raise KeyboardInterrupt
-    view.summary("finished", _report(settings, database, run, None))
+    try:
+        report = _report(settings, database, run, None)
+    except BotError:
+        view.summary("finished, but without its report")
+        raise
+    view.summary("finished", report)
 
 
 async def _trade(
@@ -152,7 +157,7 @@ async def _trade(
     pretrained: Model,
     pretraining: Pretraining,
     view: TerminalView,
-    pace: Callable[[int], float],
+    speed: float,
     stop: asyncio.Event,
 ) -> bool:
     """Whether the run came to its end; on the way out nothing is lost."""
@@ -173,11 +178,13 @@ async def _trade(
     )
     try:
         with view:
+            pace = at_speed(speed, lambda: journal.replaying)
             finished = await drive(runner, market.events(), stop, journal.commit, view.tick, pace)
             if finished:
                 view.tick(market.end)
     except BaseException:
-        journal.interrupt()
+        with suppress(RuntimeFault):  # a full disk; the next start sees that the run was interrupted
+            journal.interrupt()
         raise
     finally:
         worker.close()
@@ -260,7 +267,7 @@ def _journal(
 
 def _market(settings: Settings, recorded: Mapping[str, Any] | None) -> HistoricalMarket:
     if recorded is None:
-        return _simulated(settings)
+        return SimulatedMarket.of(settings)
     directory, sources = recorded["directory"], settings.market.sources
     interval = settings.market.decision_minutes * MINUTE_MS
     tokens = recorded["tokens"] or [found.symbol for found in discover(directory, sources, interval)]
@@ -277,44 +284,26 @@ def _market(settings: Settings, recorded: Mapping[str, Any] | None) -> Historica
     )
 
 
-def _simulated(settings: Settings) -> SimulatedMarket:
-    interval = settings.market.decision_minutes * MINUTE_MS
-    return SimulatedMarket(
-        settings.simulation, settings.market.sources, interval, settings.label.horizon_bars
-    )
-
-
 def _report(settings: Settings, database: Database, run: Run, output: Path | None) -> Path:
-    path = output or settings.storage.directory / "reports" / f"{run.kind}-{run.id}.html"
-    return write_report(load(database, run.id, _achievable(database, run)), path)
+    from bot.reporting import write  # here: a process that trades has no use for 70 MB of charts and tables
+
+    return write(database, run, output or _report_path(settings, run))
 
 
-def _achievable(database: Database, run: Run) -> dict[str, Achievable]:
-    """How often a perfect observer of the simulated market would have been right on each token's labels."""
-    if not run.simulated:
-        return {}
-    market = _simulated(Settings.model_validate(_settings_part(run)))
-    found = {}
-    for symbol, labels in database.frame(run.id, "labels").groupby("symbol"):
-        p_up = market.oracle_p_up(str(symbol), labels["bar_start"].to_numpy(np.int64))
-        right = (p_up > 0.5) == (labels["outcome"].to_numpy() > 0)
-        accuracy = float(np.average(right, weights=labels["weight"].to_numpy()))
-        found[str(symbol)] = Achievable(accuracy, market.mechanism(str(symbol)))
-    return found
+def _report_path(settings: Settings, run: Run) -> Path:
+    return settings.storage.directory / "reports" / f"{run.kind}-{run.id}.html"
 
 
-def _config_json(settings: Settings, recorded: Mapping[str, Any] | None) -> str:
-    """What the run depends on: the settings (not where things are kept) and the recorded market's choice."""
-    config = settings.model_dump(mode="json", exclude={"storage"})
+def _config_json(settings: Settings, recorded: Mapping[str, Any] | None, market: HistoricalMarket) -> str:
+    """What the run depends on: the settings (not where things are kept), the recorded market's choice and
+    what had to be inferred or left out of it."""
+    config = settings.model_dump(mode="json", exclude={"storage", "exchange"})
     if recorded is not None:
         config["recorded"] = {
             name: value if value is None else str(value) for name, value in recorded.items()
         }
+        config["recorded"]["notes"] = market.notes
     return json.dumps(config, sort_keys=True)
-
-
-def _settings_part(run: Run) -> dict[str, Any]:
-    return {name: keys for name, keys in json.loads(run.config_json).items() if name in Settings.model_fields}
 
 
 def _check_same(stored: Run, config: str) -> None:
@@ -336,25 +325,24 @@ def _check_same(stored: Run, config: str) -> None:
     )
 
 
-def _show_finished(run: Run, settings: Settings) -> None:
-    console = Console()
-    console.print(f"Run {run.id} ({run.title}) is finished.", highlight=False)
+def _show_finished(run: Run, settings: Settings, database: Database) -> None:
+    """Its results; the report is written again when it is not there (Ctrl-C or a full disk took it)."""
+    path = _report_path(settings, run)
+    if not path.exists():
+        _report(settings, database, run, None)
+    _show(run, path)
+    Console().print("Start a new run with --fresh (make fresh).", highlight=False)
+
+
+def _show(run: Run, report: Path) -> None:
+    console = Console(highlight=False)
+    console.print(f"Run {run.id} ({run.kind}, {run.title}) is {run.state}.", soft_wrap=True)
     for name, value in (run.summary_json or {}).items():
-        console.print(f"  {name:<20} {value:,.2f}", highlight=False)
-    console.print(
-        f"Report {settings.storage.directory / 'reports' / f'{run.kind}-{run.id}.html'}", highlight=False
-    )
-    console.print("Start a new run with --fresh (make fresh).", highlight=False)
-
-
-def _pace(start: int, speed: float) -> Callable[[int], float]:
-    """Seconds to wait before a moment so that market time runs at `speed` times wall time; 0 = no waiting."""
-    began = time.monotonic()
-
-    def wait(ts: int) -> float:
-        return (ts - start) / 1000 / speed - (time.monotonic() - began) if speed else 0.0
-
-    return wait
+        if name == "worst_drawdown":
+            console.print(f"  {'deepest drawdown':<20} {value:,.2%}")
+        else:
+            console.print(f"  {name:<20} {value:,.0f}" if name == "fills" else f"  {name:<20} {value:,.2f}")
+    console.print(f"Report {report}", soft_wrap=True)
 
 
 def _histories(settings: Settings, market: HistoricalMarket) -> list[Any]:

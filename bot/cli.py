@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from bot.core.errors import BotError
+from bot.core.interrupt import STOPPED
 from bot.settings import Settings, load
 
 P = ParamSpec("P")
@@ -69,7 +70,10 @@ DirectoryOption = Annotated[
     typer.Option("--directory", help="Where database, models and reports are kept. Default: ./var"),
 ]
 FreshOption = Annotated[
-    bool, typer.Option("--fresh", help="Forget the stored run and start from the beginning.")
+    bool,
+    typer.Option(
+        "--fresh", help="Begin a new run instead of going on with the stored one, which stays stored."
+    ),
 ]
 
 
@@ -85,8 +89,13 @@ def _told(function: Callable[P, R]) -> Callable[P, R]:
                 f"error: {error}", style="red", markup=False, soft_wrap=True
             )
             raise typer.Exit(error.exit_code) from None
+        except OSError as error:  # a full disk, say, wherever it was noticed
+            Console(stderr=True, highlight=False).print(
+                f"error: the operating system refuses: {error}", style="red", markup=False, soft_wrap=True
+            )
+            raise typer.Exit(BotError.exit_code) from None
         except KeyboardInterrupt:
-            raise typer.Exit(130) from None
+            raise typer.Exit(STOPPED) from None
 
     return wrapper
 
@@ -96,7 +105,7 @@ def _settings(config: Path | None, directory: Path | None, simulation: dict[str,
     path = config or (default if default.exists() else None)
     overrides: dict[str, Any] = {"simulation": {k: v for k, v in simulation.items() if v is not None}}
     if directory is not None:
-        overrides["storage"] = {"directory": directory}
+        overrides["storage"] = {"directory": str(directory)}
     return load(path, overrides)
 
 
@@ -114,7 +123,8 @@ def paper(
     days: DaysOption = None,
     seed: SeedOption = None,
     speed: Annotated[
-        float, typer.Option("--speed", min=0, help="Simulated seconds per second; 0 = as fast as it goes.")
+        float,
+        typer.Option("--speed", min=0, help="Seconds of the market per second; 0 = as fast as it goes."),
     ] = 0.0,
     fresh: FreshOption = False,
     config: ConfigOption = None,
@@ -129,7 +139,7 @@ def paper(
     from bot.app import run_paper  # here, not above: help and mistakes answer at once
 
     settings = _settings(config, directory, {"seed": seed, "days": days if market == "simulated" else None})
-    run_paper(settings, _recorded(market, data, funding, tokens, start, days), fresh=fresh, speed=speed)
+    run_paper(settings, _recorded(market, data, funding, tokens, start, days, seed), fresh=fresh, speed=speed)
 
 
 @app.command(epilog=_EPILOG)
@@ -155,7 +165,7 @@ def backtest(
 
     market = "simulated" if data is None else "recorded"
     settings = _settings(config, directory, {"seed": seed, "days": days if data is None else None})
-    run_backtest(settings, _recorded(market, data, funding, tokens, start, days))
+    run_backtest(settings, _recorded(market, data, funding, tokens, start, days, seed))
 
 
 @app.command(epilog=_EPILOG)
@@ -163,7 +173,7 @@ def backtest(
 def pretrain(
     data: DataOption = None,
     until: Annotated[
-        str | None, typer.Option("--until", help="Use bars before this day only, YYYY-MM-DD (UTC).")
+        str | None, typer.Option("--until", help="Learn from bars before this day only, YYYY-MM-DD (UTC).")
     ] = None,
     seed: SeedOption = None,
     config: ConfigOption = None,
@@ -183,14 +193,16 @@ def pretrain(
 @app.command(epilog=_EPILOG)
 @_told
 def report(
-    run: Annotated[int | None, typer.Argument(help="Number of the run; the newest by default.")] = None,
+    run: Annotated[
+        int | None, typer.Argument(min=1, help="Number of the run; the newest by default.")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The HTML file. Default: reports/ in the directory.")
     ] = None,
     config: ConfigOption = None,
     directory: DirectoryOption = None,
 ) -> None:
-    """Write the HTML report of a stored run again and print its summary."""
+    """Write the HTML report of a stored run again and print its results."""
     from bot.app import run_report
 
     run_report(_settings(config, directory, {}), run, output)
@@ -210,7 +222,7 @@ def exchange(
 
     The market is the simulated one, or recorded bars with --data. Keys, balances and limits are in the
     [exchange] section of the configuration; by default the key is `local`, the secret `local-secret`.
-    Prints one line when it is ready; Ctrl-C ends it.
+    Prints one line when it is ready; Ctrl-C ends it, with exit code 0.
     """
     from bot.exchange.local.launch import serve
 
@@ -226,14 +238,17 @@ def _recorded(
     tokens: str | None,
     start: str | None,
     days: int | None,
+    seed: int | None,
 ) -> dict[str, Any] | None:
     """Options of a recorded market; None for the simulated one."""
     if market == "simulated":
         if data is not None or tokens is not None or start is not None or funding is not None:
-            raise typer.BadParameter("--data, --funding, --tokens and --start need --market recorded")
+            raise typer.BadParameter("--data, --funding, --tokens and --start need a recorded market")
         return None
     if data is None:
         raise typer.BadParameter("--market recorded needs --data FOLDER")
+    if seed is not None:
+        raise typer.BadParameter("--seed is for the simulated market; recorded bars have none")
     names = tuple(name.strip().upper() for name in tokens.split(",") if name.strip()) if tokens else None
     return {"directory": data, "funding": funding, "tokens": names, "start": _day(start), "days": days}
 
@@ -246,11 +261,3 @@ def _day(text: str | None) -> int | None:
         return int(datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC).timestamp() * 1000)
     except ValueError:
         raise typer.BadParameter(f"{text!r} is not a day; write YYYY-MM-DD") from None
-
-
-def main() -> None:
-    app()
-
-
-if __name__ == "__main__":
-    main()

@@ -1,23 +1,41 @@
-"""Typed, frozen configuration: `config.toml`, then `BOT_*` environment variables, then the command line.
+"""Typed, frozen configuration: the command line wins over `BOT_*` variables, these over `config.toml`.
 
-Unknown keys, wrong types and contradictory limits are all reported at once, each with its key.
+Unknown keys and variables, wrong types and contradictory limits are all reported at once, each with its key.
+Only `load` looks at the environment: settings that a stored run was made with are never changed by it.
 """
 
 import difflib
+import json
+import os
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from bot.core.errors import UsageError
+
+ENVIRONMENT_PREFIX: Final = "BOT_"
+SECRETS: Final = frozenset(
+    f"{ENVIRONMENT_PREFIX}{account}_API_{part}"
+    for account in ("TESTNET", "DEMO", "LIVE")
+    for part in ("KEY", "SECRET")
+)
+"""Variables that are no settings: they never enter the configuration, which is stored with every run."""
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+
+
+def _not_a_truth(value: Any) -> Any:
+    """`true` equals 1 in Python, and so passes for it where single numbers are allowed."""
+    if isinstance(value, bool):
+        raise ValueError("Input should be a number")
+    return value
 
 
 class Section(BaseModel):
@@ -27,10 +45,10 @@ class Section(BaseModel):
 class Simulation(Section):
     """The embedded market of `bot paper`. Simulated prices; nothing here describes a real token."""
 
-    seed: int = Field(7, ge=0)
+    seed: int = Field(7, ge=0, le=2**63 - 1)
     days: Count = Field(40, description="trading days of the run, after the history")
     history_days: Count = Field(180, description="BTC and ETH history for pretraining, in days")
-    bar_minutes: Literal[1, 3, 5, 15] = 5
+    bar_minutes: Annotated[Literal[1, 3, 5, 15], BeforeValidator(_not_a_truth)] = 5
 
 
 class Account(Section):
@@ -40,6 +58,12 @@ class Account(Section):
 class Market(Section):
     sources: tuple[str, ...] = Field(("BTCUSDT", "ETHUSDT"), min_length=1)
     decision_minutes: Literal[5, 15, 30, 60] = 15
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if twice := sorted({name for name in self.sources if self.sources.count(name) > 1}):
+            raise ValueError(f"sources names {', '.join(twice)} more than once")
+        return self
 
 
 class Label(Section):
@@ -74,6 +98,9 @@ class Adaptation(Section):
     target_weight: Annotated[float, Field(ge=0)] = Field(1.0, description="of the matured target labels")
     l2sp: Annotated[float, Field(ge=0)] = Field(1e-3, description="pull towards the pretrained weights")
     clip: Positive = 5.0
+    collapse: Annotated[float, Field(gt=0.5, le=1)] = Field(
+        0.98, description="share of one class, the prior taken off, that discards a candidate"
+    )
     delay_bars: Count = Field(2, description="a candidate takes part this many decision bars after its cut")
 
 
@@ -91,10 +118,10 @@ class Gate(Section):
     )
     full_evidence: Annotated[float, Field(gt=1)] = Field(400.0, description="e-value for the whole size")
     forgetting: Share = Field(0.03, description="loss of source accuracy that discards a candidate")
-    collapse: Annotated[float, Field(gt=0.5, le=1)] = Field(
-        0.95, description="share of one class in the predictions that discards a candidate"
-    )
     drift_blocks: Count = Field(60, description="label blocks whose mean skill below zero ends trading")
+    probation_blocks: Count = Field(
+        24, description="label blocks in which new weights of a champion must not be worse than the old"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -161,7 +188,7 @@ class Exchange(Section):
     """`bot exchange`: Bybit's interface on loopback, on the simulated market or on recorded bars."""
 
     port: Annotated[int, Field(ge=0, le=65_535)] = Field(8899, description="0 = any free one")
-    seed: int = Field(7, ge=0)
+    seed: int = Field(7, ge=0, le=2**63 - 1)
     history_days: Count = Field(30, description="of candles before the exchange opens")
     future_days: Count = Field(7, description="then prices stand still")
     rate_limit_scale: Annotated[float, Field(ge=0)] = Field(
@@ -177,12 +204,8 @@ class Exchange(Section):
         return self
 
 
-class Settings(BaseSettings):
+class Settings(Section):
     """All of it. Field names are the keys of config.toml."""
-
-    model_config = SettingsConfigDict(
-        frozen=True, extra="forbid", env_prefix="BOT_", env_nested_delimiter="__", allow_inf_nan=False
-    )
 
     account: Account = Account()
     market: Market = Market()
@@ -196,17 +219,6 @@ class Settings(BaseSettings):
     storage: Storage = Storage()
     exchange: Exchange = Exchange()
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return env_settings, init_settings  # the file arrives as init values; the environment wins
-
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.market.decision_minutes % self.simulation.bar_minutes:
@@ -217,54 +229,107 @@ class Settings(BaseSettings):
         return self
 
 
-def load(path: Path | None, overrides: dict[str, Any] | None = None) -> Settings:
-    """Read `path` (None: defaults only) and apply `overrides`, a nested dict like the file's.
+def load(
+    path: Path | None,
+    overrides: Mapping[str, Mapping[str, Any]] | None = None,
+    environment: Mapping[str, str] = os.environ,
+) -> Settings:
+    """Read `path` (None: defaults only); variables of `environment` win over it, and `overrides` over both.
 
-    Raises UsageError that lists every wrong key with what is allowed.
+    overrides: a nested dict like the file's, of the command line.
+
+    Raises UsageError that lists every wrong key and variable with what is allowed.
     """
-    values: dict[str, Any] = {}
-    if path is not None:
-        try:
-            values = tomllib.loads(path.read_text())
-        except FileNotFoundError:
-            raise UsageError(f"{path}: no such configuration file; --config names one") from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"{path}: cannot be read ({error})") from None
-        except tomllib.TOMLDecodeError as error:
-            raise UsageError(f"{path}: not valid TOML: {error}") from None
+    values = {} if path is None else _read(path)
+    variables, problems = _variables(environment)
+    for section, key in variables:
+        _set(values, section, key, _value(environment[variables[section, key]], section, key))
     for section, keys in (overrides or {}).items():
-        if isinstance(values.setdefault(section, {}), dict):  # anything else is told below
-            values[section].update(keys)
+        for key, value in keys.items():
+            variables.pop((section, key), None)
+            _set(values, section, key, value)
     try:
-        return Settings(**values)
+        # strict, and as JSON: there a list is the only tuple, a string the only path, and "45" no number
+        text = json.dumps(values, default=lambda moment: [str(moment)])  # no key is a date or a time
+        settings = Settings.model_validate_json(text, strict=True)
     except ValidationError as error:
-        lines = [_explain(item) for item in error.errors()]
-        source = path or "configuration"
-        raise UsageError(
-            f"{source}: {len(lines)} problem(s)\n" + "\n".join(f"  {line}" for line in lines)
-        ) from None
+        problems += [_explain(item, variables) for item in error.errors()]
+    if problems:
+        lines = "\n".join(f"  {line}" for line in problems)
+        raise UsageError(f"{path or 'configuration'}: {len(problems)} problem(s)\n{lines}")
+    return settings
 
 
-def _explain(error: ErrorDetails) -> str:
-    key = ".".join(str(part) for part in error["loc"])
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such configuration file; --config names one") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: cannot be read ({error})") from None
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{path}: not valid TOML: {error}") from None
+
+
+def _set(values: dict[str, Any], section: str, key: str, value: Any) -> None:
+    if isinstance(values.setdefault(section, {}), dict):  # anything else is told by the validation
+        values[section][key] = value
+
+
+def _variables(environment: Mapping[str, str]) -> tuple[dict[tuple[str, str], str], list[str]]:
+    """The variables that set a key, by (section, key), and what is wrong with the other ones of ours."""
+    known = {
+        f"{ENVIRONMENT_PREFIX}{section}__{key}".upper(): (section, key)
+        for section in Settings.model_fields
+        for key in _keys_at((section,))
+    }
+    found, problems = {}, []
+    for name in sorted(environment):
+        if name.upper() in known:
+            found[known[name.upper()]] = name
+        elif name.startswith(ENVIRONMENT_PREFIX) and name not in SECRETS:
+            close = difflib.get_close_matches(name.upper(), [*known, *SECRETS], 1)
+            hint = f"did you mean {close[0]}?" if close else "write BOT_SECTION__KEY, such as BOT_RISK__STOP"
+            problems.append(f"{name}: unknown environment variable; {hint}")
+    return found, problems
+
+
+def _value(text: str, section: str, key: str) -> Any:
+    """What a variable says: a text where the key is one, else a number or JSON; the validation refuses it
+    where it is neither."""
+    if _section(section).model_fields[key].annotation in (str, Path):
+        return text
+    for parse in (int, float, json.loads):
+        try:
+            return parse(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _explain(error: ErrorDetails, variables: Mapping[tuple[str, str], str]) -> str:
+    path = tuple(str(part) for part in error["loc"])
+    key = ".".join(path)
     if error["type"] == "extra_forbidden":
-        known = _keys_at(error["loc"][:-1])
-        close = difflib.get_close_matches(str(error["loc"][-1]), known, 1)
+        known = _keys_at(path[:-1])
+        close = difflib.get_close_matches(path[-1], known, 1)
         hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
         return f"{key}: unknown key; {hint}"
     message = error["msg"].removeprefix("Value error, ")
-    return (
-        f"{key}: {message} (got {error['input']!r})"
-        if key and error["type"] != "value_error"
-        else f"{key}: {message}"
-    )
+    if len(path) > 1:
+        origin = variables.get((path[0], path[1]))
+        return f"{key}{f' ({origin})' if origin else ''}: {message} (got {error['input']!r})"
+    if isinstance(error["input"], dict):
+        return f"{key}: {message}" if key else message
+    return f"{key}: {message} (got {error['input']!r})"
 
 
-def _keys_at(path: tuple[int | str, ...]) -> list[str]:
-    model: type[BaseModel] = Settings
-    for part in path:
-        annotation = model.model_fields[str(part)].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return []
-        model = annotation
-    return list(model.model_fields)
+def _section(name: str) -> type[BaseModel]:
+    section = Settings.model_fields[name].annotation
+    assert isinstance(section, type)
+    assert issubclass(section, BaseModel)
+    return section
+
+
+def _keys_at(path: tuple[str, ...]) -> list[str]:
+    return list((_section(path[0]) if path else Settings).model_fields)

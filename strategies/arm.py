@@ -18,16 +18,18 @@ class Arm:
 
     An arm is a procedure, not one set of weights: the adapted arm keeps its record when it is adapted again,
     because every one of its predictions was made before its label was known (prequential scoring).
+
+    rows: (n, F) newest features since the last gap; block, recent_blocks: as in PairedScores
     """
 
     def __init__(
-        self, name: str, model: Model, rows: NDArray[np.float32], block: int, drift_blocks: int
+        self, name: str, model: Model, rows: NDArray[np.float32], block: int, recent_blocks: int
     ) -> None:
         self.name = name
         self.similarity = math.nan
         self.mmd = math.nan
-        self.against_base = PairedScores(block, drift_blocks)
-        self.against_rival = PairedScores(block, drift_blocks)
+        self.against_base = PairedScores(block, recent_blocks)
+        self.against_rival = PairedScores(block, recent_blocks)
         self.calibrator = Calibrator(model.card.temperature)
         self.use(model, rows)
 
@@ -36,6 +38,11 @@ class Arm:
         self.model = model
         self._predictor = Predictor(model.weights, model.card.architecture)
         self._predictor.warm(rows)
+
+    def take_over(self, other: "Arm") -> None:
+        """The weights, state and calibration of `other`; the record stays, for it is the procedure's."""
+        self.model, self._predictor, self.calibrator = other.model, other._predictor, other.calibrator
+        self.similarity, self.mmd = other.similarity, other.mmd
 
     def reset(self) -> None:
         """A gap: nothing before it may reach a prediction."""

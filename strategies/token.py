@@ -1,43 +1,24 @@
-"""One token: its rows, labels, arms, evidence and place on the ladder."""
+"""One token: its rows, labels and place on the ladder, and what it wishes to hold."""
 
 import math
 import zlib
-from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
+import msgspec
 
 from bot.core.commands import AdaptModel
-from bot.core.events import AdaptationReport, BarClosed, CandidateArrived
-from bot.core.records import GateDecided, LabelMatured, StageChanged
+from bot.core.events import BarClosed, CandidateArrived
+from bot.core.records import LabelMatured, StageChanged
 from bot.core.signal import Action, Signal
 from bot.core.types import MINUTE_MS, Position, Side, Stage
 from bot.settings import Settings
-from strategies.arm import Arm, log_loss
 from strategies.base import Advice
+from strategies.contest import Contest
 from strategies.features.pipeline import FeatureRow
 from strategies.labels import Labeler, Matured
 from strategies.ladder import Evidence, climb
-from strategies.learning.evidence import PairedScores
 from strategies.learning.registry import Model
 from strategies.learning.sources import column_indices
 from strategies.memory import TokenMemory
-
-FROZEN: Final = "frozen"
-ADAPTED: Final = "adapted"
-
-_PRIOR_LABELS: Final = 20.0  # pseudo-labels of a fair coin in the base rate
-
-
-class _Said:
-    """What was said at one bar, until its label matures."""
-
-    __slots__ = ("base", "logits", "p_up")
-
-    def __init__(self, base: float) -> None:
-        self.base = base
-        self.logits: dict[str, float] = {}
-        self.p_up: dict[str, float] = {}
 
 
 class Token:
@@ -52,22 +33,20 @@ class Token:
         self._columns = column_indices(pretrained.card.columns)
         self._memory = TokenMemory(len(self._columns), settings.adaptation.window_bars)
         self._labeler = Labeler(settings.label.horizon_bars, settings.label.barrier_sigmas)
-        self._arms: dict[str, Arm] = {}
-        self._champion = FROZEN
+        self._contest = Contest(symbol, settings, pretrained)
         self._waits_for = ""
-        self._said: dict[int, _Said] = {}
-        self._ups = self._labels = 0.0  # uniqueness-weighted
-        self._reversal = PairedScores(
-            settings.label.horizon_bars * self._interval, settings.gate.drift_blocks
-        )
-        self._mean_logit = 0.0  # of the frozen model on this token, over the matured labels
         self._rows = self._rows_at_adaptation = 0
         self._last_row = 0
 
     # --- a decision bar ------------------------------------------------------------------------------------
 
-    def on_row(self, bar: BarClosed, row: FeatureRow, position: Position | None) -> list[Advice]:
-        """Labels first, then predictions: what matures now may teach, what is predicted now may not look."""
+    def on_row(
+        self, bar: BarClosed, row: FeatureRow, position: Position | None, *, late: bool = False
+    ) -> list[Advice]:
+        """Labels first, then predictions: what matures now may teach, what is predicted now may not look.
+
+        late: the moment of the bar is over, its price may be gone: nothing is opened on it
+        """
         out: list[Advice] = []
         for matured in self._labeler.update(bar, row.sigma if row.ready else None):
             out += self._learn(bar.ts, matured)
@@ -75,28 +54,19 @@ class Token:
             return out + self._blind(bar, position)
         x = row.x[self._columns]
         if self._last_row != bar.start - self._interval:
-            for arm in self._arms.values():
-                arm.reset()
+            self._contest.reset()
         self._last_row = bar.start
-        if not self._arms:
-            self._arms[FROZEN] = self._new_arm(FROZEN, self._pretrained)
         self._memory.add(bar.start, x)
         self._rows += 1
-        predictions = self._predict(bar.start, x)
+        prediction = self._contest.predict(bar.start, x)
         out += self._move_on_ladder(bar.ts)
-        out.append(self._signal(bar, row.sigma, predictions[self._champion], position))
+        signal = self._signal(bar, row.sigma, prediction, position)
+        if late and signal.action is Action.ENTER:
+            reason = "decided late, without the bars of the sources"
+            signal = msgspec.structs.replace(signal, action=Action.NONE, reason=reason)
+        out.append(signal)
         out += self._maybe_adapt(bar)
         return out
-
-    def _predict(self, start: int, x: NDArray[np.float32]) -> dict[str, tuple[float, float]]:
-        """(P(up), volatility) of every arm, remembered until the label matures."""
-        said = self._said[start] = _Said(self._base_rate)
-        predictions = {}
-        for name, arm in self._arms.items():
-            logit, p_up, volatility = arm.predict(x)
-            said.logits[name], said.p_up[name] = logit, p_up
-            predictions[name] = p_up, volatility
-        return predictions
 
     def _signal(
         self, bar: BarClosed, sigma: float, prediction: tuple[float, float], position: Position | None
@@ -105,7 +75,7 @@ class Token:
         side = Side.BUY if p_up >= 0.5 else Side.SELL
         confidence = max(p_up, 1 - p_up)
         action, reason = self._wish(bar, side, confidence, position)
-        champion = self._arms[self._champion]
+        champion = self._contest.champion
         horizon = self._settings.label.horizon_bars
         return Signal(
             ts=bar.ts,
@@ -163,76 +133,33 @@ class Token:
 
     # --- labels and evidence -------------------------------------------------------------------------------
 
-    @property
-    def _base_rate(self) -> float:
-        """Share of "up" among the labels so far, shrunk to a half: the rival without any model."""
-        return (self._ups + _PRIOR_LABELS / 2) / (self._labels + _PRIOR_LABELS)
-
     def _learn(self, ts: int, matured: Matured) -> list[Advice]:
         self._memory.label(matured.start, matured.outcome, matured.weight)
-        self._ups += matured.outcome * matured.weight
-        self._labels += matured.weight
-        for stale in [start for start in self._said if start < matured.start]:
-            del self._said[stale]  # a gap ended its label
-        said = self._said.pop(matured.start, None)
+        said = self._contest.score(matured)
         if said is None:
             return []
-        self._test_reversal(matured, said)
-        losses = {name: log_loss(p, matured.outcome) for name, p in said.p_up.items()}
-        base_loss = log_loss(said.base, matured.outcome)
-        for name, loss in losses.items():
-            arm = self._arms[name]
-            arm.calibrator.observe(said.logits[name], matured.outcome, matured.weight)
-            arm.against_base.add(matured.start, base_loss - loss, matured.weight)
-            rival = ADAPTED if name == FROZEN else FROZEN
-            if rival in losses:
-                arm.against_rival.add(matured.start, losses[rival] - loss, matured.weight)
-        record = LabelMatured(
-            ts, self.symbol, matured.start, matured.t_entry, matured.outcome, matured.ret, matured.weight,
-            {**said.p_up, "base": said.base},
-        )  # fmt: skip
-        return [record, *self._crown(ts)]
-
-    def _test_reversal(self, matured: Matured, said: _Said) -> None:
-        """Negative transfer: does the pretrained model, prior aside, point the wrong way?
-
-        The bet is on outcomes opposite to the side of its own mean on which it spoke; the mean and the base
-        rate are those of before the label.
-        """
-        logit = said.logits[FROZEN]
-        wrong_way = math.copysign(1.0, self._mean_logit - logit)
-        self._reversal.add(matured.start, wrong_way * (matured.outcome - said.base), matured.weight)
-        self._mean_logit += (logit - self._mean_logit) * matured.weight / self._labels
-
-    def _crown(self, ts: int) -> list[Advice]:
-        """The frozen model is champion until the adapted one proves better, and again when that fails."""
-        adapted = self._arms.get(ADAPTED)
-        if adapted is None:
-            return []
-        proof, gate = adapted.against_rival, self._settings.gate
-        if self._champion == FROZEN and proof.e_value >= gate.evidence:
-            self._champion = ADAPTED
-            fall = self._begin_again(ts)
-            reason = f"evidence {proof.e_value:.3g} that its log loss is below the frozen model's"
-            return [self._verdict(ts, adapted, "promoted", (reason,)), *fall]
-        if self._champion == ADAPTED and proof.recent < 0:
-            self._champion = FROZEN
-            proof.reset()
-            fall = self._begin_again(ts)
-            reason = "worse than the frozen model over the newest labels"
-            return [self._verdict(ts, adapted, "rolled_back", (reason,)), *fall]
-        return []
+        out: list[Advice] = [
+            LabelMatured(
+                ts, self.symbol, matured.start, matured.t_entry, matured.outcome, matured.ret, matured.weight,
+                said,
+            )
+        ]  # fmt: skip
+        champion = self._contest.champion
+        verdict = self._contest.crown(ts)
+        if verdict is not None:
+            out.append(verdict)
+        if self._contest.champion is not champion:
+            out += self._begin_again(ts)
+        return out
 
     def _begin_again(self, ts: int) -> list[Advice]:
         """Another champion must earn every step itself: what the last one had shown is not its own."""
         if self.stage not in (Stage.SMALL, Stage.FULL):
             return []
-        changed = StageChanged(ts, self.symbol, self.stage, Stage.SHADOW, ("another champion",))
-        self.stage = Stage.SHADOW
-        return [changed]
+        return [self._change_stage(ts, Stage.SHADOW, ("another champion",))]
 
     def _move_on_ladder(self, ts: int) -> list[Advice]:
-        champion = self._arms[self._champion]
+        champion = self._contest.champion
         proof = champion.against_base
         evidence = Evidence(
             ready=True,
@@ -241,17 +168,23 @@ class Token:
             e_value=proof.e_value,
             recent_skill=proof.recent,
             source_accuracy=self._pretrained.card.source_accuracy,
-            reversal=self._reversal.e_value,
+            reversal=self._contest.reversal,
         )
         stage, reasons = climb(self.stage, evidence, self._settings.gate)
         self._waits_for = "; ".join(reasons)
         if stage is self.stage:
             return []
-        changed = StageChanged(ts, self.symbol, self.stage, stage, reasons)
         if stage is Stage.SHADOW and proof.recent < 0:
             proof.reset()  # skill that was lost must be shown again
+        return [self._change_stage(ts, stage, reasons)]
+
+    def suspend(self, ts: int, reason: str) -> list[Advice]:
+        return [self._change_stage(ts, Stage.SUSPENDED, (reason,))]
+
+    def _change_stage(self, ts: int, stage: Stage, reasons: tuple[str, ...]) -> StageChanged:
+        changed = StageChanged(ts, self.symbol, self.stage, stage, reasons)
         self.stage = stage
-        return [changed]
+        return changed
 
     # --- adaptation ----------------------------------------------------------------------------------------
 
@@ -261,6 +194,8 @@ class Token:
             return []
         if self._rows_at_adaptation and self._rows - self._rows_at_adaptation < plan.every_bars:
             return []
+        if self._contest.has_challenger:  # one at a time, or none would ever be judged
+            return []
         self._rows_at_adaptation = self._rows
         rows, starts, labels, weights = self._memory.newest(plan.window_bars)
         seed = zlib.crc32(f"{self.symbol}:{bar.ts}".encode())
@@ -268,68 +203,5 @@ class Token:
         return [AdaptModel(bar.ts, self.symbol, bar.ts, model_id, seed, rows, starts, labels, weights)]
 
     def on_candidate(self, event: CandidateArrived, model: Model) -> list[Advice]:
-        """New weights for the adapted arm, if the guards let them pass: in shadow, whatever the MMD says."""
-        report = event.report
-        self._arms[FROZEN].similarity = report.similarity_before
-        self._arms[FROZEN].mmd = report.mmd_before
-        faults = self._faults(report)
-        arm = self._arms.get(ADAPTED)
-        if faults:
-            return [self._gate_record(event.ts, model.model_id, report, "discarded", faults, 0.0)]
-        if arm is None:
-            arm = self._arms[ADAPTED] = self._new_arm(ADAPTED, model)
-        else:
-            arm.use(model, self._recent_rows(model))
-        arm.similarity, arm.mmd = report.similarity_after, report.mmd_after
-        reasons = (
-            f"MMD² {report.mmd_before:.4f} → {report.mmd_after:.4f}",
-            f"similarity {report.similarity_before:.2f} → {report.similarity_after:.2f}",
-            f"source accuracy {report.source_accuracy_before:.3f} → {report.source_accuracy_after:.3f}",
-        )
-        labels = arm.against_base.effective_labels
-        return [self._gate_record(event.ts, model.model_id, report, "shadow", reasons, labels)]
-
-    def _faults(self, report: AdaptationReport) -> tuple[str, ...]:
-        measured = (report.mmd_after, report.similarity_after, report.source_accuracy_after)
-        if not all(math.isfinite(value) for value in measured):
-            return ("a measurement of the candidate is not finite",)
-        forgotten = report.source_accuracy_before - report.source_accuracy_after
-        if not forgotten <= self._settings.gate.forgetting:
-            return (
-                f"source accuracy fell by {forgotten:.3f} > {self._settings.gate.forgetting:g}: forgetting",
-            )
-        return ()
-
-    def suspend(self, ts: int, reason: str) -> list[Advice]:
-        changed = StageChanged(ts, self.symbol, self.stage, Stage.SUSPENDED, (reason,))
-        self.stage = Stage.SUSPENDED
-        return [changed]
-
-    # --- small parts ---------------------------------------------------------------------------------------
-
-    def _new_arm(self, name: str, model: Model) -> Arm:
-        block = self._settings.label.horizon_bars * self._interval
-        return Arm(name, model, self._recent_rows(model), block, self._settings.gate.drift_blocks)
-
-    def _recent_rows(self, model: Model) -> NDArray[np.float32]:
-        return self._memory.newest_unbroken(model.card.architecture.receptive_field, self._interval)
-
-    def _verdict(self, ts: int, arm: Arm, verdict: str, reasons: tuple[str, ...]) -> GateDecided:
-        return GateDecided(
-            ts, self.symbol, arm.model.model_id, arm.name, verdict, reasons, arm.similarity, math.nan,
-            arm.mmd, arm.against_base.effective_labels,
-        )  # fmt: skip
-
-    def _gate_record(
-        self,
-        ts: int,
-        model_id: str,
-        report: AdaptationReport,
-        verdict: str,
-        reasons: tuple[str, ...],
-        labels: float,
-    ) -> GateDecided:
-        return GateDecided(
-            ts, self.symbol, model_id, ADAPTED, verdict, reasons, report.similarity_after, report.mmd_before,
-            report.mmd_after, labels,
-        )  # fmt: skip
+        rows = self._memory.newest_unbroken(model.card.architecture.receptive_field, self._interval)
+        return [self._contest.enter(event.ts, model, event.report, rows)]

@@ -41,7 +41,7 @@ class TransferStrategy:
 
     def on_bar(self, bar: BarClosed, positions: Mapping[str, Position]) -> Sequence[Advice]:
         out: list[Advice] = []
-        if bar.start < self._moment:  # came after its moment had passed: decided without references
+        if bar.start < self._moment:  # came after its moment had passed
             return self._decide(bar, None, None, positions)
         if bar.start > self._moment:
             out += self._decide_waiting(positions)  # a reference never came
@@ -91,6 +91,7 @@ class TransferStrategy:
         second: BarClosed | None,
         positions: Mapping[str, Position],
     ) -> list[Advice]:
+        """Without all references the moment is over: the token goes on, but opens nothing."""
         token = self._tokens.get(bar.symbol)
         if token is None:
             return []
@@ -98,4 +99,5 @@ class TransferStrategy:
         out: list[Advice] = []
         if not row.ready:
             out.append(Readiness(bar.ts, bar.symbol, row.have, row.need))
-        return out + token.on_row(bar, row, positions.get(bar.symbol))
+        late = first is None or second is None
+        return out + token.on_row(bar, row, positions.get(bar.symbol), late=late)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bot import settings
-from bot.core.errors import DataError, RuntimeFault
+from bot.core.errors import DataError, TrainingFailed
 from bot.core.events import AdaptationReport
 from strategies.learning.adaptation import adapt, ramp
 from strategies.learning.architecture import Weights
@@ -267,7 +267,7 @@ def test_nan_and_another_number_of_features_are_refused(lab):
 
 
 def test_divergence_is_refused(lab):
-    with pytest.raises(RuntimeFault, match=r"diverged at step \d+; lower adaptation\.learning_rate"):
+    with pytest.raises(TrainingFailed, match=r"diverged at step \d+; lower adaptation\.learning_rate"):
         lab.adapt(lab.token("covariate"), settings.Adaptation(learning_rate=1e30))
 
 
@@ -276,7 +276,7 @@ def test_a_model_that_gives_every_bar_the_same_side_is_refused(lab):
     one_sided["direction.weight"] = one_sided["direction.weight"] * 0
     one_sided["direction.bias"] = one_sided["direction.bias"] * 0 + 0.4
 
-    with pytest.raises(RuntimeFault, match="predictions collapsed: 100% of one class"):
+    with pytest.raises(TrainingFailed, match="predictions collapsed: 100% of one class"):
         adapt(
             one_sided,
             lab.trained.architecture,

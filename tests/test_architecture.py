@@ -15,8 +15,8 @@ LAYERS = [
     ("bot.market", "strategies", "risk"),
     ("bot.engine", "bot.execution"),
     ("bot.exchange", "bot.storage", "bot.ops", "bot.research", "bot.dashboard"),
-    ("bot.app",),
-    ("bot.cli",),
+    ("bot.app", "bot.reporting"),
+    ("bot.cli", "bot.__main__"),
 ]
 TORCH_ROOMS = "strategies.learning"
 
@@ -79,8 +79,19 @@ def test_torch_is_imported_by_the_learning_rooms_only() -> None:
     assert wrong == []
 
 
+def test_a_process_that_trades_does_not_load_what_only_reports_and_training_need() -> None:
+    script = (
+        "import sys, bot.app; "
+        "sys.exit(','.join({'torch', 'pandas', 'plotly', 'sklearn'} & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, check=False, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize(
-    "module", ["bot.cli", "bot.engine.engine", "bot.storage.database", "bot.research.report"]
+    "module", ["bot.cli", "bot.__main__", "bot.engine.engine", "bot.storage.database", "bot.research.report"]
 )
 def test_a_process_that_only_looks_or_trades_does_not_load_torch(module: str) -> None:
     script = f"import sys, {module}; sys.exit('torch' in sys.modules)"

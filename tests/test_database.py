@@ -128,13 +128,21 @@ def tables(database: Database, run_id: int) -> dict[str, Any]:
 
 
 def test_every_message_type_is_stored_folded_or_left_out_on_purpose() -> None:
-    kinds = {*events.Event.__subclasses__(), *records.Record.__subclasses__()}
+    kinds = {
+        *events.Event.__subclasses__(),
+        *commands.Command.__subclasses__(),
+        *records.Record.__subclasses__(),
+    }
     assert kinds == set(LOGGED) | NOT_STORED | FOLDED
     assert {table for table, _ in LOGGED.values()} | {"commands"} == set(schema.LOGS)
 
 
 def test_every_row_has_the_columns_of_its_table(database: Database, journal: Journal) -> None:
     samples: list[Message] = [
+        PlaceOrder(1, order("b")),
+        CancelOrder(1, "ABCUSDT", "b"),
+        MoveStop(1, "ABCUSDT", Decimal("1.4")),
+        adapt(1),
         filled(1, "a", "1", "2"),
         events.FundingPaid(1, 2, "x", "ABCUSDT", Decimal("-0.01"), 1e-4),
         events.CandidateArrived(1, 2, "ABCUSDT", "m", 1, report()),
@@ -216,7 +224,7 @@ def test_commands_are_canonical_json_in_order(database: Database, journal: Journ
     assert b'"stop_loss":"0.990"' in stored[1]
     assert msgspec.json.decode(stored[3]) == {
         "type": "AdaptModel", "ts": 4, "symbol": "ABCUSDT", "cut": 4, "base_model": "base",
-        "seed": 3, "rows": 4, "labels": 3,
+        "seed": 3, "rows": 4, "labels": 3, "snapshot": "710f4b463e6b104479e13394da9f201f",
     }  # fmt: skip
     frame = database.frame(journal.run_id, "commands")
     assert frame["kind"].tolist() == ["PlaceOrder", "MoveStop", "CancelOrder", "AdaptModel"]
@@ -450,6 +458,46 @@ def test_a_replayed_command_that_differs_stops_the_replay(database: Database) ->
     journal.write(adapt(1000))
     with pytest.raises(DataError, match=r"other code, settings or data: command 2 was[\s\S]*--fresh"):
         journal.write(PlaceOrder(1010, order("order-1", qty="2.5")))
+
+
+def test_a_replayed_decision_that_differs_stops_the_replay(database: Database) -> None:
+    journal = Journal.resume(database, interrupted(database))
+    journal.write(decided(1000))  # the stored MMD is not known, and so is this one
+    with pytest.raises(
+        DataError, match=r"decision 1 was\n  p_up 0.7, mmd None\nand is now\n  p_up 0.5, mmd 0.1"
+    ):
+        journal.write(decided(1010, p_up=0.5, mmd=0.1))
+
+
+def test_a_replayed_adaptation_of_another_snapshot_stops_the_replay(database: Database) -> None:
+    journal = Journal.resume(database, interrupted(database))
+    journal.write(PlaceOrder(1000, order("order-0")))
+    other = msgspec.structs.replace(adapt(1000), rows=np.full((4, 2), 1e-7, np.float32))
+    with pytest.raises(DataError, match="command 1 was"):
+        journal.write(other)
+
+
+def test_a_replay_of_more_rows_than_are_read_at_a_time(database: Database) -> None:
+    run_id = interrupted(database, 1_234)
+    journal = Journal.resume(database, run_id)
+    play(journal, steps(0, 1_240))
+    journal.finish({})
+    assert len(database.commands(run_id)) == 2 * 1_240
+    assert len(database.frame(run_id, "orders")) == 1_240
+
+
+def test_orders_that_ended_long_ago_are_forgotten_and_stay_stored(database: Database) -> None:
+    journal = Journal.start(database, **RUN)
+    play(journal, steps(0, 1_500))
+    late = events.OrderCancelled(20_000, 20_000, "order-1400", "too late")
+    journal.write(late)
+    journal.write(msgspec.structs.replace(late, link_id="order-3"))  # long gone: the row stays as it is
+    journal.commit()
+    assert len(journal._ledger._orders) <= 1_001
+    rows = database.frame(journal.run_id, "orders").set_index("link_id")
+    assert len(rows) == 1_500
+    assert set(rows["status"]) == {"Filled"}
+    assert (rows.loc["order-1400", "reason"], rows.loc["order-3", "reason"]) == ("too late", "")
 
 
 def test_a_replay_that_ends_before_the_stored_run_is_not_the_same_run(database: Database) -> None:

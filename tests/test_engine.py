@@ -9,7 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bot.core.commands import Command, MoveStop, PlaceOrder
-from bot.core.events import AdaptationFailed, BarClosed, CandidateArrived, Event, InstrumentDelisted
+from bot.core.events import (
+    AdaptationFailed,
+    BarClosed,
+    CandidateArrived,
+    Event,
+    InstrumentDelisted,
+    OrderFilled,
+)
 from bot.core.records import BreakerTripped, DecisionMade, EquityMarked, Record, Refused
 from bot.core.signal import Action, Signal
 from bot.core.types import DAY_MS, Position, Side
@@ -199,10 +206,29 @@ def test_a_delisting_leaves_no_position_and_no_further_order() -> None:
     assert desk.journal.of(Refused)[-1].reason == "NEWUSDT: instrument unknown or delisted"
 
 
-def test_equity_is_marked_once_per_decision_bar() -> None:
+def test_equity_is_marked_once_per_decision_bar_the_last_one_included() -> None:
     desk = Desk(nothing)
     desk.play(*(bar(i, 100 + i) for i in range(5)))
-    assert [mark.ts for mark in desk.journal.of(EquityMarked)] == [START + i * BAR for i in range(1, 5)]
+    desk.runner.finish()
+    desk.runner.finish()
+    assert [mark.ts for mark in desk.journal.of(EquityMarked)] == [START + i * BAR for i in range(1, 6)]
+
+
+def test_a_mark_knows_the_prices_of_its_time_and_none_after_it() -> None:
+    """With finer bars than the decision's: the bars between two decisions must not reach the earlier mark."""
+    third = BAR // 3
+    desk = Desk(lambda closed, _: (enter(0),) if closed.start == START else ())
+    prices = [100, 100, 100, 100, 101, 100.5, 90, 90, 90]
+    for i, price in enumerate(prices):
+        desk.play(bar(i, price, opened=100 if i == 3 else price, low=price, interval=third))
+    desk.runner.finish()
+    held = desk.engine.portfolio
+    marks = desk.journal.of(EquityMarked)
+    assert [mark.ts for mark in marks] == [START + i * BAR for i in (1, 2, 3)]
+    entry = next(f for f in desk.journal.messages if isinstance(f, OrderFilled))
+    gain = float(entry.qty) * (100.5 - float(entry.price)) - float(entry.fee)
+    assert marks[1].equity == pytest.approx(10_000 + gain)
+    assert marks[2].equity == pytest.approx(float(held.balance))  # the stop closed it at 90
 
 
 @settings(max_examples=60, deadline=None)

@@ -175,7 +175,7 @@ def test_intervals_follow_each_other_without_a_gap(interval: str) -> None:
 
 
 def test_the_command_says_when_it_is_ready_and_ends_when_told(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "bot.cli", "exchange", "--port", "0", "--seed", "3"]
+    command = [sys.executable, "-m", "bot", "exchange", "--port", "0", "--seed", "3"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         line = process.stdout.readline()

@@ -12,7 +12,7 @@ import pytest
 
 from bot.storage.database import Database
 
-BOT = [sys.executable, "-m", "bot.cli"]
+BOT = [sys.executable, "-m", "bot"]
 SMALL = """
 [simulation]
 days = 8
@@ -102,11 +102,17 @@ def test_dropping_the_future_changes_no_decision(home: Path) -> None:
     pd.testing.assert_frame_equal(short, long.iloc[: len(short)])
 
 
-def test_a_finished_run_is_shown_and_not_run_again(home: Path) -> None:
+def test_a_finished_run_is_shown_and_not_run_again_but_its_lost_report_is_written(home: Path) -> None:
+    report = home / "var" / "reports" / "paper-1.html"
+    report.unlink()  # as Ctrl-C or a full disk at the end would have it
     done = bot(home, "paper")
     assert done.returncode == 0
     assert "is finished" in done.stdout
     assert "--fresh" in done.stdout
+    assert "SIMULATED MARKET" in report.read_text()
+    written = report.stat().st_mtime_ns
+    bot(home, "paper")
+    assert report.stat().st_mtime_ns == written
 
 
 def test_a_report_can_be_written_again(home: Path) -> None:
@@ -127,15 +133,22 @@ def test_other_settings_do_not_continue_a_stored_run(home: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_a_damaged_replay_file_is_made_again_from_the_bars(home: Path) -> None:
+    """And the same bits come out: what was learnt before stays valid."""
+    (path,) = (home / "var" / "models").glob("replay-*.npz")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    done = bot(home, "pretrain")
+    assert done.returncode == 0, done.stderr
+    assert "kept from an earlier run" not in done.stdout
+    assert path.read_bytes() == whole
+    assert "kept from an earlier run" in bot(home, "pretrain").stdout
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_run_that_was_stopped_or_killed_goes_on_to_the_same_end(home: Path, how: signal.Signals) -> None:
     where = f"stopped-{how.name}"
-    (home / where).mkdir()
-    models = home / where / "models"
-    models.mkdir()
-    for file in (home / "var" / "models").iterdir():
-        if file.name.startswith("replay") or '"pretrained"' in file.with_suffix(".json").read_text():
-            (models / file.name).write_bytes(file.read_bytes())
+    keep_the_source_model(home, where)
     process = subprocess.Popen(
         command(home, "paper", directory=where), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -151,6 +164,74 @@ def test_a_run_that_was_stopped_or_killed_goes_on_to_the_same_end(home: Path, ho
     assert done.returncode == 0, done.stderr
     assert "Resuming run 1" in done.stdout
     assert commands_of(home, "paper", where) == commands_of(home, "paper")
+
+
+def test_a_full_disk_is_told_and_no_trade_is_lost(home: Path) -> None:
+    keep_the_source_model(home, "full")
+    small_files = 'ulimit -f 600; exec "$@"'  # in KiB or half of it, by shell
+    done = subprocess.run(
+        ["/bin/sh", "-c", small_files, "sh", *command(home, "paper", directory="full")],
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 4, done.stderr
+    assert "bot.sqlite: the disk" in done.stderr
+    assert "Traceback" not in done.stderr
+    reports = home / "full" / "reports"
+    reports.write_text("no directory")
+    done = bot(home, "paper", directory="full")
+    assert done.returncode == 4
+    assert "the report cannot be written" in done.stderr
+    assert "`bot report 1` writes it" in done.stderr
+    assert "after fees" in done.stdout
+    assert commands_of(home, "paper", "full") == commands_of(home, "paper")
+    reports.unlink()
+    done = bot(home, "paper", directory="full")
+    assert done.returncode == 0, done.stderr
+    assert (reports / "paper-1.html").exists()
+
+
+def keep_the_source_model(home: Path, where: str) -> None:
+    models = home / where / "models"
+    models.mkdir(parents=True)
+    for file in (home / "var" / "models").iterdir():
+        if file.name.startswith("replay") or '"pretrained"' in file.with_suffix(".json").read_text():
+            (models / file.name).write_bytes(file.read_bytes())
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.2, 1.0, 3.0])
+def test_ctrl_c_ends_a_run_that_has_not_begun_at_any_moment(
+    home: Path, tmp_path: Path, seconds: float
+) -> None:
+    """While modules are imported, data is read, kernels are compiled (the cache is cold), a child starts."""
+    process = subprocess.Popen(
+        command(home, "paper", directory=f"early-{seconds}"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)},
+        start_new_session=True,
+    )
+    wait_for_its_handlers(process)
+    time.sleep(seconds)
+    asked = time.monotonic()
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    output, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert time.monotonic() - asked < 6.0  # 2 on an idle machine
+    assert "Traceback" not in errors
+    assert "Stopped" in output + errors
+
+
+def wait_for_its_handlers(process: subprocess.Popen[str]) -> None:
+    """Python itself starts first; what it does with a signal until then is not ours to decide."""
+    status = Path(f"/proc/{process.pid}/status")
+    if not status.exists():
+        pytest.skip("needs /proc to see when the program has begun")
+    caught = 0
+    while not caught >> (signal.SIGTERM - 1) & 1:
+        assert process.poll() is None, process.communicate()
+        caught = int(status.read_text().split("SigCgt:")[1].split()[0], 16)
+        time.sleep(0.002)
 
 
 def wait_for_a_candidate(directory: Path, process: subprocess.Popen[str]) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bot import settings
-from bot.core.errors import DataError, RuntimeFault
+from bot.core.errors import DataError, TrainingFailed
 from strategies.learning.encoder import Encoder
 from strategies.learning.pretraining import Pretrained, Progress, pretrain
 from strategies.learning.sequences import Sequences
@@ -161,5 +161,5 @@ def test_no_source_is_an_error():
 def test_divergence_is_said_and_not_saved():
     exploding = [replace(one, x=one.x * np.float32(1e30)) for one in SOURCES]
 
-    with pytest.raises(RuntimeFault, match="diverged"):
+    with pytest.raises(TrainingFailed, match="diverged"):
         pretrain(exploding, SMALL, HORIZON, 1)

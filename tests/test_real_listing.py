@@ -21,7 +21,7 @@ DAYS = 7
 def test_a_token_listed_in_2025_runs_from_its_first_bar(tmp_path: Path) -> None:
     config = tmp_path / "small.toml"
     config.write_text(SMALL.split("[gate]", maxsplit=1)[0])  # the gate as shipped
-    command = [sys.executable, "-m", "bot.cli", "backtest", "--data", str(KLINES), "--tokens", TOKEN]
+    command = [sys.executable, "-m", "bot", "backtest", "--data", str(KLINES), "--tokens", TOKEN]
     command += ["--days", str(DAYS), "--config", str(config), "--directory", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
@@ -47,3 +47,6 @@ def test_a_token_listed_in_2025_runs_from_its_first_bar(tmp_path: Path) -> None:
     assert labels["outcome"].mean() == pytest.approx(0.5, abs=0.15)
     assert len(fills) == 0, "no model earns the right to trade within a week"
     assert "RECORDED MARKET" in done.stdout
+    inferred = "instrument filters inferred for 1 token"
+    assert f"Note: {inferred}" in done.stdout
+    assert inferred in (tmp_path / "reports" / "backtest-1.html").read_text()

@@ -294,7 +294,7 @@ def test_stated_filters_replace_inferred_ones(directory: Path) -> None:
     assert listings["NEWUSDT"].qty_step == Decimal("0.5")
     assert listings["NEWUSDT"].max_market_qty == 50
     assert listings["MIDUSDT"].min_notional == 5
-    assert "instrument filters inferred for 1 tokens" in run.notes
+    assert "instrument filters inferred for 1 token" in run.notes
 
 
 @pytest.mark.parametrize(

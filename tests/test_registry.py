@@ -77,10 +77,10 @@ def test_a_damaged_model_is_not_found(registry, saved):
     assert registry.find_pretrained("k1") is None
 
 
-def test_weights_that_learnt_nothing_do_not_replace_their_parent(registry, saved):
-    with pytest.raises(DataError, match="nothing was learnt"):
-        registry.save(weights(), card(kind="adapted", parent=saved.model_id))
+def test_the_same_weights_with_another_card_are_another_model(registry, saved):
+    child = registry.save(weights(), card(kind="adapted", parent=saved.model_id))
 
+    assert child.model_id != saved.model_id
     assert registry.load(saved.model_id).card.kind == "pretrained"
 
 
@@ -133,10 +133,19 @@ def test_a_foreign_or_truncated_card_is_no_card(registry, saved, content):
         registry.load(saved.model_id)
 
 
-def test_another_shape_on_the_card_is_noticed(registry, saved):
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"architecture": msgspec.structs.replace(SHAPE, pool_bars=8)},
+        {"metrics": {"accuracy_confident": Estimate(0.99, 0.98, 1.0, 240.0)}},
+        {"temperature": 0.1},
+        {"until": 0},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_another_word_on_the_card_is_noticed(registry, saved, changes):
     path = registry.directory / f"{saved.model_id}.json"
-    wider = msgspec.structs.replace(SHAPE, pool_bars=8)
-    path.write_bytes(msgspec.json.encode(card(architecture=wider)))
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(card(**changes))))
 
     with pytest.raises(DataError, match="checksum is wrong"):
         registry.load(saved.model_id)

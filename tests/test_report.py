@@ -270,6 +270,22 @@ def journal_a_little(database: Database) -> int:
     return journal.run_id
 
 
+def test_what_was_inferred_or_left_out_of_recorded_data_is_told():
+    config = {**Settings().model_dump(mode="json"), "recorded": {"notes": ["missing bars: NEWUSDT 3"]}}
+    assert "About the data: missing bars: NEWUSDT 3." in render(report_data(simulated=False, config=config))
+    assert "About the data" not in render(report_data())
+
+
+def test_a_report_that_cannot_be_written_leaves_no_part_and_says_what_to_do(tmp_path):
+    (tmp_path / "reports").write_text("no directory")
+    with pytest.raises(RuntimeFault, match=r"cannot be written .* `bot report 1` writes it"):
+        write_report(report_data(), tmp_path / "reports" / "paper-1.html")
+    (tmp_path / "paper-1.html").mkdir()
+    with pytest.raises(RuntimeFault):
+        write_report(report_data(), tmp_path / "paper-1.html")
+    assert {path.name for path in tmp_path.iterdir()} == {"reports", "paper-1.html"}
+
+
 def test_a_run_is_loaded_from_the_database_and_reported(tmp_path):
     with Database.open(tmp_path / "bot.sqlite") as database:
         run_id = journal_a_little(database)

@@ -65,14 +65,107 @@ def test_a_missing_file_is_named() -> None:
         load(Path("nowhere.toml"))
 
 
-def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_line_then_environment_then_file_then_default(tmp_path: Path) -> None:
+    path = write(tmp_path, "[simulation]\nseed = 1\ndays = 2\nhistory_days = 100\n")
+    environment = {"BOT_SIMULATION__SEED": "3", "BOT_SIMULATION__DAYS": "4"}
+    simulation = load(path, {"simulation": {"seed": 5}}, environment).simulation
+    assert (simulation.seed, simulation.days, simulation.history_days) == (5, 4, 100)
+    assert simulation.bar_minutes == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("BOT_RISK__STOP", "0.01", 0.01),
+        ("BOT_RISK__STOP", " .5e-2 ", 0.005),
+        ("BOT_risk__stop", "0.01", 0.01),
+        ("BOT_RISK__MAX_POSITIONS", "7", 7),
+        ("BOT_SIMULATION__BAR_MINUTES", "15", 15),
+        ("BOT_MARKET__SOURCES", '["BTCUSDT"]', ("BTCUSDT",)),
+        ("BOT_STORAGE__DIRECTORY", "2026", Path("2026")),
+        ("BOT_STORAGE__DATABASE", "", ""),
+    ],
+)
+def test_a_variable_sets_its_key(name: str, text: str, expected: object) -> None:
+    section, key = name.removeprefix("BOT_").lower().split("__")
+    assert getattr(getattr(load(None, None, {name: text}), section), key) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        (
+            "BOT_RIKS__STOP",
+            "0.01",
+            "BOT_RIKS__STOP: unknown environment variable; did you mean BOT_RISK__STOP?",
+        ),
+        (
+            "BOT_RISK__STPO",
+            "0.01",
+            "BOT_RISK__STPO: unknown environment variable; did you mean BOT_RISK__STOP?",
+        ),
+        ("BOT_RISK_STOP", "0.01", "did you mean BOT_RISK__STOP?"),
+        ("BOT_RISK", "abc", "BOT_RISK: unknown environment variable; did you mean BOT_RISK__"),
+        ("BOT_OF_MINE", "abc", "BOT_OF_MINE: unknown environment variable; write BOT_SECTION__KEY"),
+        ("BOT_LIVE_API_KEZ", "abc", "did you mean BOT_LIVE_API_KEY?"),
+        ("BOT_RISK__STOP", "abc", "risk.stop (BOT_RISK__STOP): Input should be a valid number (got 'abc')"),
+        ("BOT_RISK__STOP", "", "risk.stop (BOT_RISK__STOP): Input should be a valid number"),
+        ("BOT_RISK__STOP", "nan", "risk.stop (BOT_RISK__STOP): Input should be a finite number"),
+        ("BOT_RISK__STOP", "-1", "risk.stop (BOT_RISK__STOP): Input should be greater than 0"),
+        ("BOT_MARKET__SOURCES", "BTCUSDT", "market.sources (BOT_MARKET__SOURCES): Input should be a valid"),
+    ],
+)
+def test_a_wrong_variable_is_told_like_a_wrong_key(tmp_path: Path, name: str, text: str, told: str) -> None:
+    with pytest.raises(UsageError) as error:
+        load(write(tmp_path, "[risk]\nstpo = 1\n"), None, {name: text})
+    assert told in str(error.value)
+    assert "2 problem(s)" in str(error.value)
+    assert "risk.stpo: unknown key" in str(error.value)
+
+
+def test_what_a_variable_says_does_not_matter_where_the_command_line_speaks() -> None:
+    with pytest.raises(UsageError, match=r"simulation\.days: Input should be greater"):
+        load(None, {"simulation": {"days": -1}}, {"BOT_SIMULATION__DAYS": "3"})
+
+
+def test_secrets_and_the_variables_of_others_are_left_alone() -> None:
+    others = {"BOT_TESTNET_API_KEY": "k", "BOT_LIVE_API_SECRET": "s", "ROBOT_RISK__STOP": "1", "PATH": "/"}
+    settings = load(None, None, others)
+    assert settings == Settings()
+    assert "'k'" not in repr(settings)
+
+
+def test_settings_of_a_stored_run_do_not_look_at_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BOT_RISK__STOP", "0.01")
-    assert load(write(tmp_path, "[risk]\nstop = 0.012\n")).risk.stop == 0.01
+    monkeypatch.setenv("BOT_RIKS", "1")
+    stored = Settings().model_dump(mode="json")
+    assert Settings.model_validate(stored).risk.stop == stored["risk"]["stop"] == 0.015
 
 
-def test_overrides_of_the_command_line_win_over_the_file(tmp_path: Path) -> None:
-    settings = load(write(tmp_path, "[simulation]\nseed = 1\n"), {"simulation": {"seed": 9}})
-    assert settings.simulation.seed == 9
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ('[simulation]\ndays = "45"', "simulation.days"),
+        ("[simulation]\ndays = 45.0", "simulation.days"),
+        ("[simulation]\ndays = true", "simulation.days"),
+        ("[simulation]\nbar_minutes = true", "simulation.bar_minutes"),
+        ("[simulation]\nseed = 1e30", "simulation.seed"),
+        ('[risk]\nstop = "0.01"', "risk.stop"),
+        ("[risk]\nstop = true", "risk.stop"),
+        ('[market]\ndecision_minutes = "15"', "market.decision_minutes"),
+        ('[market]\nsources = "BTCUSDT"', "market.sources"),
+        (
+            '[market]\nsources = ["BTCUSDT", "ETHUSDT", "BTCUSDT"]',
+            "market: sources names BTCUSDT more than once",
+        ),
+        ("[storage]\ndatabase = 2026-01-01", "storage.database"),
+        ("[storage]\ndirectory = 3", "storage.directory"),
+    ],
+)
+def test_a_value_of_another_type_is_refused_with_its_key(tmp_path: Path, text: str, key: str) -> None:
+    with pytest.raises(UsageError, match="1 problem") as error:
+        load(write(tmp_path, text), None, {})
+    assert key in str(error.value)
 
 
 def test_settings_cannot_change_after_start() -> None:

@@ -179,6 +179,15 @@ def test_a_link_id_is_never_accepted_twice_even_after_the_order_has_ended() -> N
     assert "duplicate" in refusal(desk.send(BUY, link_id="mine"))
 
 
+def test_only_the_newest_link_ids_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bot.exchange.simulated.broker.LINK_IDS", 2)
+    desk = Desk()
+    for name in ("first", "second", "third", "fourth"):
+        desk.send(BUY, link_id=name)
+    assert "duplicate" in refusal(desk.send(BUY, link_id="third"))
+    assert isinstance(desk.send(BUY, link_id="first")[0], OrderAccepted)
+
+
 def test_the_link_id_of_a_refused_order_stays_free() -> None:
     desk = Desk()
     refusal(desk.send(BUY, "0.05", link_id="mine"))

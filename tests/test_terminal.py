@@ -196,7 +196,7 @@ def test_a_refusal_that_repeats_is_counted_but_noted_once():
         shows.apply(Refused(START, "NEWUSDT", f"similarity {similarity} < 0.7"))
     shows.apply(Refused(START, "NEWUSDT", "halted by the drawdown breaker"))
 
-    assert shows.state.refusals == {"similarity … < …": 3, "halted by the drawdown breaker": 1}
+    assert shows.state.tokens["NEWUSDT"].refusals == 4
     assert [event.text for event in shows.state.notable] == [
         "refused: similarity 0.43 < 0.7",
         "refused: halted by the drawdown breaker",

@@ -19,6 +19,12 @@ class DataError(BotError):
     exit_code = 3
 
 
+class TrainingFailed(BotError):
+    """These data gave no usable model: training diverged, or the model says the same to everything."""
+
+    exit_code = 4
+
+
 class RuntimeFault(BotError):
     """The world failed while running: disk full, child process lost, exchange unreachable."""
 

@@ -1,7 +1,7 @@
 """What a view of the run has to remember: the newest facts about the account and about each token."""
 
 import math
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
@@ -104,7 +104,10 @@ class Notable(NamedTuple):
 
 
 class DashboardState:
-    """Fold messages into the newest picture; a message that changes nothing costs one lookup."""
+    """Fold messages into the newest picture; a message that changes nothing costs one lookup.
+
+    It grows with the number of symbols ever listed (about 1 kB each), not with time.
+    """
 
     def __init__(self, balance: float) -> None:
         self.initial = balance
@@ -120,7 +123,6 @@ class DashboardState:
         self.funding = 0.0
         self.tokens: dict[str, TokenState] = {}
         self.notable: deque[Notable] = deque(maxlen=NOTABLE)
-        self.refusals: Counter[str] = Counter()
         self._handlers: dict[type, Callable[[Any], None]] = {
             InstrumentListed: self._on_listed,
             InstrumentDelisted: self._on_delisted,
@@ -214,7 +216,6 @@ class DashboardState:
     def _on_refused(self, record: Refused) -> None:
         """Refusals repeat at every bar: they are counted, and noted when a token's cause changes."""
         cause = kind(record.reason)
-        self.refusals[cause] += 1
         token = self._token(record.symbol)
         token.refusals += 1
         if cause != token.refusal_kind:

@@ -14,7 +14,8 @@ Result = CandidateArrived | AdaptationFailed
 class Candidates:
     """Hands jobs to the worker and puts the models that come back where the strategy finds them.
 
-    stored: results of the run that is being resumed; what they say need not be adapted again.
+    models: of each token only the newest is kept there, beside those that were in it at the start
+    stored: results of the run that is being resumed; what they say need not be adapted again
     """
 
     def __init__(
@@ -23,6 +24,8 @@ class Candidates:
         self._worker = worker
         self._registry = registry
         self._models = models
+        self._pretrained = frozenset(models)
+        self._newest: dict[str, str] = {}  # model of each token
         self._stored = {(result.symbol, result.cut): result for result in stored}
 
     def submit(self, job: AdaptModel) -> None:
@@ -36,16 +39,25 @@ class Candidates:
 
     def take(self, symbol: str, cut: int, due: int) -> Result | None:
         result = self._stored.pop((symbol, cut), None) or self._worker.take(symbol, cut, due)
-        if isinstance(result, CandidateArrived) and result.model_id not in self._models:
-            self._models[result.model_id] = self._registry.load(result.model_id)
+        if isinstance(result, CandidateArrived):
+            self._keep(symbol, result.model_id)
         return result
+
+    def _keep(self, symbol: str, model_id: str) -> None:
+        """The strategy has taken the token's last model over by now; only the pretrained one is shared."""
+        if model_id not in self._models:
+            self._models[model_id] = self._registry.load(model_id)
+        last = self._newest.get(symbol, model_id)
+        if last != model_id and last not in self._pretrained:
+            del self._models[last]
+        self._newest[symbol] = model_id
 
     def _is_kept(self, result: Result) -> bool:
         """Whether the model of a stored result can still be loaded; if not, it is made again, bit for bit."""
         if isinstance(result, AdaptationFailed):
             return True
         try:
-            self._models[result.model_id] = self._registry.load(result.model_id)
+            self._registry.load(result.model_id)
         except DataError:
             return False
         return True

@@ -2,15 +2,20 @@
 
 import asyncio
 import signal
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from types import FrameType
+from typing import Final
 
 from bot.core.events import Event
+from bot.core.interrupt import end_at_once
 from bot.engine.runner import Runner, moments
 
-_COMMIT_EVERY = 256  # moments between commits when no command leaves
-_BREATHE_EVERY = 32  # moments between looks at signals and the screen
-_POLL_SECONDS = 0.01  # while a candidate that is due is still being made
+_COMMIT_EVERY: Final = 256  # moments between commits when no command leaves
+_BREATHE_EVERY: Final = 32  # moments between looks at signals and the screen
+_POLL_SECONDS: Final = 0.01  # while a candidate that is due is still being made
+_STOP_SECONDS: Final = 1.2  # from Ctrl-C; the interpreter itself takes another half to be gone
 
 
 async def drive(
@@ -40,7 +45,27 @@ async def drive(
         runner.advance(moment)
         if count % _COMMIT_EVERY == 0:
             commit()
+    runner.finish()
     return True
+
+
+def at_speed(
+    speed: float, replaying: Callable[[], bool], clock: Callable[[], float] = time.monotonic
+) -> Callable[[int], float]:
+    """A `pace` by which market time runs at `speed` times wall time; 0 = without waiting.
+
+    What is replayed is not waited for: the clock begins with the first moment that is new.
+    """
+    began: tuple[int, float] | None = None
+
+    def wait(ts: int) -> float:
+        nonlocal began
+        if not speed or replaying():
+            return 0.0
+        began = began or (ts, clock())
+        return (ts - began[0]) / 1000 / speed - (clock() - began[1])
+
+    return wait
 
 
 async def _sleep_or_stop(seconds: float, stop: asyncio.Event) -> None:
@@ -52,13 +77,21 @@ async def _sleep_or_stop(seconds: float, stop: asyncio.Event) -> None:
 
 @contextmanager
 def stopped_by_signals(stop: asyncio.Event) -> Iterator[None]:
-    """Ctrl-C and SIGTERM ask the running loop to stop; what they meant before comes back afterwards."""
+    """Ctrl-C and SIGTERM set `stop`; what they meant before comes back afterwards.
+
+    When the loop does not come to it in time (it may be compiling a kernel), the process ends at once.
+    """
     loop = asyncio.get_running_loop()
-    signals = (signal.SIGINT, signal.SIGTERM)
-    for number in signals:
-        loop.add_signal_handler(number, stop.set)
+
+    def ask(_number: int, _frame: FrameType | None) -> None:
+        signal.setitimer(signal.ITIMER_REAL, _STOP_SECONDS)
+        loop.call_soon_threadsafe(stop.set)
+
+    meanings = {signal.SIGINT: ask, signal.SIGTERM: ask, signal.SIGALRM: end_at_once}
+    before = {number: signal.signal(number, handler) for number, handler in meanings.items()}
     try:
         yield
     finally:
-        for number in signals:
-            loop.remove_signal_handler(number)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -57,7 +57,8 @@ class Engine:
         self._instruments: dict[str, Instrument] = {}
         self._candles: dict[str, Candles] = {}
         self._guarded: dict[str, Position] = {}  # positions whose stop is live and near enough
-        self._marked = 0  # close of the newest decision bar
+        self._now = 0  # ts of the newest fact
+        self._mark_due = False  # a decision bar closed at that time
         self._handlers: dict[type[Event], Callable[[Any], list[Message]]] = {
             BarClosed: self._on_bar,
             InstrumentListed: self._on_listed,
@@ -74,7 +75,21 @@ class Engine:
         }
 
     def step(self, event: Event) -> list[Message]:
-        return self._handlers[type(event)](event)
+        if event.ts <= self._now:
+            return self._handlers[type(event)](event)
+        out = self.mark()  # of the moment that is over, before anything later counts
+        self._now = event.ts
+        return out + self._handlers[type(event)](event)
+
+    def mark(self) -> list[Message]:
+        """The account at the close of a decision bar, once everything of that moment has been heard."""
+        if not self._mark_due:
+            return []
+        self._mark_due = False
+        portfolio = self.portfolio
+        out = self._check_drawdown(self._now)
+        balance, gross = float(portfolio.balance), portfolio.gross_notional
+        return [*out, self._breaker.record(self._now, portfolio.equity, balance, gross)]
 
     # --- market --------------------------------------------------------------------------------------------
 
@@ -90,8 +105,7 @@ class Engine:
         decision = candles.update(bar)
         if decision is None:
             return out
-        if decision.ts > self._marked:
-            out += self._mark(decision.ts)
+        self._mark_due = True
         for advice in self._strategy.on_bar(decision, self.portfolio.positions):
             out += self._take(advice)
         return out
@@ -111,17 +125,6 @@ class Engine:
             out += self._close(position, bar.ts)
         else:
             out.append(MoveStop(bar.ts, bar.symbol, stop))
-        return out
-
-    def _mark(self, ts: int) -> list[Message]:
-        """Equity at the close of the previous decision bar, all of whose prices are known by now."""
-        out: list[Message] = []
-        if self._marked:
-            equity = self.portfolio.equity
-            out += self._check_drawdown(self._marked)
-            balance, gross = float(self.portfolio.balance), self.portfolio.gross_notional
-            out.append(self._breaker.record(self._marked, equity, balance, gross))
-        self._marked = ts
         return out
 
     def _check_drawdown(self, ts: int) -> list[Message]:

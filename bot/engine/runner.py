@@ -91,6 +91,11 @@ class Runner:
         for event in events:
             self._feed(event)
 
+    def finish(self) -> None:
+        """The market has ended: the account as it is left."""
+        for message in self._engine.mark():
+            self._tell(message)
+
     def _feed(self, event: Event) -> None:
         facts = deque([event])
         while facts:

@@ -26,6 +26,10 @@ class HistoricalMarket(Protocol):
     def end(self) -> int:
         """Last moment of the run, ms UTC."""
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the results should know: what was inferred, missing or left out."""
+
     def history(self, symbol: str) -> BarTable:
         """Every bar of a source symbol that closed at or before `start`.
 

@@ -62,7 +62,7 @@ def discover(
 
 
 class RecordedMarket:
-    """Satisfies `bot.exchange.market.HistoricalMarket`. `notes` says what a reader of results should know."""
+    """Satisfies `bot.exchange.market.HistoricalMarket`."""
 
     simulated = False
 
@@ -203,8 +203,8 @@ class RecordedMarket:
             f"the run ends {_day(self.end)}, with the sources": self.end < wanted_end,
             f"no bars in the run: {dropped}": dropped,
             f"missing bars: {missing}": missing,
-            f"instrument filters inferred for {inferred} tokens": inferred,
-            f"no funding rates for {unfunded} tokens": unfunded,
+            f"instrument filters inferred for {_counted(inferred)}": inferred,
+            f"no funding rates for {_counted(unfunded)}: costs.default_funding is charged": unfunded,
         }
         return tuple(text for text, holds in notes.items() if holds)
 
@@ -278,6 +278,10 @@ def _covered(tokens: dict[str, BarTable], sources: dict[str, BarTable]) -> dict[
     end = min(map(_close, sources.values()))
     cut = {name: table.between(int(table.start[0]), end) for name, table in tokens.items()}
     return {name: table for name, table in cut.items() if len(table)}
+
+
+def _counted(tokens: int) -> str:
+    return f"{tokens} token{'' if tokens == 1 else 's'}"
 
 
 def _close(table: BarTable) -> int:

@@ -48,6 +48,8 @@ def warnings(data: ReportData, analysis: Analysis) -> list[str]:
     days = analysis.performance.days
     if data.state != "finished":
         found.append(f"The run is {data.state}: it covers {_days(data):.1f} days so far.")
+    if data.notes:
+        found.append(f"About the data: {'; '.join(data.notes)}.")
     if not data.simulated:
         found += _too_good(analysis)
     if 0 < days < _FEW_DAYS:

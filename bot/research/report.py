@@ -3,6 +3,7 @@
 import json
 import math
 import string
+from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 
@@ -37,13 +38,18 @@ def write_report(data: ReportData, path: Path) -> Path:
     Raises RuntimeFault when the file cannot be written.
     """
     page = render(data)
+    part = path.with_name(f"{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.part")
         part.write_text(page, encoding="utf-8")
         part.replace(path)
     except OSError as error:
-        raise RuntimeFault(f"{path}: the report cannot be written ({error.strerror})") from None
+        with suppress(OSError):
+            part.unlink()
+        raise RuntimeFault(
+            f"{path}: the report cannot be written ({error.strerror}); the run itself is stored: free some "
+            f"space or mend the rights, then `bot report {data.run_id}` writes it"
+        ) from None
     return path
 
 

@@ -54,6 +54,11 @@ class ReportData:
         return float(self.config["account"]["initial_balance"])
 
     @property
+    def notes(self) -> list[str]:
+        """What was inferred, missing or left out of a recorded market."""
+        return list(self.config.get("recorded", {}).get("notes", ()))
+
+    @property
     def decision_ms(self) -> int:
         return int(self.config["market"]["decision_minutes"]) * MINUTE_MS
 

@@ -3,10 +3,12 @@
 The runner hands all messages to `write` and calls `commit` before a command leaves, and every few bars. One
 commit is one transaction over all tables, so a killed process leaves a prefix of the run behind, never a
 part of a step. Market data is not stored: a run is resumed by replaying it from the beginning over the same
-market. While it replays, the journal skips what it already has and verifies that the commands are the same.
+market. While it replays, the journal skips what it already has and verifies that commands and decisions are
+the same.
 """
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, Self
 
 import msgspec
@@ -23,6 +25,8 @@ from bot.storage.ledger import Ledger
 Message = events.Event | commands.Command | records.Record
 
 _NOT_SENT = "; nothing was sent since the last commit"
+_VERIFIED: Final = ("commands", "decisions")  # by a replay; all else follows from the market and from these
+_CHUNK: Final = 1_000  # rows that a replay reads at a time
 _FRESH = "start afresh with --fresh, or go back to the code and settings that made it"
 
 
@@ -37,9 +41,10 @@ def canonical(command: commands.Command) -> bytes:
 class _Log:
     """Rows of one growing table: those on disk at the start, and those that wait for the commit."""
 
-    def __init__(self, table: sa.Table, stored: int) -> None:
+    def __init__(self, table: sa.Table, stored: int, expected: Iterator[Mapping[str, Any]] | None) -> None:
         self.table = table
         self.stored = stored
+        self.expected = expected  # the stored rows again, where a replay verifies them
         self.count = 0
         self.waiting: list[dict[str, Any]] = []
 
@@ -57,10 +62,12 @@ class Journal:
         self._durable = durable
         self._engine = database.engine
         self._ledger = Ledger()
-        self._expected = database.commands(run_id)
         with faults(self._engine):
             self._connection = self._engine.connect()
-            self._logs = {name: _Log(table, self._count(table)) for name, table in schema.LOGS.items()}
+            self._logs = {
+                name: _Log(table, self._count(table), self._stored(table) if name in _VERIFIED else None)
+                for name, table in schema.LOGS.items()
+            }
             self._connection.rollback()
         self._last_ts = 0
 
@@ -121,16 +128,16 @@ class Journal:
     def write(self, message: Message) -> None:
         """Take one message into memory, in the order in which things happened; types without a table pass by.
 
-        Raises DataError when a replayed command differs from the stored one.
+        Raises DataError when a replayed command or decision differs from the stored one.
         """
         self._last_ts = max(self._last_ts, message.ts)
-        if isinstance(message, commands.Command):
-            self._write_command(message)
-        elif (target := LOGGED.get(type(message))) is not None:
+        if (target := LOGGED.get(type(message))) is not None:
             table, encode = target
             log = self._logs[table]
             if not log.replaying:
                 log.waiting.append({"run_id": self.run_id, "seq": log.count, **encode(message)})
+            elif log.expected is not None:
+                self._verify(log, next(log.expected), encode(message))
             log.count += 1
         self._ledger.apply(message)
 
@@ -171,27 +178,26 @@ class Journal:
         self._set_state("interrupted")
         self._connection.close()
 
-    def _write_command(self, command: commands.Command) -> None:
-        log, body = self._logs["commands"], canonical(command)
-        if log.replaying:
-            if body != self._expected[log.count]:
-                stored, now = self._expected[log.count].decode(), body.decode()
-                raise DataError(
-                    f"run {self.run_id}: the stored run was made with other code, settings or data: command "
-                    f"{log.count} was\n  {stored}\nand is now\n  {now}\n{_FRESH}"
-                )
-        else:
-            log.waiting.append(
-                {
-                    "run_id": self.run_id,
-                    "seq": log.count,
-                    "ts": command.ts,
-                    "kind": type(command).__name__,
-                    "link_id": _link_id(command),
-                    "body": body.decode(),
-                }
+    def _verify(self, log: _Log, stored: Mapping[str, Any], now: "Row") -> None:
+        """Float columns hold NULL for NaN."""
+        differing = [
+            name for name, value in now.items() if stored[name] != (None if value != value else value)
+        ]
+        if differing:
+            was, is_now = (", ".join(f"{name} {row[name]}" for name in differing) for row in (stored, now))
+            raise DataError(
+                f"run {self.run_id}: the stored run was made with other code, settings or data: "
+                f"{log.table.name.removesuffix('s')} {log.count} was\n  {was}\nand is now\n  {is_now}\n"
+                f"{_FRESH}"
             )
-        log.count += 1
+
+    def _stored(self, table: sa.Table) -> Iterator[Mapping[str, Any]]:
+        """The rows that a replay will come by, some at a time: a long run would fill the memory."""
+        query = sa.select(table).where(table.c.run_id == self.run_id).order_by(table.c.seq).limit(_CHUNK)
+        for first in itertools.count(step=_CHUNK):
+            with faults(self._engine), self._engine.connect() as connection:
+                rows = connection.execute(query.where(table.c.seq >= first)).mappings().all()
+            yield from map(dict, rows)
 
     def _count(self, table: sa.Table) -> int:
         newest = sa.select(sa.func.max(table.c.seq)).where(table.c.run_id == self.run_id)
@@ -220,15 +226,19 @@ class Journal:
             driver.execute(f"PRAGMA synchronous = {'FULL' if full else 'NORMAL'}")
 
 
-def _link_id(command: commands.Command) -> str:
-    if isinstance(command, commands.PlaceOrder):
-        return command.order.link_id
-    return command.link_id if isinstance(command, commands.CancelOrder) else ""
-
-
 # --- which message goes into which table, and how -----------------------------------------------------------
 
 Row = dict[str, Any]
+
+
+def _command(command: commands.Command) -> Row:
+    link_id = ""
+    if isinstance(command, commands.PlaceOrder):
+        link_id = command.order.link_id
+    elif isinstance(command, commands.CancelOrder):
+        link_id = command.link_id
+    body = canonical(command).decode()
+    return {"ts": command.ts, "kind": type(command).__name__, "link_id": link_id, "body": body}
 
 
 def _alarm(message: Any, *, symbol: str = "", text: str, until: int | None = None) -> Row:
@@ -249,6 +259,10 @@ def _decision(message: records.DecisionMade) -> Row:
 
 
 LOGGED: Final[dict[type[Message], tuple[str, Callable[[Any], Row]]]] = {
+    commands.PlaceOrder: ("commands", _command),
+    commands.CancelOrder: ("commands", _command),
+    commands.MoveStop: ("commands", _command),
+    commands.AdaptModel: ("commands", _command),
     events.OrderFilled: ("fills", lambda m: {**asdict(m), "side": m.side.value, "origin": m.origin.value}),
     events.FundingPaid: ("funding", asdict),
     events.CandidateArrived: ("candidates", _candidate),

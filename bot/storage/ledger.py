@@ -1,7 +1,7 @@
 """The latest state of orders and positions, folded from commands and account events, as database rows."""
 
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -10,7 +10,8 @@ from bot.core.events import Event, OrderAccepted, OrderCancelled, OrderFilled, O
 from bot.core.records import Record
 from bot.core.types import OrderStatus
 
-_ZERO = Decimal(0)
+_ZERO: Final = Decimal(0)
+_REMEMBERED: Final = 1_000  # ended orders that a late message may still be about
 
 
 class OrderRow(msgspec.Struct):
@@ -45,10 +46,14 @@ class PositionRow(msgspec.Struct):
 
 
 class Ledger:
-    """Folds messages; remembers which orders and positions changed since `changes_saved`."""
+    """Folds messages; remembers which orders and positions changed since `changes_saved`.
+
+    Positions are one per symbol. Orders that ended are forgotten some time after they were saved.
+    """
 
     def __init__(self) -> None:
         self._orders: dict[str, OrderRow] = {}
+        self._ended: dict[str, None] = {}  # of these orders, in that order
         self._positions: dict[str, PositionRow] = {}
         self._changed_orders: set[str] = set()
         self._changed_positions: set[str] = set()
@@ -86,6 +91,9 @@ class Ledger:
     def changes_saved(self) -> None:
         self._changed_orders.clear()
         self._changed_positions.clear()
+        while len(self._ended) > _REMEMBERED:
+            oldest = next(iter(self._ended))
+            del self._ended[oldest], self._orders[oldest]
 
     def _place(self, command: PlaceOrder) -> None:
         order = command.order
@@ -109,6 +117,7 @@ class Ledger:
     def _end(self, event: OrderRejected | OrderCancelled, status: OrderStatus) -> None:
         if order := self._touch(event.link_id, event.ts):
             order.reason = event.reason
+            self._ended[event.link_id] = None
             if order.status != OrderStatus.FILLED:
                 order.status = status.value
 
@@ -119,6 +128,7 @@ class Ledger:
             order.avg_price = cost / order.filled_qty
             if fill.leaves_qty == 0:
                 order.status = OrderStatus.FILLED.value
+                self._ended[fill.link_id] = None
             elif OrderStatus(order.status).is_open:
                 order.status = OrderStatus.PARTIALLY_FILLED.value
 

@@ -25,7 +25,7 @@ from torch.nn.utils import clip_grad_norm_, parameters_to_vector
 
 from bot import settings
 from bot.core.commands import AdaptModel
-from bot.core.errors import RuntimeFault
+from bot.core.errors import TrainingFailed
 from bot.core.events import AdaptationReport
 from strategies.learning.architecture import Architecture, Weights
 from strategies.learning.dataset import Chunks, SourceReplay
@@ -46,7 +46,6 @@ CHUNKS = 4  # per domain and step
 INPUT_RATE = 3.0  # learning rate of the input layer relative to the rest
 CHECK_EVERY = 10  # steps between looks at the held-out labels
 ENOUGH_LABELS = 20.0  # effective held-out labels; fewer stop nothing
-COLLAPSE = 0.98  # share of one class, the prior taken off, at which a model has stopped telling bars apart
 COLLAPSE_ROWS = 480  # fewer do not show it
 MIN_ENTROPY = 0.05  # mean entropy of the predictions / log 2 below which a model is certain of everything
 
@@ -63,14 +62,14 @@ def adapt(
 
     Stops where the loss on the newest labels has risen by more than its standard error and returns the best
     weights seen; steps = 0 are the pretrained ones. Raises DataError when the snapshot is too short or
-    broken, RuntimeFault when training diverges or the predictions collapse.
+    broken, TrainingFailed when training diverges or the predictions collapse.
     """
     began = time.process_time()
     encoder = Encoder.from_weights(base, architecture)
     domains = prepare(source, snapshot, model.window_bars, architecture.receptive_field - 1)
     before = compare(encoder, domains)
     steps = _train(encoder, domains, model, torch.Generator().manual_seed(seed))
-    _refuse_collapse(encoder, domains)
+    _refuse_collapse(encoder, domains, model.collapse)
     now = compare(encoder, domains, before)
     report = AdaptationReport(
         mmd_before=before.mmd,
@@ -105,7 +104,7 @@ def _train(encoder: Encoder, domains: Domains, model: settings.Adaptation, gener
         torch.autograd.backward(loss)
         norm = clip_grad_norm_(encoder.parameters(), model.clip)
         if not torch.isfinite(norm):
-            raise RuntimeFault(f"adaptation diverged at step {step}; lower adaptation.learning_rate")
+            raise TrainingFailed(f"adaptation diverged at step {step}; lower adaptation.learning_rate")
         optimiser.step()
         if step % CHECK_EVERY == 0 and stopping.rises(step):
             return stopping.restore_best()
@@ -206,17 +205,17 @@ class _EarlyStopping:
         return torch.nn.functional.binary_cross_entropy_with_logits(logit, self._tail.y, reduction="none")
 
 
-def _refuse_collapse(encoder: Encoder, domains: Domains) -> None:
-    """A short sample may well lie on one side of the prior, all of the token's rows should not."""
+def _refuse_collapse(encoder: Encoder, domains: Domains, most: float) -> None:
+    """A short sample may lie on one side of the prior; more than `most` of the token's rows should not."""
     measured = [part.measure(encoder).logit for part in (domains.target, domains.target_tail)]
     logit = np.concatenate(measured).astype(np.float64)
     logit = logit[np.isfinite(logit)]
     p = 1 / (1 + np.exp(-logit))
     entropy = float(np.mean(np.logaddexp(0, logit) - p * logit)) / math.log(2)
     up = float(np.mean(logit > domains.prior_logit))
-    one_sided = len(logit) >= COLLAPSE_ROWS and max(up, 1 - up) > COLLAPSE
+    one_sided = len(logit) >= COLLAPSE_ROWS and max(up, 1 - up) > most
     if entropy < MIN_ENTROPY or one_sided:
-        raise RuntimeFault(
+        raise TrainingFailed(
             f"predictions collapsed: {max(up, 1 - up):.0%} of one class, mean entropy {entropy:.2f}; "
             "the pretrained model stays"
         )

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from bot import settings
-from bot.core.errors import DataError, RuntimeFault
+from bot.core.errors import DataError, TrainingFailed
 from strategies.learning.architecture import Architecture, Weights
 from strategies.learning.calibration import fit_temperature, negative_log_likelihood
 from strategies.learning.dataset import LabelledSeries, cut_time, split
@@ -59,7 +59,7 @@ def pretrain(
     """Train the encoder; the same arguments give the same bits on one machine and thread count.
 
     Raises DataError for too little history, NaN, a single class or features that never change, and
-    RuntimeFault when training diverges.
+    TrainingFailed when training diverges.
     """
     _check(series, model.min_source_bars)
     architecture = Architecture(
@@ -154,7 +154,7 @@ def _epoch(encoder: Encoder, train: Sequences, optimiser: torch.optim.Optimizer)
         torch.autograd.backward(loss)
         norm = nn.utils.clip_grad_norm_(encoder.parameters(), CLIP)
         if not torch.isfinite(norm):
-            raise RuntimeFault("pretraining diverged; lower model.learning_rate")
+            raise TrainingFailed("pretraining diverged; lower model.learning_rate")
         optimiser.step()
         losses.append(loss.detach())
     return float(torch.stack(losses).mean())

@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from bot.core.errors import BotError, DataError, RuntimeFault
+from bot.core.interrupt import interrupts_held_back
 from bot.market.bars import COLUMNS, BarTable
 from bot.settings import Model as ModelSettings
 from bot.settings import Settings
@@ -69,8 +70,15 @@ class Pretraining:
         self.replay_path = models / f"replay-{self.key}.npz"
 
     def find(self) -> Model | None:
-        """The model, if it and the source rows that adaptation rehearses are both there."""
-        return self._registry.find_pretrained(self.key) if self.replay_path.exists() else None
+        """The model, if it and the source rows that adaptation rehearses are both there and whole.
+
+        What is damaged is made again from the bars: the same bars and settings give the same bits.
+        """
+        try:
+            SourceReplay.load(self.replay_path)
+        except DataError:
+            return None
+        return self._registry.find_pretrained(self.key)
 
     @cached_property
     def _sources(self) -> Sources:
@@ -96,7 +104,8 @@ class Pretraining:
         origin, settings = msgspec.json.encode(self._origin()), msgspec.json.encode(model.model_dump())
         arguments = (theirs, self.replay_path, origin, self._registry.directory, settings)
         child = context.Process(target=_child, args=arguments, daemon=True)
-        child.start()
+        with interrupts_held_back():
+            child.start()
         theirs.close()
         try:
             while not stop.is_set():

@@ -1,7 +1,7 @@
 """Models on disk: weights as safetensors, everything else as a JSON card. No pickle is ever loaded.
 
-A model's id is the hash of its weights and its shape: the same content has the same name on every machine,
-and a file that was changed is noticed.
+A model's id is the hash of its card and its weights: the same content has the same name on every machine, and
+a file that was changed, by one byte of either, is noticed.
 """
 
 import hashlib
@@ -73,20 +73,16 @@ class Registry:
         """Write a model whole or not at all. Raises DataError when the weights don't fit the card."""
         card.architecture.check(weights)
         content = save_tensors(dict(sorted(weights.items())))
-        model_id = _identity(content, card.architecture)
-        path = self._card_path(model_id)
-        if path.exists() and self._card(path).kind != card.kind:
-            raise DataError(
-                f"{path}: these are the weights of a {self._card(path).kind} model; nothing was learnt"
-            )
+        text = msgspec.json.format(msgspec.json.encode(card))
+        model_id = _identity(text, content)
         write_atomically(self._weights_path(model_id), content)
-        write_atomically(path, msgspec.json.format(msgspec.json.encode(card)))
+        write_atomically(self._card_path(model_id), text)
         return Model(model_id, weights, card)
 
     def load(self, model_id: str) -> Model:
         """Raises DataError for a model that is missing, damaged, foreign or of another feature version."""
         path = self._card_path(model_id)
-        card = self._card(path)
+        text, card = self._card(path)
         if card.features != VERSION:
             raise DataError(
                 f"{path}: made for features {card.features}, this version has {VERSION}; pretrain again"
@@ -96,8 +92,11 @@ class Registry:
             content = weights_path.read_bytes()
         except OSError as error:
             raise DataError(f"{weights_path}: cannot be read ({error.strerror}); pretrain again") from None
-        if _identity(content, card.architecture) != model_id:
-            raise DataError(f"{weights_path}: its checksum is wrong, it was damaged or replaced; delete it")
+        if _identity(text, content) != model_id:
+            raise DataError(
+                f"{weights_path}: its checksum is wrong, it or its card was damaged or replaced; "
+                "delete both and pretrain again"
+            )
         try:
             weights = load_tensors(content)
         except SafetensorError as error:
@@ -109,16 +108,17 @@ class Registry:
         """The pretrained model that was made from `key`; one that cannot be loaded does not count."""
         for path in sorted(self.directory.glob("*.json")):
             try:
-                card = self._card(path)
+                _, card = self._card(path)
                 if card.kind == "pretrained" and card.key == key:
                     return self.load(path.stem)
             except DataError:
                 continue
         return None
 
-    def _card(self, path: Path) -> ModelCard:
+    def _card(self, path: Path) -> tuple[bytes, ModelCard]:
         try:
-            return msgspec.json.decode(path.read_bytes(), type=ModelCard)
+            text = path.read_bytes()
+            return text, msgspec.json.decode(text, type=ModelCard)
         except OSError as error:
             raise DataError(f"{path}: no such model ({error.strerror})") from None
         except msgspec.DecodeError as error:
@@ -131,5 +131,6 @@ class Registry:
         return self.directory / f"{model_id}.json"
 
 
-def _identity(content: bytes, architecture: Architecture) -> str:
-    return hashlib.sha256(msgspec.json.encode(architecture) + content).hexdigest()[:ID_LENGTH]
+def _identity(card: bytes, content: bytes) -> str:
+    digests = hashlib.sha256(card).digest() + hashlib.sha256(content).digest()
+    return hashlib.sha256(digests).hexdigest()[:ID_LENGTH]

@@ -18,8 +18,9 @@ import msgspec
 import numpy as np
 
 from bot.core.commands import AdaptModel
-from bot.core.errors import BotError
+from bot.core.errors import BotError, RuntimeFault
 from bot.core.events import AdaptationFailed, AdaptationReport, CandidateArrived
+from bot.core.interrupt import interrupts_held_back
 from bot.settings import Adaptation
 
 if TYPE_CHECKING:
@@ -63,13 +64,18 @@ class Order(msgspec.Struct):
 
 
 class Result(msgspec.Struct):
-    """What became of a job: a model in the registry with its report, or a reason."""
+    """What became of a job: a model in the registry with its report, or the reason why there is none.
+
+    is_fault: the reason lies in this machine (files, memory, disk), not in the job, and another job would
+    fail the same way
+    """
 
     symbol: str
     cut: int
     model_id: str = ""
     report: AdaptationReport | None = None
     reason: str = ""
+    is_fault: bool = False
 
 
 class AdaptationWorker:
@@ -102,11 +108,17 @@ class AdaptationWorker:
             self._send(self._unanswered[0])
 
     def take(self, symbol: str, cut: int, due: int) -> CandidateArrived | AdaptationFailed | None:
-        """The result of a job as an event at `due` (ms); None while there is none."""
+        """The result of a job as an event at `due` (ms); None while there is none.
+
+        Raises RuntimeFault when this machine, not the job, is at fault: such a failure is no fact of the
+        market, and a run in which no model can adapt must not pass for one in which none was good enough.
+        """
         self.poll()
         result = self._results.pop((symbol, cut), None)
         if result is None:
             return None
+        if result.is_fault:
+            raise RuntimeFault(f"adaptation of {symbol} is impossible here: {result.reason}")
         if result.report is None:
             return AdaptationFailed(due, due, symbol, cut, result.reason)
         return CandidateArrived(due, due, symbol, result.model_id, cut, result.report)
@@ -129,12 +141,8 @@ class AdaptationWorker:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         self._process = context.Process(target=_child, args=(theirs, *self._arguments), daemon=True)
-        # inherited: a Ctrl-C while the child is still importing must not kill it with a traceback
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
+        with interrupts_held_back():
             self._process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         theirs.close()
         self._pipe, self._idle = ours, False
 
@@ -174,7 +182,7 @@ class AdaptationWorker:
         if self._restarts > MOST_RESTARTS and self._unanswered:
             job = self._unanswered.popleft()
             reason = f"the adaptation process died {self._restarts} times at this job (exit code {code})"
-            self._results[job.symbol, job.cut] = Result(job.symbol, job.cut, reason=reason)
+            self._results[job.symbol, job.cut] = Result(job.symbol, job.cut, reason=reason, is_fault=True)
             self._restarts = 0
         if self._unanswered:
             self._start()
@@ -204,14 +212,20 @@ def _child(pipe: Connection, registry: Path, base_model: str, replay: Path, sett
 
 
 def _answer(adapting: "Adapting | BotError", order: Order) -> Result:
+    if isinstance(adapting, BotError):
+        return Result(order.symbol, order.cut, reason=str(adapting), is_fault=True)
     try:
-        if isinstance(adapting, BotError):
-            raise adapting
         model_id, report = adapting.run(order.command())
+    except (RuntimeFault, OSError, MemoryError) as error:
+        return Result(order.symbol, order.cut, reason=_text(error), is_fault=True)
     except Exception as error:  # one bad token must not stop the others
-        kind = "" if isinstance(error, BotError) else f"{type(error).__name__}: "
-        return Result(order.symbol, order.cut, reason=f"{kind}{error}")
+        return Result(order.symbol, order.cut, reason=_text(error))
     return Result(order.symbol, order.cut, model_id, report)
+
+
+def _text(error: Exception) -> str:
+    """What a person reads; the kind too where the text was not written for one."""
+    return str(error) if isinstance(error, BotError) else f"{type(error).__name__}: {error}"
 
 
 def _end_with_parent() -> None:

@@ -48,6 +48,7 @@ from bot.exchange.simulated.costs import CostModel, Quote
 from bot.exchange.simulated.matching import match
 from bot.settings import Costs
 
+LINK_IDS: Final = 100_000  # that are known to be taken; a bound on memory, about 15 MB
 TOO_LATE: Final = "order not exists or too late to cancel"
 BY_USER: Final = "CancelByUser"
 
@@ -87,7 +88,8 @@ class SimulatedBroker:
         self._leverage = leverage
         self._volume_share = volume_share
         self._contracts: dict[str, Contract] = {}
-        self._link_ids: set[str] = set()  # of every order ever accepted
+        self._link_ids: dict[str, None] = {}  # of the newest accepted orders, oldest first
+        self._accepted = 0
         self._clock = 0
 
     @property
@@ -151,11 +153,14 @@ class SimulatedBroker:
         self._accept(request, contract, margin, ts)
 
     def _accept(self, request: OrderRequest, contract: Contract, margin: Decimal, ts: int) -> None:
-        self._link_ids.add(request.link_id)
+        self._accepted += 1
+        self._link_ids[request.link_id] = None
+        if len(self._link_ids) > LINK_IDS:
+            del self._link_ids[next(iter(self._link_ids))]
         trigger = request.trigger_price
         order = WorkingOrder(
             request,
-            order_id=f"sim-{ts}-{len(self._link_ids)}",
+            order_id=f"sim-{ts}-{self._accepted}",
             since=ts,
             leaves=request.qty,
             phase=Phase.ARRIVING if trigger is None else Phase.UNTRIGGERED,

@@ -7,7 +7,7 @@ sources' mechanism, and `oracle_p_up` what a perfect observer would have predict
 import heapq
 from collections.abc import Iterator, Sequence
 from operator import attrgetter
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from bot.exchange.simulated.listings import Mechanism
 from bot.exchange.simulated.process import Array, Factor, streams_of
 from bot.exchange.simulated.symbols import SimulatedSymbol
 from bot.market.bars import BarTable
-from bot.settings import Simulation
+from bot.settings import Settings, Simulation
 
 RUN_START: Final = 1_735_689_600_000  # 2025-01-01T00:00Z; a date to count from, no real price is meant
 
@@ -35,10 +35,17 @@ class SimulatedMarket:
 
     simulated: Final = True
 
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """The market that the settings describe."""
+        interval = settings.market.decision_minutes * MINUTE_MS
+        return cls(settings.simulation, settings.market.sources, interval, settings.label.horizon_bars)
+
     def __init__(
         self, simulation: Simulation, sources: Sequence[str], decision_interval_ms: int, horizon_bars: int
     ) -> None:
         self.title: Final = f"Simulated market (seed {simulation.seed})"
+        self.notes: Final[tuple[str, ...]] = ()
         self.start: Final = RUN_START
         self.end: Final = RUN_START + simulation.days * DAY_MS
         self._sources = tuple(sources)

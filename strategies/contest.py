@@ -1,0 +1,239 @@
+"""The arms of one token: they predict every bar, are scored on labels that none had seen; one is champion.
+
+frozen:     the pretrained model as it is
+adapted:    the newest accepted weights; an arm is a procedure and keeps its record over them
+challenger: new weights while the adapted arm is champion, on probation
+"""
+
+import copy
+import math
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bot.core.events import AdaptationReport
+from bot.core.records import GateDecided
+from bot.core.types import MINUTE_MS
+from bot.settings import Settings
+from strategies.arm import Arm, log_loss
+from strategies.labels import Matured
+from strategies.learning.evidence import PairedScores
+from strategies.learning.registry import Model
+
+FROZEN: Final = "frozen"
+ADAPTED: Final = "adapted"
+CHALLENGER: Final = "challenger"
+
+_RIVAL: Final = {FROZEN: ADAPTED, ADAPTED: FROZEN, CHALLENGER: ADAPTED}
+_PRIOR_LABELS: Final = 20.0  # pseudo-labels of a fair coin in the base rate
+
+
+class _Said(NamedTuple):
+    """What was said at one bar, until its label matures."""
+
+    base: float  # the base rate
+    arms: list[tuple[Arm, float, float]]  # logit and P(up) of each; an arm may be gone when it is scored
+
+
+class Contest:
+    """Feed it each label before the row of the bar that matured it."""
+
+    def __init__(self, symbol: str, settings: Settings, pretrained: Model) -> None:
+        self._symbol = symbol
+        self._gate = settings.gate
+        self._block = settings.label.horizon_bars * settings.market.decision_minutes * MINUTE_MS
+        self._said: dict[int, _Said] = {}
+        self._ups = self._labels = 0.0  # uniqueness-weighted
+        self._reversal = PairedScores(self._block, settings.gate.drift_blocks)
+        self._mean_logit = 0.0  # of the frozen model on this token, over the matured labels
+        nothing = np.empty((0, pretrained.card.architecture.features), np.float32)
+        self._arms = {FROZEN: self._new_arm(FROZEN, pretrained, nothing)}
+        self._champion = FROZEN
+
+    @property
+    def champion(self) -> Arm:
+        return self._arms[self._champion]
+
+    @property
+    def has_challenger(self) -> bool:
+        return CHALLENGER in self._arms
+
+    @property
+    def reversal(self) -> float:
+        """Anytime-valid evidence that the pretrained model orders this token's outcomes the wrong way."""
+        return self._reversal.e_value
+
+    # --- predicting and scoring ----------------------------------------------------------------------------
+
+    def reset(self) -> None:
+        """A gap: nothing before it may reach a prediction."""
+        for arm in self._arms.values():
+            arm.reset()
+
+    def predict(self, start: int, x: NDArray[np.float32]) -> tuple[float, float]:
+        """(P(up), volatility per bar) of the champion; what each arm says is kept until its label matures."""
+        said = self._said[start] = _Said(self._base_rate, [])
+        champion = math.nan, math.nan
+        for name, arm in self._arms.items():
+            logit, p_up, volatility = arm.predict(x)
+            said.arms.append((arm, logit, p_up))
+            if name == self._champion:
+                champion = p_up, volatility
+        return champion
+
+    def score(self, matured: Matured) -> dict[str, float] | None:
+        """P(up) that each arm and the base rate had given, now scored; None if nothing was said then."""
+        said = self._recall(matured)
+        if said is None:
+            return None
+        self._test_reversal(matured, said)
+        losses = {arm.name: log_loss(p_up, matured.outcome) for arm, _, p_up in said.arms}
+        base_loss = log_loss(said.base, matured.outcome)
+        for arm, logit, _ in said.arms:
+            loss, rival = losses[arm.name], _RIVAL[arm.name]
+            arm.calibrator.observe(logit, matured.outcome, matured.weight)
+            arm.against_base.add(matured.start, base_loss - loss, matured.weight)
+            if rival in losses:
+                arm.against_rival.add(matured.start, losses[rival] - loss, matured.weight)
+        return {arm.name: p_up for arm, _, p_up in said.arms} | {"base": said.base}
+
+    def _recall(self, matured: Matured) -> _Said | None:
+        """What was said at the label's bar; whatever is older lost its label in a gap."""
+        self._ups += matured.outcome * matured.weight
+        self._labels += matured.weight
+        for stale in [start for start in self._said if start < matured.start]:
+            del self._said[stale]
+        return self._said.pop(matured.start, None)
+
+    @property
+    def _base_rate(self) -> float:
+        """Share of "up" among the labels so far, shrunk to a half: the rival without any model."""
+        return (self._ups + _PRIOR_LABELS / 2) / (self._labels + _PRIOR_LABELS)
+
+    def _test_reversal(self, matured: Matured, said: _Said) -> None:
+        """Negative transfer: does the pretrained model, prior aside, point the wrong way?
+
+        The bet is on outcomes opposite to the side of its own mean on which it spoke; the mean and the base
+        rate are those of before the label.
+        """
+        logit = next(logit for arm, logit, _ in said.arms if arm.name == FROZEN)
+        wrong_way = math.copysign(1.0, self._mean_logit - logit)
+        self._reversal.add(matured.start, wrong_way * (matured.outcome - said.base), matured.weight)
+        self._mean_logit += (logit - self._mean_logit) * matured.weight / self._labels
+
+    # --- who is champion -----------------------------------------------------------------------------------
+
+    def crown(self, ts: int) -> GateDecided | None:
+        """The frozen model is champion until the adapted one proves better, and again when that fails."""
+        adapted = self._arms.get(ADAPTED)
+        if adapted is None:
+            return None
+        proof = adapted.against_rival
+        if self._champion == FROZEN and proof.e_value >= self._gate.evidence:
+            self._champion = ADAPTED
+            reason = f"evidence {proof.e_value:.3g} that its log loss is below the frozen model's"
+            return self._verdict(ts, adapted, "promoted", reason)
+        if self._champion == ADAPTED and proof.recent < 0:
+            return self._roll_back(ts, adapted)
+        return self._end_probation(ts, adapted)
+
+    def _roll_back(self, ts: int, adapted: Arm) -> GateDecided:
+        self._champion = FROZEN
+        adapted.against_rival.reset()
+        reason = "worse than the frozen model over the newest labels"
+        record = self._verdict(ts, adapted, "rolled_back", reason)
+        challenger = self._arms.pop(CHALLENGER, None)
+        if challenger is not None:  # in shadow again, where the newest weights are the ones to watch
+            adapted.take_over(challenger)
+        return record
+
+    def _end_probation(self, ts: int, adapted: Arm) -> GateDecided | None:
+        """New weights trade only after they were not worse than the champion's, on labels new to both."""
+        challenger = self._arms.get(CHALLENGER)
+        if challenger is None or math.isnan(challenger.against_rival.recent):
+            return None
+        del self._arms[CHALLENGER]
+        skill, blocks = challenger.against_rival.recent, self._gate.probation_blocks
+        is_good = skill >= 0
+        reason = f"mean gain over the champion {skill:+.4f} nats in {blocks} blocks of labels"
+        record = self._verdict(ts, challenger, "promoted" if is_good else "discarded", reason)
+        if is_good:
+            adapted.take_over(challenger)
+        return record
+
+    # --- new weights ---------------------------------------------------------------------------------------
+
+    def enter(
+        self, ts: int, model: Model, report: AdaptationReport, rows: NDArray[np.float32]
+    ) -> GateDecided:
+        """New weights, if the guards let them pass: in shadow first, whatever the MMD says.
+
+        They are the adapted arm's at once while that arm only watches; where it is champion they are on
+        probation beside it. rows: (n, F) newest features since the last gap, for the network's past
+        """
+        frozen = self._arms[FROZEN]
+        frozen.similarity, frozen.mmd = report.similarity_before, report.mmd_before
+        fault = self._fault(report)
+        if fault is not None:
+            return self._entered(ts, model, ADAPTED, report, "discarded", (fault,), 0.0)
+        arm = self._shadow(model, rows)
+        arm.similarity, arm.mmd = report.similarity_after, report.mmd_after
+        reasons = (
+            f"MMD² {report.mmd_before:.4f} → {report.mmd_after:.4f}",
+            f"similarity {report.similarity_before:.2f} → {report.similarity_after:.2f}",
+            f"source accuracy {report.source_accuracy_before:.3f} → {report.source_accuracy_after:.3f}",
+        )
+        labels = arm.against_base.effective_labels
+        return self._entered(ts, model, arm.name, report, "shadow", reasons, labels)
+
+    def _shadow(self, model: Model, rows: NDArray[np.float32]) -> Arm:
+        """The arm in which new weights are watched."""
+        adapted = self._arms.get(ADAPTED)
+        if adapted is None:
+            arm = self._arms[ADAPTED] = self._new_arm(ADAPTED, model, rows)
+        elif self._champion == ADAPTED:
+            arm = self._new_arm(CHALLENGER, model, rows, self._gate.probation_blocks)
+            arm.calibrator = copy.deepcopy(adapted.calibrator)  # as it would trade
+            self._arms[CHALLENGER] = arm
+        else:
+            arm = adapted
+            arm.use(model, rows)
+        return arm
+
+    def _fault(self, report: AdaptationReport) -> str | None:
+        measured = (report.mmd_after, report.similarity_after, report.source_accuracy_after)
+        if not all(math.isfinite(value) for value in measured):
+            return "a measurement of the candidate is not finite"
+        forgotten, most = report.source_accuracy_before - report.source_accuracy_after, self._gate.forgetting
+        if not forgotten <= most:
+            return f"source accuracy fell by {forgotten:.3f} > {most:g}: forgetting"
+        return None
+
+    def _new_arm(
+        self, name: str, model: Model, rows: NDArray[np.float32], recent_blocks: int | None = None
+    ) -> Arm:
+        return Arm(name, model, rows, self._block, recent_blocks or self._gate.drift_blocks)
+
+    # --- records -------------------------------------------------------------------------------------------
+
+    def _verdict(self, ts: int, arm: Arm, verdict: str, reason: str) -> GateDecided:
+        return GateDecided(
+            ts, self._symbol, arm.model.model_id, arm.name, verdict, (reason,), arm.similarity, math.nan,
+            arm.mmd, arm.against_base.effective_labels,
+        )  # fmt: skip
+
+    def _entered(
+        self,
+        ts: int,
+        model: Model,
+        arm: str,
+        report: AdaptationReport,
+        verdict: str,
+        reasons: tuple[str, ...],
+        labels: float,
+    ) -> GateDecided:
+        return GateDecided(
+            ts, self._symbol, model.model_id, arm, verdict, reasons, report.similarity_after,
+            report.mmd_before, report.mmd_after, labels,
+        )  # fmt: skip

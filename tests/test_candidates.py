@@ -1,0 +1,95 @@
+"""Results of adaptation as the runner sees them: stored ones are not made again, old models are let go."""
+
+import numpy as np
+import pytest
+
+from bot.core.commands import AdaptModel
+from bot.core.errors import DataError
+from bot.core.events import AdaptationFailed, CandidateArrived
+from bot.engine.candidates import Candidates, Result
+from strategies.learning.registry import Model, Registry
+from tests.test_registry import card, weights
+from tests.test_token import GOOD
+
+
+class Worker:
+    """Stands for the child process: answers every job at once, with a model that it was given."""
+
+    def __init__(self, answers: dict[int, str]) -> None:
+        self.answers = answers
+        self.jobs: list[AdaptModel] = []
+
+    def submit(self, job: AdaptModel) -> None:
+        self.jobs.append(job)
+
+    def poll(self) -> None: ...
+
+    def take(self, symbol: str, cut: int, due: int) -> Result | None:
+        if not any((job.symbol, job.cut) == (symbol, cut) for job in self.jobs):
+            return None
+        return arrived(symbol, cut, self.answers[cut])
+
+
+def arrived(symbol: str, cut: int, model_id: str) -> CandidateArrived:
+    return CandidateArrived(cut + 2, cut + 2, symbol, model_id, cut, GOOD)
+
+
+def job(cut: int, symbol: str = "AAA") -> AdaptModel:
+    return AdaptModel(
+        cut, symbol, cut, "base", 1, np.zeros((3, 2), np.float32), np.arange(3), np.zeros(3, np.int8),
+        np.zeros(3, np.float32),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def registry(tmp_path) -> Registry:
+    return Registry(tmp_path)
+
+
+@pytest.fixture
+def saved(registry) -> list[Model]:
+    """The pretrained model and three adapted ones."""
+    base = registry.save(weights(0), card())
+    return [base, *(registry.save(weights(i), card(kind="adapted", parent=base.model_id)) for i in (1, 2, 3))]
+
+
+def test_a_model_lies_ready_when_its_candidate_is_announced_and_the_last_one_is_let_go(registry, saved):
+    base, first, second, third = saved
+    models = {base.model_id: base}
+    worker = Worker({1: first.model_id, 2: second.model_id, 3: base.model_id, 4: third.model_id})
+    candidates = Candidates(worker, registry, models, [])  # type: ignore[arg-type]
+    for cut in (1, 2, 3, 4):
+        candidates.submit(job(cut))
+        result = candidates.take("AAA", cut, cut + 2)
+        assert isinstance(result, CandidateArrived)
+        assert models.keys() == {base.model_id, result.model_id}
+
+
+def test_a_stored_result_is_not_adapted_again(registry, saved):
+    worker = Worker({})
+    stored = [arrived("AAA", 1, saved[1].model_id), AdaptationFailed(4, 4, "AAA", 2, "collapsed")]
+    candidates = Candidates(worker, registry, {saved[0].model_id: saved[0]}, stored)  # type: ignore[arg-type]
+    for cut, expected in zip((1, 2), stored, strict=True):
+        candidates.submit(job(cut))
+        assert candidates.take("AAA", cut, cut + 2) == expected
+    assert worker.jobs == []
+
+
+def test_a_stored_model_whose_file_was_lost_is_made_again(registry, saved):
+    (registry.directory / f"{saved[1].model_id}.safetensors").unlink()
+    worker = Worker({1: saved[1].model_id})
+    candidates = Candidates(
+        worker,  # type: ignore[arg-type]
+        registry,
+        {saved[0].model_id: saved[0]},
+        [arrived("AAA", 1, saved[1].model_id)],
+    )
+    candidates.submit(job(1))
+    assert [made.cut for made in worker.jobs] == [1]
+    with pytest.raises(DataError, match="cannot be read"):  # this worker did not really make it
+        candidates.take("AAA", 1, 3)
+
+
+def test_what_is_not_there_yet_is_none(registry, saved):
+    candidates = Candidates(Worker({}), registry, {}, [])  # type: ignore[arg-type]
+    assert candidates.take("AAA", 1, 3) is None

@@ -1,0 +1,55 @@
+"""The command line: what it refuses, and in what words."""
+
+import errno
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from bot.cli import app
+
+
+def invoke(*arguments: str) -> Result:
+    return CliRunner().invoke(app, arguments, env={"COLUMNS": "200", "TERM": "dumb"})
+
+
+@pytest.mark.parametrize("command", [[], ["paper"], ["backtest"], ["pretrain"], ["report"]])
+def test_help_tells_the_exit_codes(command: list[str]) -> None:
+    told = invoke(*command, "--help")
+    assert told.exit_code == 0
+    assert "2 wrong usage or configuration" in told.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["paper", "--data", "bars"], "need a recorded market"),
+        (["backtest", "--tokens", "NEWUSDT"], "need a recorded market"),
+        (["paper", "--market", "recorded"], "needs --data FOLDER"),
+        (["backtest", "--data", "bars", "--seed", "3"], "recorded bars have none"),
+        (["backtest", "--data", "bars", "--start", "2025-13-01"], "write YYYY-MM-DD"),
+        (["paper", "--days", "0"], "--days"),
+        (["report", "0"], "run"),
+        (["paper", "--config", "nowhere.toml"], "no such configuration file"),
+    ],
+)
+def test_wrong_usage_is_told_with_exit_code_2(arguments: list[str], message: str) -> None:
+    told = invoke(*arguments)
+    assert told.exit_code == 2
+    assert message in told.output
+
+
+def test_a_misspelt_variable_is_told_before_anything_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BOT_RIKS__STOP", "0.01")
+    told = invoke("paper")
+    assert told.exit_code == 2
+    assert "did you mean BOT_RISK__STOP?" in told.output
+
+
+def test_an_operating_system_that_refuses_is_a_failure_while_running(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("bot.app.run_report", full)
+    told = invoke("report")
+    assert told.exit_code == 4
+    assert "No space left on device" in told.output

@@ -1,0 +1,339 @@
+"""One token from its first bar on: who predicts, who is scored, who trades, and what new weights must show.
+
+The price is a seeded random path. One feature is a hint: the direction of the next bars, right nine times in
+ten, or wrong nine times in ten where a test says so. The models pass it through: logit = gain x hint + bias.
+"""
+
+import math
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import TypeVar
+
+import numpy as np
+import pytest
+
+from bot.core.commands import AdaptModel
+from bot.core.events import AdaptationReport, CandidateArrived
+from bot.core.records import GateDecided, LabelMatured, StageChanged
+from bot.core.signal import Action, Signal
+from bot.core.types import Position, Side, Stage
+from bot.settings import Settings
+from strategies.base import Advice
+from strategies.contest import ADAPTED, CHALLENGER, FROZEN
+from strategies.features.pipeline import FeatureRow
+from strategies.features.spec import COUNT, NAMES, VERSION
+from strategies.learning.architecture import Architecture
+from strategies.learning.registry import Model, ModelCard
+from strategies.learning.skill import Estimate
+from strategies.token import Token
+from tests.builders import BAR, START, bar
+
+SHAPE = Architecture(features=4, channels=2, blocks=1, pool_bars=1, embedding=2)
+HORIZON = 2
+HINT = 1  # the feature that knows
+T = TypeVar("T")
+GOOD = AdaptationReport(
+    mmd_before=0.3, mmd_after=0.01, similarity_before=0.8, similarity_after=0.95, source_accuracy_before=0.6,
+    source_accuracy_after=0.6, target_labels=50.0, steps=10, seconds=0.1,
+)  # fmt: skip
+KNOWS = 2.0  # a gain that makes the most of the hint
+SURE = 2.0  # a bias that gives 88 %
+LENGTH = 2_000
+
+
+def settings(**gate: float) -> Settings:
+    return Settings(
+        label={"horizon_bars": HORIZON},
+        adaptation={"first_bars": 10, "every_bars": 20, "window_bars": 50},
+        gate={"effective_labels": 5, "drift_blocks": 40, "probation_blocks": 6, **gate},
+    )
+
+
+def model(name: str, gain: float = 0.0, bias: float = 0.0, kind: str = "adapted") -> Model:
+    weights = {part: np.zeros(shape, np.float32) for part, shape in SHAPE.shapes().items()}
+    # the blocks have no taps, so they add nothing to what passes by
+    weights["input.weight"][0, HINT] = weights["project.weight"][0, 0] = 1.0
+    weights["direction.weight"][0, 0] = gain
+    weights["direction.bias"][:] = bias
+    card = ModelCard(
+        kind=kind, architecture=SHAPE, features=VERSION, columns=NAMES[:4], location=(0.0,) * COUNT,
+        scale=(1.0,) * COUNT,
+        symbols=("BTCUSDT",), since=0, until=START, temperature=1.0,
+        metrics={"accuracy_confident": Estimate(0.7, 0.65, 0.75, 300.0)},
+    )  # fmt: skip
+    return Model(name, weights, card)
+
+
+class Life:
+    """A token that lives bar after bar; what it advised is kept. gain, bias: of its frozen model."""
+
+    def __init__(self, gain: float = 0.0, bias: float = 0.0, config: Settings | None = None) -> None:
+        self.token = Token("NEWUSDT", config or settings(), model("pretrained", gain, bias, "pretrained"))
+        self.advice: list[Advice] = []
+        rng = np.random.default_rng(5)
+        self._price = 100 * np.exp(np.cumsum(rng.choice([-0.001, 0.001], LENGTH)))
+        ahead = np.sign(self._price[HORIZON:] - self._price[:-HORIZON])
+        self._hint = ahead * rng.choice([1, -1], len(ahead), p=[0.9, 0.1])
+        self._index = 0
+
+    def bars(
+        self, count: int, truth: int = 1, *, ready: bool = True, late: bool = False,
+        position: Position | None = None,
+    ) -> list[Advice]:  # fmt: skip
+        """`count` bars; truth = -1 where the hint points the wrong way."""
+        since = len(self.advice)
+        for _ in range(count):
+            self._index += 1
+            opened, price = self._price[self._index - 1 : self._index + 1]
+            x = np.full(COUNT, self._index, np.float32)
+            x[HINT] = truth * self._hint[self._index]
+            row = FeatureRow(x, 0.002, ready, self._index, 10)
+            closed = bar(self._index, float(price), opened=float(opened))
+            self.advice += self.token.on_row(closed, row, position, late=late)
+        return self.advice[since:]
+
+    def skip(self, bars: int) -> None:
+        self._index += bars
+
+    def candidate(self, name: str, gain: float, report: AdaptationReport = GOOD) -> list[Advice]:
+        ts = START + (self._index + 1) * BAR
+        event = CandidateArrived(ts, ts, "NEWUSDT", name, ts - BAR, report)
+        found = list(self.token.on_candidate(event, model(name, gain)))
+        self.advice += found
+        return found
+
+    def crowned(self) -> "Life":
+        """The adapted model has become champion: it knows what to make of the hint."""
+        self.bars(12)
+        self.candidate("first", KNOWS)
+        self.bars(400)
+        assert self.champion == "first"
+        return self
+
+    @property
+    def champion(self) -> str:
+        return self.last(Signal).model_id
+
+    @property
+    def verdicts(self) -> list[tuple[str, str, str]]:
+        return [(one.model_id, one.arm, one.verdict) for one in self.of(GateDecided)]
+
+    def of(self, kind: type[T]) -> list[T]:
+        return [one for one in self.advice if isinstance(one, kind)]
+
+    def last(self, kind: type[T]) -> T:
+        return self.of(kind)[-1]
+
+
+def held(side: Side, bars_ago: int, now: int) -> Position:
+    opened = START + (now + 1 - bars_ago) * BAR
+    return Position(symbol="NEWUSDT", qty=Decimal(side.sign), entry=Decimal(100), opened=opened)
+
+
+# --- predicting and being scored ---------------------------------------------------------------------------
+
+
+def test_a_token_says_nothing_before_its_features_are_ready() -> None:
+    life = Life()
+    assert life.bars(5, ready=False) == []
+    assert life.token.stage is Stage.OBSERVE
+    life.bars(1)
+    assert (life.last(StageChanged).old, life.last(StageChanged).new) == (Stage.OBSERVE, Stage.SHADOW)
+    assert life.last(Signal).arm == FROZEN
+
+
+def test_a_label_scores_what_was_said_at_its_bar_and_comes_when_its_horizon_is_over() -> None:
+    life = Life(gain=0.4)
+    life.bars(10)
+    said = {signal.bar_start: signal.p_up for signal in life.of(Signal)}
+    labels = life.of(LabelMatured)
+    assert [label.bar_start for label in labels] == list(said)[: 10 - HORIZON]
+    for label in labels:
+        assert label.ts == label.bar_start + (HORIZON + 1) * BAR
+        assert label.p_up[FROZEN] == said[label.bar_start]
+        assert set(label.p_up) == {FROZEN, "base"}
+
+
+def test_a_prediction_does_not_know_the_label_that_it_will_be_scored_on() -> None:
+    """The same past with two futures: what was said before they part is the same."""
+    one, other = Life(gain=0.4), Life(gain=0.4)
+    for life, truth in ((one, 1), (other, -1)):
+        life.bars(40)
+        life.bars(20, truth)
+    said = [[signal.p_up for signal in life.of(Signal)] for life in (one, other)]
+    assert said[0][:40] == said[1][:40]
+    assert said[0] != said[1]
+
+
+def test_a_gap_ends_labels_and_what_the_network_remembers() -> None:
+    life = Life()
+    life.bars(10)
+    life.skip(3)
+    life.bars(10)
+    starts = {label.bar_start for label in life.of(LabelMatured)}
+    assert {START + i * BAR for i in (9, 10)}.isdisjoint(starts)
+    assert START + 14 * BAR in starts
+
+
+# --- adaptation --------------------------------------------------------------------------------------------
+
+
+def test_a_snapshot_ends_at_its_cut_and_knows_matured_labels_only() -> None:
+    life = Life()
+    life.bars(30)
+    jobs = life.of(AdaptModel)
+    assert [len(job.rows) for job in jobs] == [10, 30]
+    for job in jobs:
+        assert job.cut == job.starts[-1] + BAR
+        assert (job.labels[-HORIZON:] == -1).all()
+        assert (job.labels[:-HORIZON] >= 0).all()
+        np.testing.assert_array_equal(job.rows[:, 0], (job.starts - START) // BAR)
+        assert job.base_model == "pretrained"
+    assert jobs[0].seed != jobs[1].seed
+
+
+def test_a_candidate_is_watched_in_shadow_and_does_not_speak_for_the_token() -> None:
+    life = Life(gain=0.4)
+    life.bars(12)
+    life.candidate("first", KNOWS)
+    life.bars(6)
+    assert life.champion == "pretrained"
+    assert life.last(LabelMatured).p_up.keys() == {FROZEN, ADAPTED, "base"}
+    assert life.verdicts == [("first", ADAPTED, "shadow")]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"mmd_after": math.nan}, "not finite"),
+        ({"similarity_after": math.inf}, "not finite"),
+        ({"source_accuracy_after": 0.5}, "forgetting"),
+    ],
+)
+def test_a_candidate_that_forgot_or_was_not_measured_is_discarded(
+    changes: dict[str, float], reason: str
+) -> None:
+    life = Life()
+    life.bars(12)
+    report = AdaptationReport(
+        **{name: getattr(GOOD, name) for name in GOOD.__struct_fields__} | changes  # type: ignore[arg-type]
+    )
+    (verdict,) = life.candidate("first", KNOWS, report)
+    assert isinstance(verdict, GateDecided)
+    assert verdict.verdict == "discarded"
+    assert reason in verdict.reasons[0]
+    life.bars(6)
+    assert ADAPTED not in life.last(LabelMatured).p_up
+
+
+def test_the_adapted_model_becomes_champion_by_evidence_and_earns_the_ladder_anew() -> None:
+    life = Life().crowned()
+    assert ("first", ADAPTED, "promoted") in life.verdicts
+    promoted = next(one for one in life.of(GateDecided) if one.verdict == "promoted")
+    assert "evidence" in promoted.reasons[0]
+    later = [change for change in life.of(StageChanged) if change.ts > promoted.ts]
+    assert [change.new for change in later] == [Stage.SMALL, Stage.FULL]
+
+
+def test_new_weights_of_a_champion_do_not_trade_before_their_probation_is_over() -> None:
+    life = Life().crowned()
+    assert life.candidate("second", KNOWS + 0.2)[0].arm == CHALLENGER  # type: ignore[union-attr]
+    probation = life.bars(6 * HORIZON)
+    assert {one.model_id for one in probation if isinstance(one, Signal)} == {"first"}
+    life.bars(4 * HORIZON)
+    assert life.champion == "second"
+    assert life.verdicts[-2:] == [("second", CHALLENGER, "shadow"), ("second", CHALLENGER, "promoted")]
+    assert Stage.SHADOW not in {signal.stage for signal in life.of(Signal)[-10 * HORIZON :]}
+
+
+def test_new_weights_that_are_worse_than_the_champion_never_trade() -> None:
+    life = Life().crowned()
+    life.candidate("second", -KNOWS)
+    life.bars(12 * HORIZON)
+    assert life.champion == "first"
+    assert life.verdicts[-1] == ("second", CHALLENGER, "discarded")
+    assert CHALLENGER not in life.last(LabelMatured).p_up
+
+
+def test_there_is_one_challenger_at_a_time() -> None:
+    life = Life(config=settings(probation_blocks=40)).crowned()
+    life.candidate("second", KNOWS)
+    on_probation = life.bars(60)
+    assert not [one for one in on_probation if isinstance(one, AdaptModel)]
+    afterwards = life.bars(60)
+    assert [one for one in afterwards if isinstance(one, AdaptModel)]
+
+
+def test_a_champion_that_falls_behind_the_frozen_model_is_rolled_back_and_the_token_to_shadow() -> None:
+    life = Life().crowned()
+    life.bars(160, -1)
+    assert ("first", ADAPTED, "rolled_back") in life.verdicts
+    assert life.champion == "pretrained"
+    assert life.token.stage is Stage.SHADOW
+
+
+def test_a_challenger_whose_champion_was_rolled_back_is_watched_on_and_can_earn_its_place() -> None:
+    life = Life(config=settings(probation_blocks=300)).crowned()
+    life.candidate("second", -KNOWS)
+    reversed_world = life.bars(360, -1)
+    champions = [signal.model_id for signal in reversed_world if isinstance(signal, Signal)]
+    assert list(dict.fromkeys(champions)) == ["first", "pretrained", "second"]
+    assert life.last(LabelMatured).p_up.keys() == {FROZEN, ADAPTED, "base"}
+
+
+# --- what it wishes ----------------------------------------------------------------------------------------
+
+
+def test_confidence_opens_and_doubt_does_not() -> None:
+    sure, unsure = Life(bias=SURE), Life(bias=0.1)
+    for life in (sure, unsure):
+        life.bars(1)
+    assert (sure.last(Signal).action, sure.last(Signal).side) == (Action.ENTER, Side.BUY)
+    assert unsure.last(Signal).action is Action.NONE
+    assert unsure.last(Signal).reason.startswith("confidence 0.525 < 0.65")
+
+
+def test_a_bar_that_was_decided_late_opens_nothing_and_still_closes() -> None:
+    life = Life(bias=SURE)
+    life.bars(1, late=True)
+    assert life.last(Signal).action is Action.NONE
+    assert "late" in life.last(Signal).reason
+    life.bars(1, late=True, position=held(Side.SELL, 1, 2))
+    assert life.last(Signal).action is Action.EXIT
+
+
+def exits() -> Iterator[tuple[Side, int, bool, Action]]:
+    yield Side.SELL, 1, True, Action.EXIT  # the model turned
+    yield Side.BUY, 1, True, Action.HOLD
+    yield Side.BUY, HORIZON, True, Action.EXIT  # its time is over, and SHADOW does not prolong
+    yield Side.BUY, 1, False, Action.HOLD  # blind: the stop guards it
+    yield Side.BUY, HORIZON, False, Action.EXIT
+
+
+@pytest.mark.parametrize(("side", "age", "ready", "action"), list(exits()))
+def test_a_position_ends_when_the_model_turns_or_its_time_is_over(
+    side: Side, age: int, ready: bool, action: Action
+) -> None:
+    life = Life(bias=SURE)
+    life.bars(5)
+    advice = life.bars(1, ready=ready, position=held(side, age, 6))
+    signals = [one for one in advice if isinstance(one, Signal)]
+    assert (signals[-1].action if signals else Action.HOLD) is action
+
+
+def test_a_position_is_kept_beyond_its_time_only_where_the_token_is_trusted_and_the_model_sure() -> None:
+    life = Life().crowned()
+    assert life.token.stage in (Stage.SMALL, Stage.FULL)
+    for index in range(413, 433):
+        life.bars(1, position=held(life.last(Signal).side or Side.BUY, HORIZON, index))
+    over = [signal for signal in life.of(Signal)[-20:] if "turned" not in signal.reason]
+    assert {signal.action for signal in over} == {Action.HOLD}
+
+
+def test_a_suspended_token_stays_suspended() -> None:
+    life = Life(bias=SURE)
+    life.bars(5)
+    (change,) = life.token.suspend(START, "delisted")
+    assert isinstance(change, StageChanged)
+    life.bars(5)
+    assert life.last(Signal).stage is Stage.SUSPENDED

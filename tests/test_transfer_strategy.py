@@ -1,0 +1,140 @@
+"""The strategy over many tokens: the bars of one moment are decided together, once the sources are there."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from bot.core.events import (
+    AdaptationFailed,
+    BarClosed,
+    CandidateArrived,
+    InstrumentDelisted,
+)
+from bot.core.records import Alarm, GateDecided, Readiness, StageChanged
+from bot.core.signal import Action, Signal
+from bot.core.types import Stage
+from bot.settings import Settings
+from strategies.base import Advice
+from strategies.features.spec import WARM_UP
+from strategies.transfer import TransferStrategy
+from tests.builders import BAR, START, bar, listed
+from tests.test_token import GOOD, KNOWS, SURE, model
+
+BTC, ETH, NEW, OLD = "BTCUSDT", "ETHUSDT", "NEWUSDT", "OLDUSDT"
+SETTINGS = Settings(adaptation={"first_bars": 400})
+
+
+class Market:
+    """Random walks of the sources and tokens, bar after bar, into the strategy."""
+
+    def __init__(self, *tokens: str) -> None:
+        base = model("pretrained", bias=SURE, kind="pretrained")
+        self.models = {"pretrained": base}
+        self.strategy = TransferStrategy(SETTINGS, base, self.models)
+        rng = np.random.default_rng(3)
+        names = (BTC, ETH, NEW, OLD)
+        steps = rng.normal(0, 0.003, (len(names), 2 * WARM_UP + 50))
+        self._prices = dict(zip(names, 100 * np.exp(np.cumsum(steps, axis=1)), strict=True))
+        for token in tokens or (NEW,):
+            self.strategy.on_event(listed(token))
+
+    def bar(self, symbol: str, index: int) -> BarClosed:
+        opened, price = self._prices[symbol][index : index + 2]
+        return bar(
+            index, price, symbol, opened=opened, high=max(opened, price) * 1.001,
+            low=min(opened, price) * 0.999, volume=1e6 + index,
+        )  # fmt: skip
+
+    def play(self, first: int, last: int, symbols: Sequence[str] = (BTC, ETH, NEW)) -> list[Advice]:
+        return [
+            advice
+            for index in range(first, last)
+            for symbol in symbols
+            for advice in self.strategy.on_bar(self.bar(symbol, index), {})
+        ]
+
+
+def signals(advice: Sequence[Advice]) -> list[Signal]:
+    return [one for one in advice if isinstance(one, Signal)]
+
+
+@pytest.fixture
+def market() -> Market:
+    """One bar before the token is ready."""
+    market = Market()
+    warming = market.play(0, WARM_UP - 1)
+    assert not signals(warming)
+    progress = [one for one in warming if isinstance(one, Readiness)]
+    assert (progress[-1].have, progress[-1].need) == (WARM_UP - 1, WARM_UP)
+    return market
+
+
+@pytest.mark.parametrize("order", [(BTC, ETH, NEW), (NEW, BTC, ETH), (BTC, NEW, ETH)])
+def test_a_token_is_decided_once_in_a_moment_whatever_the_order_of_its_bars(
+    market: Market, order: tuple[str, ...]
+) -> None:
+    (signal,) = signals(market.play(WARM_UP - 1, WARM_UP, order))
+    assert signal.symbol == NEW
+    assert signal.action is Action.ENTER
+    assert signal.ts == START + WARM_UP * BAR
+
+
+def test_the_order_of_bars_changes_no_number() -> None:
+    said = []
+    for order in ((BTC, ETH, NEW, OLD), (OLD, NEW, ETH, BTC)):
+        decided = signals(Market(NEW, OLD).play(0, WARM_UP + 5, order))
+        said.append(sorted((one.ts, one.symbol, one.sigma, one.p_up) for one in decided))
+    assert said[0] == said[1]
+    assert len(said[0]) == 12
+
+
+def test_sources_and_unlisted_symbols_are_not_traded(market: Market) -> None:
+    decided = signals(market.play(WARM_UP - 1, WARM_UP + 3, (BTC, ETH, NEW, OLD)))
+    assert {signal.symbol for signal in decided} == {NEW}
+
+
+def test_a_token_whose_sources_stay_away_is_decided_in_the_next_moment_and_opens_nothing(
+    market: Market,
+) -> None:
+    assert not signals(market.play(WARM_UP - 1, WARM_UP, (BTC, NEW)))
+    late, punctual = signals(market.play(WARM_UP, WARM_UP + 1))
+    assert (late.ts, late.action) == (START + WARM_UP * BAR, Action.NONE)
+    assert "late" in late.reason
+    assert punctual.action is Action.ENTER
+
+
+def test_a_bar_that_comes_after_its_moment_opens_nothing(market: Market) -> None:
+    market.play(WARM_UP - 1, WARM_UP, (BTC, ETH))
+    market.play(WARM_UP, WARM_UP + 1, (BTC, ETH))
+    (late,) = signals(market.strategy.on_bar(market.bar(NEW, WARM_UP - 1), {}))
+    assert late.action is Action.NONE
+
+
+def test_a_delisted_token_is_suspended_and_forgotten(market: Market) -> None:
+    ts = START + WARM_UP * BAR
+    (change,) = market.strategy.on_event(InstrumentDelisted(ts, ts, NEW))
+    assert isinstance(change, StageChanged)
+    assert change.new is Stage.SUSPENDED
+    assert market.strategy.on_event(InstrumentDelisted(ts, ts, NEW)) == ()
+    assert market.play(WARM_UP - 1, WARM_UP + 3) == []
+
+
+def test_candidates_reach_their_token_and_failures_a_person(market: Market) -> None:
+    market.play(WARM_UP - 1, WARM_UP)
+    ts = START + WARM_UP * BAR
+    market.models["adapted"] = model("adapted", KNOWS)
+    (verdict,) = market.strategy.on_event(CandidateArrived(ts, ts, NEW, "adapted", ts, GOOD))
+    assert isinstance(verdict, GateDecided)
+    assert verdict.verdict == "shadow"
+    assert market.strategy.on_event(CandidateArrived(ts, ts, OLD, "adapted", ts, GOOD)) == ()
+    (alarm,) = market.strategy.on_event(AdaptationFailed(ts, ts, NEW, ts, "predictions collapsed"))
+    assert isinstance(alarm, Alarm)
+    assert "collapsed" in alarm.text
+
+
+def test_a_token_is_listed_once(market: Market) -> None:
+    market.play(WARM_UP - 1, WARM_UP)
+    assert market.strategy.on_event(listed(NEW)) == ()
+    (signal,) = signals(market.play(WARM_UP, WARM_UP + 1))
+    assert signal.stage is Stage.SHADOW
