@@ -297,7 +297,7 @@ def _report_path(settings: Settings, run: Run) -> Path:
 def _config_json(settings: Settings, recorded: Mapping[str, Any] | None, market: HistoricalMarket) -> str:
     """What the run depends on: the settings (not where things are kept), the recorded market's choice and
     what had to be inferred or left out of it."""
-    config = settings.model_dump(mode="json", exclude={"storage"})
+    config = settings.model_dump(mode="json", exclude={"storage", "exchange"})
     if recorded is not None:
         config["recorded"] = {
             name: value if value is None else str(value) for name, value in recorded.items()

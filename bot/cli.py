@@ -233,7 +233,7 @@ def exchange(
 
     The market is the simulated one, or recorded bars with --data. Keys, balances and limits are in the
     [exchange] section of the configuration; by default the key is `local`, the secret `local-secret`.
-    Prints one line when it is ready; Ctrl-C ends it.
+    Prints one line when it is ready; Ctrl-C ends it, with exit code 0.
     """
     from bot.exchange.local.launch import serve
 

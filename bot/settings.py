@@ -211,7 +211,7 @@ class Exchange(Section):
     """`bot exchange`: Bybit's interface on loopback, on the simulated market or on recorded bars."""
 
     port: Annotated[int, Field(ge=0, le=65_535)] = Field(8899, description="0 = any free one")
-    seed: int = Field(7, ge=0)
+    seed: int = Field(7, ge=0, le=2**63 - 1)
     history_days: Count = Field(30, description="of candles before the exchange opens")
     future_days: Count = Field(7, description="then prices stand still")
     rate_limit_scale: Annotated[float, Field(ge=0)] = Field(

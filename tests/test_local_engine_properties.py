@@ -1,7 +1,8 @@
-"""Whatever customers do: no order is over-filled, the book never crosses, and money is neither made nor lost."""
+"""Whatever customers do: no order is over-filled, the book never crosses, no money is made or lost."""
 
 import contextlib
 from collections import Counter
+from collections.abc import Callable
 from decimal import Decimal
 from random import Random
 from typing import Any
@@ -51,21 +52,21 @@ def some_order(rng: Random) -> dict[str, Any]:
 
 def some_moves(seed: int, length: int) -> list[tuple[str, Any]]:
     rng = Random(seed)
-    moves: list[tuple[str, Any]] = []
-    for _ in range(length):
-        kind = rng.choice(["place"] * 12 + ["cancel", "amend", "amend", "mark", "fund", "stop", "leverage"])
-        maybe = [None, rng.choice(PRICES)]
-        what: Any = {
-            "place": lambda: some_order(rng),
-            "cancel": lambda: rng.randrange(30),
-            "amend": lambda: (rng.randrange(30), rng.choice([None, *QUANTITIES]), rng.choice(maybe)),
-            "mark": lambda: rng.choice(["80", "92", "97.5", "100", "100", "104", "112", "125"]),
-            "fund": lambda: rng.choice(["0.001", "-0.0005"]),
-            "stop": lambda: (rng.randrange(3), rng.choice(maybe), rng.choice(maybe), rng.choice([None, "2"])),
-            "leverage": lambda: (rng.randrange(3), rng.choice(["1", "10", "50"])),
-        }[kind]()
-        moves.append((kind, what))
-    return moves
+
+    def maybe(value: str) -> str | None:
+        return rng.choice([None, value])
+
+    makers: dict[str, Callable[[], Any]] = {
+        "place": lambda: some_order(rng),
+        "cancel": lambda: rng.randrange(30),
+        "amend": lambda: (rng.randrange(30), maybe(rng.choice(QUANTITIES)), maybe(rng.choice(PRICES))),
+        "mark": lambda: rng.choice(["80", "92", "97.5", "100", "100", "104", "112", "125"]),
+        "fund": lambda: rng.choice(["0.001", "-0.0005"]),
+        "stop": lambda: (rng.randrange(3), maybe(rng.choice(PRICES)), maybe(rng.choice(PRICES)), maybe("2")),
+        "leverage": lambda: (rng.randrange(3), rng.choice(["1", "10", "50"])),
+    }
+    kinds = ["place"] * 12 + ["cancel", "amend", "amend", "mark", "fund", "stop", "leverage"]
+    return [(kind, makers[kind]()) for kind in (rng.choice(kinds) for _ in range(length))]
 
 
 def apply(world: World, kind: str, what: Any) -> None:
@@ -201,6 +202,7 @@ def test_the_runs_above_do_reach_every_corner() -> None:
     wanted = {
         "Trade", "Funding", "BustTrade", "FilledStopLoss", "FilledTakeProfit", "FilledPartialStopLoss",
         "FilledTrailingStop", "FilledStop", "DeactivatedStopLoss", "CancelBySmp", "CancelByReduceOnly",
-        "EC_PostOnlyWillTakeLiquidity", "EC_CancelForNoFullFill", "EC_NoImmediateQtyToFill", "110007", "110017",
+        "EC_PostOnlyWillTakeLiquidity", "EC_CancelForNoFullFill", "EC_NoImmediateQtyToFill",
+        "110007", "110017",
     }  # fmt: skip
     assert wanted - set(seen) == set()

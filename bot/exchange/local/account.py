@@ -1,4 +1,4 @@
-"""What the exchange knows of a customer: wallet, positions, modes, orders, and the ledger that explains them."""
+"""What the exchange knows of a customer: wallet, positions, modes, orders, and the ledger behind them."""
 
 from collections import Counter, deque
 from dataclasses import dataclass, field

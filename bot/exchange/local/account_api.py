@@ -19,7 +19,7 @@ CANCEL_ALL_LIMIT: Final = 500
 
 
 class Asked(NamedTuple):
-    """A request that has passed the gate. `admitted`: how many items of a batch the rate limit lets through."""
+    """A request that has passed the gate. `admitted`: items of a batch that the rate limit lets through."""
 
     world: World
     key: Key
@@ -206,11 +206,9 @@ def executions(asked: Asked) -> Answer:
     params, rows = asked.params, list(asked.account.executions)
     if not is_linear(params, ""):
         rows = []
-    for name, field in (
-        ("orderId", "orderId"), ("orderLinkId", "orderLinkId"), ("symbol", "symbol"), ("execType", "execType"),
-    ):  # fmt: skip
+    for name in ("orderId", "orderLinkId", "symbol", "execType"):
         if value := text(params, name):
-            rows = [row for row in rows if row[field] == value]
+            rows = [row for row in rows if row[name] == value]
     if text(params, "settleCoin", "USDT") != "USDT":
         rows = []
     if not (text(params, "orderId") or text(params, "orderLinkId")):
@@ -328,9 +326,7 @@ def transactions(asked: Asked) -> Answer:
     kind = text(asked.params, "type")
     entries = list(enumerate(asked.account.ledger, 1))
     rows = [
-        (number, entry)
-        for number, entry in entries
-        if first <= entry.ts <= last and kind in ("", entry.kind)
+        (number, entry) for number, entry in entries if first <= entry.ts <= last and kind in ("", entry.kind)
     ]
     page, cursor = _cut(rows[::-1], asked.params, 20, 50)
     views = [render.ledger_view(entry, number) for number, entry in page]
@@ -354,7 +350,7 @@ def key_information(asked: Asked) -> Answer:
     })  # fmt: skip
 
 
-def coin_information(asked: Asked) -> Answer:  # noqa: ARG001
+def coin_information(asked: Asked) -> Answer:
     """ccxt asks for it with the markets; nothing is deposited or withdrawn here."""
     return Answer({"rows": []})
 

@@ -156,7 +156,8 @@ def check_size(order: Order, market: Market) -> None:
     if qty > largest:
         raise Refused(
             PARAMS,
-            f"The number of contracts exceeds maximum limit allowed: too large, order_qty:{qty} > max_qty:{largest}",
+            "The number of contracts exceeds maximum limit allowed: too large, "
+            f"order_qty:{qty} > max_qty:{largest}",
         )
     value = qty * contract.price(base_price(order, market))
     if value < instrument.min_notional and not order.reduce_only:
@@ -188,7 +189,8 @@ def check_protection(terms: Protection, side_: Side, base: int, *, reduces: bool
             relation = "lower" if sign > 0 else "higher"
             raise Refused(
                 PARAMS,
-                f"{name}:{price} set for {side_} position should be {relation} than base_price:{base}??LastPrice",
+                f"{name}:{price} set for {side_} position should be {relation} "
+                f"than base_price:{base}??LastPrice",
             )
 
 

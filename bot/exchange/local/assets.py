@@ -125,7 +125,10 @@ def recorded(directory: FilePath, seed: int, now: int, *, history_days: int) -> 
                 instrument=found.instrument(symbol, launch, 8 * HOUR_MS),
                 path=BarPath(moved, f"{seed}/{symbol}"),
                 half_spread=lambda _: RECORDED_SPREAD,
-                turnover=float((table.close * table.volume).sum()) / max(1, len(table)) * DAY_MS / table.interval,
+                turnover=float((table.close * table.volume).sum())
+                / max(1, len(table))
+                * DAY_MS
+                / table.interval,
                 history=moved.between(launch, now) if launch < now else None,
                 delivery_time=end,
             )

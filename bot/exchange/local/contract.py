@@ -1,7 +1,7 @@
 """What is traded: one linear perpetual with its filters, its risk tiers, and its grid.
 
-Inside the core a price is an integer number of ticks and a quantity an integer number of steps ("lots"); money
-is Decimal. This module is where the two meet.
+Inside the core a price is an integer number of ticks and a quantity an integer number of steps ("lots");
+money is Decimal. This module is where the two meet.
 """
 
 from dataclasses import dataclass

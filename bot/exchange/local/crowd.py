@@ -7,7 +7,7 @@ from bot.core.types import Side
 from bot.exchange.local.engine import Engine
 from bot.exchange.local.market import Market
 
-LEVELS: Final = 200  # on each side
+LEVELS: Final = 250  # on each side
 LEVEL_SHARE: Final = 0.02  # of the turnover of a minute, on the best level
 DEEPER: Final = 0.03  # growth of the size per level
 CHANGES: Final = 3  # quotes on each side that are renewed in a step
@@ -100,7 +100,7 @@ class Crowd:
             self.take(side, size, now)
 
     def take(self, side: Side, lots: int, now: int, reach: float = 0.002) -> int:
-        """An immediate order of the crowd, at most `reach` (a fraction) beyond the best price; lots traded."""
+        """An immediate order of the crowd, `reach` (a fraction) beyond the best price; the lots traded."""
         best = self._market.book.best_price(side.opposite)
         if best is None:
             return 0

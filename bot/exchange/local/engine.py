@@ -1,4 +1,4 @@
-"""The matching core: what happens to an order between the door and its end. Pure: no I/O, no clock, no chance.
+"""The matching core: what happens to an order from the door to its end. Pure: no I/O, no clock, no chance.
 
 Every method that changes something takes `now` (ms UTC). What the private streams have to say is collected in
 `outbox`; what the public ones say is read from the markets.
@@ -159,7 +159,7 @@ class Engine:
         return order
 
     def take_from_crowd(self, market: Market, order: Resting, now: int) -> None:
-        """Match an order of nobody's; what is left of it is its sender's affair. Triggers are not looked at."""
+        """Match an order of nobody's; the rest of it is its sender's affair. Triggers are not looked at."""
         self.now = max(self.now, now)
         market.book.match(order, partial(self._fill, market))
 

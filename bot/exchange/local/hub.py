@@ -190,6 +190,17 @@ def _base(name: str) -> str | None:
 
 
 def _fast(view: dict[str, Any]) -> dict[str, Any]:
-    fields = ("category", "symbol", "execId", "execPrice", "execQty", "orderId", "isMaker", "side", "execTime", "seq")
+    fields = (
+        "category",
+        "symbol",
+        "execId",
+        "execPrice",
+        "execQty",
+        "orderId",
+        "isMaker",
+        "side",
+        "execTime",
+        "seq",
+    )
     link_id = "" if view["isMaker"] else view["orderLinkId"]
     return {**{name: view[name] for name in fields}, "orderLinkId": link_id}

@@ -1,7 +1,6 @@
 """From settings to a running exchange."""
 
 import asyncio
-import contextlib
 import signal
 import time
 from collections.abc import Sequence
@@ -33,13 +32,13 @@ def build(settings: Exchange, sources: Sequence[str], data: Path | None, now: in
 def serve(settings: Exchange, sources: Sequence[str], data: Path | None) -> None:
     """Until Ctrl-C or SIGTERM. Raises UsageError when the port is taken, DataError for bad bars."""
     venue = build(settings, sources, data, int(time.time() * 1000))
-    with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(_serve(venue, settings))
+    asyncio.run(_serve(venue, settings))
 
 
 async def _serve(venue: Venue, settings: Exchange) -> None:
     stopped = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     async with Server(venue, settings.port) as server:
         symbols = [listed.symbol for listed in venue.world.listed.values() if listed.market.is_trading]
         print(f"exchange ready on {server.url} ({', '.join(symbols)}; seed {settings.seed})", flush=True)  # noqa: T201

@@ -86,7 +86,10 @@ def order_book(world: World, params: Params) -> Any:
     depth = limit_of(params, 25, 1_000)
     contract, book = listed.contract, listed.market.book
     bids, asks = (
-        [[contract.price_text(price), contract.quantity_text(lots)] for price, lots in book.depth(side, depth)]
+        [
+            [contract.price_text(price), contract.quantity_text(lots)]
+            for price, lots in book.depth(side, depth)
+        ]
         for side in (Side.BUY, Side.SELL)
     )
     seq = world.engine.seq + book.version
@@ -172,7 +175,7 @@ def open_interest(world: World, params: Params) -> Any:
     return {"symbol": listed.symbol, "category": "linear", "list": [row], "nextPageCursor": ""}
 
 
-def announcements(world: World, params: Params) -> Any:  # noqa: ARG001
+def announcements(world: World, params: Params) -> Any:
     rows = [
         {
             "title": f"New listing: {listed.symbol} perpetual contract",

@@ -53,7 +53,7 @@ class Protection:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Order:
-    """Prices in ticks, quantities in lots, `value` in ticks x lots. `price` of a market order is its bound."""
+    """Prices in ticks, quantities in lots, `value` in ticks x lots. `price` of a market order: its bound."""
 
     number: int
     id: str

@@ -67,5 +67,3 @@ class FlatPath:
 
     def at(self, ts: int) -> Fair:
         return Fair(self.price, self.volume)
-
-

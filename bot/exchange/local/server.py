@@ -100,7 +100,9 @@ class Server:
     async def _rest(self, request: web.Request) -> web.StreamResponse:
         venue, path = self.venue, request.path
         faults = venue.faults
-        raw = (await request.read()).decode() if request.method == "POST" else request.rel_url.raw_query_string
+        raw = (
+            (await request.read()).decode() if request.method == "POST" else request.rel_url.raw_query_string
+        )
         if not venue.limits.admit_address():
             return web.Response(status=403, text="access too frequent")
         if faults.strike("drop", path):

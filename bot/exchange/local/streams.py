@@ -223,9 +223,7 @@ class Connection:
                 raise Refused(10001, "Params Error: one argument is expected")
             verdict_of = admit(venue, endpoint, key, params)
             quota = verdict_of.quota
-            answer = endpoint.handler(
-                Asked(venue.world, key, params, venue.market_ms, verdict_of.admitted)
-            )
+            answer = endpoint.handler(Asked(venue.world, key, params, venue.market_ms, verdict_of.admitted))
         except Refused as error:
             return Verdict(error.code, error.text, quota=quota)
         return Verdict(0, "OK", answer.result, answer.extra, quota)
@@ -259,9 +257,7 @@ def admit(venue: Venue, endpoint: Endpoint, key: Key, params: Mapping[str, Any])
     if endpoint.method == "POST" and faults.current("maintenance"):
         raise Refused(10016, MAINTENANCE)
     count = len(batch_items(params)) if endpoint.is_batch else 1
-    admitted, quota = venue.limits.take(
-        key.account.uid, name, endpoint.limit, count, venue.clock_ms()
-    )
+    admitted, quota = venue.limits.take(key.account.uid, name, endpoint.limit, count, venue.clock_ms())
     if admitted == 0 or faults.strike("too_many_visits", name):
         raise TooFast(quota._replace(remaining=0))
     return Admission(admitted, quota)

@@ -123,7 +123,7 @@ class TradeTopic:
         self._listed = listed
         self._last = 0
 
-    def snapshot(self, now: int) -> Frame | None:  # noqa: ARG002
+    def snapshot(self, now: int) -> Frame | None:
         return None
 
     def changes(self, now: int) -> Iterator[Frame]:
@@ -206,7 +206,7 @@ class LiquidationTopic:
         self._name = name
         self._listed = listed
 
-    def snapshot(self, now: int) -> Frame | None:  # noqa: ARG002
+    def snapshot(self, now: int) -> Frame | None:
         return None
 
     def changes(self, now: int) -> Iterator[Frame]:

@@ -1,4 +1,4 @@
-"""One running exchange: the world, the keys, the limits, the faults and the streams, and what they cost in time."""
+"""One running exchange: world, keys, limits, faults and streams, and the time they live in."""
 
 import asyncio
 import time

@@ -137,7 +137,9 @@ def stream_trade(listed: Listed, item: Print, last: int) -> dict[str, Any]:
     }
 
 
-def stream_candle(listed: Listed, interval: str, candle: Candle, now: int, *, confirm: bool) -> dict[str, Any]:
+def stream_candle(
+    listed: Listed, interval: str, candle: Candle, now: int, *, confirm: bool
+) -> dict[str, Any]:
     opened, high, low, close, volume, turnover = candles.texts(candle, listed.contract)
     return {
         "start": candle.start,

@@ -1,11 +1,11 @@
-"""The market in motion: prices, crowd, funding, listings, delistings. It has no clock; `step` tells it the time.
+"""The market in motion: prices, crowd, funding, listings, delistings. It has no clock: `step` gives the time.
 
 The same seed, the same requests and the same steps give the same world.
 """
 
 from collections.abc import Iterable
 from decimal import Decimal
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from bot.core.types import DAY_MS, HOUR_MS
 from bot.exchange.local import candles
@@ -17,6 +17,7 @@ from bot.exchange.local.crowd import Crowd
 from bot.exchange.local.engine import Engine
 from bot.exchange.local.market import Print
 
+LONGEST_STEP_MS: Final = 1_000  # of trading; the time that a longer step leaps over is a quiet one
 
 
 class Day(NamedTuple):
@@ -152,7 +153,7 @@ class World:
         fair *= listed.shock
         listed.crowd.quote(fair, asset.half_spread(now), now)
         if elapsed:
-            listed.crowd.trade(volume, elapsed, fair, now)
+            listed.crowd.trade(volume, min(elapsed, LONGEST_STEP_MS), fair, now)
         ticks = market.contract.nearest_ticks(fair)
         self.engine.set_mark(market, ticks, ticks, now)
         listed.drain()
@@ -167,5 +168,3 @@ class World:
         listed.funding.append((market.next_funding, market.funding_rate))
         market.next_funding = self.next_funding(listed.asset, now)
         market.funding_rate = listed.asset.rate_at(market.next_funding)
-
-
