@@ -155,7 +155,8 @@ class LiveRun:
 
         return LiveMarket(
             self._choice.environment, self._rest, self._settings.market.sources, wanted,
-            self._inbox.put_nowait, MarketSettings(interval=self._settings.bybit.bar_minutes * MINUTE_MS),
+            self._inbox.put_nowait,
+            MarketSettings(self._settings.bybit.bar_minutes * MINUTE_MS, self._interval),
             most=self._settings.bybit.max_tokens + len(held), budget=ConnectionBudget(),
         )  # fmt: skip
 

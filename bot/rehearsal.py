@@ -94,7 +94,7 @@ async def _trade(
     sources = settings.market.sources
     market = LiveMarket(
         environment, rest, sources, lambda item, now: True, inbox.put_nowait,
-        MarketSettings(interval=_BAR, instruments=5.0),
+        MarketSettings(interval=_BAR, decision_interval=_BAR, instruments=5.0),
     )  # fmt: skip
     try:
         opening = await broker.start()

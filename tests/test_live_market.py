@@ -18,6 +18,8 @@ from bot.core.events import (
     FundingRatePublished,
     InstrumentDelisted,
     InstrumentListed,
+    MarketHealthChanged,
+    MicrostructureSampled,
 )
 from bot.core.types import HOUR_MS, MINUTE_MS
 from bot.exchange.bybit.clock import ExchangeClock
@@ -252,3 +254,37 @@ async def test_sources_must_exist(venue: Venue) -> None:
     with pytest.raises(UsageError, match="does not list ETHUSDT"):
         async with watching(venue):
             pass
+
+
+def ticker_frame(symbol: str, now: int) -> dict[str, Any]:
+    data = {"symbol": symbol, "lastPrice": "1", "markPrice": "1", "turnover24h": "1"}
+    return {"topic": f"tickers.{symbol}", "type": "snapshot", "ts": now, "cs": 1, "data": data}
+
+
+def faults(heard: Heard, symbol: str) -> tuple[str, ...]:
+    told = [event for event in heard.of(MarketHealthChanged) if event.symbol == symbol]
+    return told[-1].faults if told else ("nothing told yet",)
+
+
+async def test_a_symbol_is_well_while_its_book_ticker_and_trades_are_heard(venue: Venue) -> None:
+    async with watching(venue) as (_, heard):
+        await heard.until(MarketHealthChanged)
+        assert faults(heard, "BTCUSDT")
+        for symbol in SOURCES:
+            await venue.streams.push(ticker_frame(symbol, venue.now))
+        while faults(heard, "BTCUSDT"):
+            await heard.until(MarketHealthChanged, len(heard.of(MarketHealthChanged)) + 1)
+        for session in list(venue.streams.sessions):
+            session.transport.abort()
+        while not faults(heard, "BTCUSDT"):
+            await heard.until(MarketHealthChanged, len(heard.of(MarketHealthChanged)) + 1)
+
+
+async def test_a_decision_bar_comes_behind_what_the_book_did_meanwhile(venue: Venue) -> None:
+    async with watching(venue, decision_interval=MINUTE_MS) as (_, heard):
+        venue.now += MINUTE_MS
+        await heard.until(BarClosed, 2)
+        kinds = [
+            type(event) for event in heard.events if isinstance(event, BarClosed | MicrostructureSampled)
+        ]
+        assert kinds == [MicrostructureSampled, BarClosed] * 2

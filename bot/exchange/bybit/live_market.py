@@ -22,6 +22,7 @@ from bot.core.events import (
 from bot.core.types import MINUTE_MS, Instrument
 from bot.exchange.bybit.environment import Environment
 from bot.exchange.bybit.errors import ExchangeError, Kind
+from bot.exchange.bybit.market_watch import MarketWatch
 from bot.exchange.bybit.rest import Rest
 from bot.exchange.bybit.rest.market import interval_name
 from bot.exchange.bybit.streams import Backoff, ConnectionBudget, Stream, StreamSettings
@@ -38,9 +39,10 @@ Wanted = Callable[[Instrument, int], bool]  # a token to follow? at this time (m
 
 @dataclass(frozen=True, slots=True)
 class MarketSettings:
-    """Seconds, but for `interval` (ms)."""
+    """Seconds, but for the intervals (ms)."""
 
     interval: int = MINUTE_MS
+    decision_interval: int = 15 * MINUTE_MS
     grace: float = 2.0  # after a close, before a bar is asked for by REST
     patience: float = 5.0  # after a close, before a moment is told without the bars that it lacks
     give_up: float = 15.0  # after a close, before the exchange's word that there is no bar is believed
@@ -83,7 +85,11 @@ class LiveMarket:
         self._blocked = ""
         self._stream = Stream(
             environment.public_url(), clock=rest.clock, budget=budget, settings=stream_settings,
-            backoff=backoff(),
+            backoff=backoff(), raw_books=True,
+        )  # fmt: skip
+        self._watch = MarketWatch(
+            self._stream, rest.market, rest.clock, emit, self._settings.decision_interval,
+            self._settings.interval,
         )  # fmt: skip
 
     async def open(self) -> list[Instrument]:
@@ -108,15 +114,17 @@ class LiveMarket:
         now = self._clock.now_ms()
         self._instruments[item.symbol] = item
         self._funding.setdefault(item.symbol, now)
+        since += -since % self._settings.interval
         self._sequencer.follow(item.symbol, since)
         self._stream.subscribe(f"kline.{interval_name(self._settings.interval)}.{item.symbol}")
         self._emit(InstrumentListed(now, now, item))
+        self._watch.follow(item.symbol, since)
 
     async def run(self) -> NoReturn:
         """Until cancelled."""
         await first_to_end(
-            self._stream.run(), self._listen(), self._keep_whole(), self._look_for_listings(),
-            self._look_for_funding(),
+            self._stream.run(), self._listen(), self._watch.run(), self._keep_whole(),
+            self._look_for_listings(), self._look_for_funding(),
         )  # fmt: skip
         raise AssertionError("none of them ends")
 
@@ -129,6 +137,8 @@ class LiveMarket:
                     with suppress(WireError):  # REST has the bar, or says what is wrong
                         for bar in bars_from_klines(delivery.message, delivery.received):
                             self._sequencer.offer(bar)
+                else:
+                    self._watch.hear(delivery)
             self._tell_bars()
 
     async def _keep_whole(self) -> NoReturn:
@@ -159,12 +169,13 @@ class LiveMarket:
         if self._clock.now_ms() - end > self._settings.give_up * 1_000:
             for _, gap, gap_end in (item for item in self._sequencer.lacking(end) if item[0] == symbol):
                 self._sequencer.skip(symbol, gap, gap_end)
+                self._watch.skip(symbol, gap_end)
         return ""
 
     def _tell_bars(self) -> None:
         overdue = int(self._clock.now_ms() - self._settings.patience * 1_000)
         for bar in self._sequencer.ready(overdue):
-            self._emit(bar)
+            self._watch.on_bar(bar)
 
     def _judge(self, trouble: str) -> None:
         symbol, late = self._sequencer.behind(self._clock.now_ms())
@@ -205,6 +216,7 @@ class LiveMarket:
         del self._instruments[symbol]
         self._funding.pop(symbol, None)
         self._sequencer.drop(symbol)
+        self._watch.leave(symbol)
         self._stream.unsubscribe(f"kline.{interval_name(self._settings.interval)}.{symbol}")
         self._emit(InstrumentDelisted(now, now, symbol))
         self._tell_bars()  # the others need not wait for it any more
