@@ -4,7 +4,7 @@ VENV := .venv
 BOT := $(VENV)/bin/bot
 STAMP := $(VENV)/.installed
 
-.PHONY: help run fresh test test-slow lint format typecheck check bench clean
+.PHONY: help run fresh test test-slow lint format typecheck check docs bench clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -40,6 +40,9 @@ typecheck: $(STAMP) ## mypy --strict on our packages
 	$(VENV)/bin/mypy
 
 check: lint typecheck test ## everything that CI asks
+
+docs: $(STAMP)   ## docs/features.md, from the specification of the features
+	$(VENV)/bin/python -m strategies.features.document > docs/features.md
 
 bench: $(STAMP)  ## hot paths, as ratios; PEERS="nautilus=/path/to/python ..." adds other engines
 	$(VENV)/bin/python -m benchmarks $(foreach peer,$(PEERS),--peer $(peer))

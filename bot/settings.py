@@ -103,6 +103,15 @@ class Adaptation(Section):
     )
     delay_bars: Count = Field(2, description="a candidate takes part this many decision bars after its cut")
 
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.every_bars <= self.delay_bars:
+            raise ValueError(
+                f"every_bars ({self.every_bars}) must be more than delay_bars ({self.delay_bars}): "
+                "one adaptation of a token ends before the next begins"
+            )
+        return self
+
 
 class Gate(Section):
     """What a model must show before it may trade, and what makes it lose that right."""
@@ -170,6 +179,20 @@ class Costs(Section):
     )
 
 
+class Bybit(Section):
+    """Trading on Bybit: testnet, demo and live. Keys come from the environment only."""
+
+    accept_real_money: bool = Field(False, description="the first half of the confirmation for live")
+    allowed_permissions: tuple[str, ...] = Field(
+        (), description='permissions of the API key to put up with, such as "Withdraw"'
+    )
+    orders_by_websocket: bool = False
+    bar_minutes: Literal[1, 3, 5, 15] = 1
+    newest_days: Count = Field(60, description="tokens launched in the last so many days are traded")
+    max_tokens: Count = Field(20, description="the newest of them")
+    history_days: Count = Field(180, description="BTC and ETH history for pretraining, in days")
+
+
 class Storage(Section):
     directory: Path = Field(Path("var"), description="database, models, reports")
     database: str = Field("", description="SQLAlchemy URL; empty = SQLite in `directory`")
@@ -219,6 +242,7 @@ class Settings(Section):
     gate: Gate = Gate()
     risk: Risk = Risk()
     costs: Costs = Costs()
+    bybit: Bybit = Bybit()
     storage: Storage = Storage()
     exchange: Exchange = Exchange()
 

@@ -11,7 +11,8 @@ import torch
 from bot import settings
 from bot.core.errors import DataError, TrainingFailed
 from bot.core.events import AdaptationReport
-from strategies.learning.adaptation import adapt, ramp
+from strategies.learning.adaptation import adapt
+from strategies.learning.alignment import ramp
 from strategies.learning.architecture import Weights
 from strategies.learning.dataset import LabelledSeries, SourceReplay
 from strategies.learning.domains import prepare

@@ -9,15 +9,17 @@ import torch
 from scipy.stats import kstest
 
 from strategies.learning.divergences import (
+    class_conditional_mmd,
     coral,
+    fourier_mmd,
     joint_mmd,
     median_sigma,
     mmd,
     mmd_linear_time,
-    permutation_p_value,
     proxy_a_distance,
     similarity,
 )
+from strategies.learning.two_sample import mmd_aggregated, permutation_p_value
 
 ORACLES = Path(__file__).parent / "oracles"
 ONE = (1.0,)
@@ -131,6 +133,47 @@ def test_the_permutation_test_rejects_different_and_keeps_equal_distributions():
     assert permutation_p_value(a["x"], a["y"], generator=generator) == pytest.approx(wanted["p_value"])
     p = permutation_p_value(a["null_x"], a["null_y"], generator=generator)
     assert p == pytest.approx(wanted["same_distribution_p_value"], abs=0.05)
+
+
+def test_random_fourier_features_approach_the_five_kernels_and_have_a_gradient():
+    a, _ = oracle("mmd")
+    generator = torch.Generator().manual_seed(0)
+    y = a["y"].clone().requires_grad_()
+
+    value = fourier_mmd(a["x"], y, features=20_000, generator=generator)
+    value.backward()
+    exact = a["y"].clone().requires_grad_()
+    mmd(a["x"], exact).backward()
+
+    assert value.item() == pytest.approx(mmd(a["x"], a["y"]).item(), rel=0.1)
+    assert torch.cosine_similarity(y.grad.flatten(), exact.grad.flatten(), dim=0) > 0.95
+
+
+def test_the_class_conditional_mmd_is_the_mean_of_the_classes_own():
+    a, _ = oracle("mmd")
+    x, y = a["x"], a["y"]
+    p_x, p_y = torch.arange(len(x)) % 2, torch.arange(len(y)) % 3 == 0
+    pooled = torch.cat([x, y])
+    sigma = median_sigma(pooled[:: max(1, len(pooled) // 128)])
+
+    value = class_conditional_mmd(x, y, p_x.double(), p_y.double())
+
+    apart = [mmd(x[p_x == c], y[p_y == c], sigma=sigma) for c in (0, 1)]
+    assert value.item() == pytest.approx(torch.stack(apart).mean().item())
+    # one class moved against the other: the classes' own distance sees it, whatever the marginals
+    assert class_conditional_mmd(x, x, p_x.double(), 1 - p_x.double()) > 0.0
+
+
+def test_the_aggregated_test_keeps_its_level_and_sees_shapes():
+    a, _ = oracle("mmd")
+    generator = torch.Generator().manual_seed(0)
+
+    def rejects(x, y):
+        return mmd_aggregated(x, y, permutations=199, generator=generator).rejected
+
+    assert rejects(a["x"], a["y"])
+    assert rejects(a["same_moments_a"], a["same_moments_b"])
+    assert sum(rejects(*torch.randn(2, 30, 2, generator=generator)) for _ in range(60)) <= 8
 
 
 def test_the_p_value_is_uniform_when_the_distributions_are_equal():

@@ -159,7 +159,7 @@ def test_a_run_that_was_stopped_or_killed_goes_on_to_the_same_end(home: Path, ho
     assert "Traceback" not in errors
     if how is not signal.SIGKILL:
         assert process.returncode == 130
-        assert time.monotonic() - asked < 6.0  # 2 on an idle machine
+        assert time.monotonic() - asked < promptly()
     done = bot(home, "paper", directory=where)
     assert done.returncode == 0, done.stderr
     assert "Resuming run 1" in done.stdout
@@ -217,7 +217,7 @@ def test_ctrl_c_ends_a_run_that_has_not_begun_at_any_moment(
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     output, errors = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert time.monotonic() - asked < 6.0  # 2 on an idle machine
+    assert time.monotonic() - asked < promptly()
     assert "Traceback" not in errors
     assert "Stopped" in output + errors
 
@@ -232,6 +232,11 @@ def wait_for_its_handlers(process: subprocess.Popen[str]) -> None:
         assert process.poll() is None, process.communicate()
         caught = int(status.read_text().split("SigCgt:")[1].split()[0], 16)
         time.sleep(0.002)
+
+
+def promptly() -> float:
+    """Seconds in which a stop must end a run: two, where the machine has a core to spare for it."""
+    return 2.0 if os.getloadavg()[0] < (os.cpu_count() or 1) else 6.0
 
 
 def wait_for_a_candidate(directory: Path, process: subprocess.Popen[str]) -> None:

@@ -27,6 +27,7 @@ from bot import settings
 from bot.core.commands import AdaptModel
 from bot.core.errors import TrainingFailed
 from bot.core.events import AdaptationReport
+from strategies.learning.alignment import ramp
 from strategies.learning.architecture import Architecture, Weights
 from strategies.learning.dataset import Chunks, SourceReplay
 from strategies.learning.divergences import joint_mmd
@@ -83,11 +84,6 @@ def adapt(
         seconds=time.process_time() - began,
     )
     return encoder.weights(), report
-
-
-def ramp(progress: float) -> float:
-    """lambda(p) = 2 / (1 + exp(-10 p)) - 1 of Ganin & Lempitsky: 0 at the start, 1 at the end."""
-    return 2 / (1 + math.exp(-10 * progress)) - 1
 
 
 def _train(encoder: Encoder, domains: Domains, model: settings.Adaptation, generator: torch.Generator) -> int:

@@ -74,7 +74,11 @@ class Calibrator:
         self._since_fit = 0
 
     def p_up(self, logit: float) -> float:
-        return float(expit(self.intercept + logit / self.temperature))
+        return float(self.p_of(np.float64(logit)))
+
+    def p_of(self, logit: Floats | np.float64) -> Floats:
+        """P(up) of many logits, (n,)."""
+        return np.asarray(expit(self.intercept + logit / self.temperature))
 
     def observe(self, logit: float, outcome: int, weight: float) -> None:
         """A label matured. logit: what the model had said; weight: the label's uniqueness."""
@@ -87,6 +91,11 @@ class Calibrator:
 
     def _fit(self) -> None:
         logit, y, weight = np.array(self._labels).T
+        self.fit(logit, y, weight)
+
+    def fit(self, logit: Floats, y: Floats, weight: Floats | None = None) -> None:
+        """Learn from these labels (n,) and from nothing else."""
+        weight = np.ones(len(y)) if weight is None else weight
         labels = float(weight.sum())
         trust = labels / (labels + self._pseudo_labels)
         intercept, slope = _fit_line(logit / self._card_temperature, y, weight)

@@ -25,6 +25,7 @@ from strategies.learning.sources import Sources
 
 POLL_SECONDS: Final = 0.05
 SEED: Final = 1
+THREADS: Final = 2  # whatever the machine has: sums in another order would make another model
 
 OnEpoch = Callable[[int, float, float], None]  # epochs done, training loss, validation loss
 
@@ -153,7 +154,11 @@ def _key(tables: Sequence[BarTable], settings: Settings) -> str:
 
 def _child(pipe: Connection, replay: Path, origin: bytes, registry: Path, settings: bytes) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent decides
-    from strategies.learning.pretraining import pretrain  # torch is loaded here, in the child only
+    import torch  # here, in the child only
+
+    from strategies.learning.pretraining import pretrain
+
+    torch.set_num_threads(THREADS)
 
     source = SourceReplay.load(replay)
     try:

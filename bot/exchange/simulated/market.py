@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bot.core.errors import DataError
-from bot.core.events import Event, FundingRatePublished, InstrumentListed
+from bot.core.events import Event, InstrumentListed
 from bot.core.types import DAY_MS, HOUR_MS, MINUTE_MS
 from bot.exchange.simulated import listings
 from bot.exchange.simulated.listings import Mechanism
@@ -86,10 +86,6 @@ class SimulatedMarket:
             )
         bars = self._of(symbol).bars
         return bars.between(int(bars.start[0]), self.start)
-
-    def funding_history(self, symbol: str) -> list[FundingRatePublished]:
-        """The funding rates of a symbol that were settled at or before `start`, oldest first."""
-        return [event for event in self._of(symbol).funding if event.ts <= self.start]
 
     def events(self) -> Iterator[Event]:
         """Listings, funding and bars from `start` to `end`, in the Protocol's order."""

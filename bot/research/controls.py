@@ -1,0 +1,160 @@
+"""The transfer on synthetic markets whose right answer is known: run over seeds, and the table.
+
+A library that passes here may still fail on markets; one that fails here cannot be right.
+"""
+
+import multiprocessing
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from scipy.stats import t as student
+
+from bot.core.errors import UsageError
+from strategies.learning import TransferResult, transfer
+from strategies.learning.controls import KINDS, World, bayes_accuracy
+
+DETACHED: Final = "mmd_detached"
+RIGHT: Final = {
+    "covariate": ("adapted",),
+    "affine": ("adapted", "scratch"),
+    "none": ("frozen",),
+    "reversed": ("scratch", "none"),
+    "irrelevant": ("scratch", "none"),
+    "random_walk": ("none",),
+    "blind_sensor": ("frozen", "scratch", "none"),
+    "label_shift": ("frozen", "scratch", "none"),
+    "drifting": ("adapted",),
+}
+
+
+class Outcome(NamedTuple):
+    """Accuracies of one seed's arms on the test; detached: with the alignment's gradient cut off, or NaN."""
+
+    kind: str
+    seed: int
+    frozen: float
+    adapted: float
+    scratch: float
+    detached: float
+    mmd_before: float
+    mmd_after: float
+    verdict: str
+
+    @property
+    def loss(self) -> float:
+        """What the frozen model misses."""
+        return bayes_accuracy(self.kind) - self.frozen
+
+    def won_back(self, accuracy: float) -> float:
+        return (accuracy - self.frozen) / self.loss if self.loss > 0 else float("nan")
+
+
+def run(kind: str, seed: int, method: str, *, detached: bool) -> Outcome:
+    """One transfer, and for `detached` a second one without the gradient."""
+    source, target, matured, test = World(seed).task(kind)
+
+    def transferred(how: str) -> TransferResult:
+        return transfer(source.x, source.y, target.x, matured.x, matured.y, test.x, method=how, seed=seed)
+
+    def accuracy(p: NDArray[np.float64]) -> float:
+        return float(np.mean((p > 0.5) == test.y))
+
+    result = transferred(method)
+
+    return Outcome(
+        kind,
+        seed,
+        accuracy(result.by_arm["frozen"]),
+        accuracy(result.by_arm[method]),
+        accuracy(result.by_arm["scratch"]),
+        accuracy(transferred(DETACHED).by_arm[DETACHED]) if detached else float("nan"),
+        result.divergence_before,
+        result.divergence_after,
+        result.verdict,
+    )
+
+
+def run_all(kinds: Sequence[str], seeds: int, method: str, workers: int) -> Iterator[Outcome]:
+    """Every kind and seed, in the order in which they end."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_one_thread) as pool:
+        jobs = [
+            pool.submit(run, kind, seed, method, detached=kind == "covariate" and method == "mmd")
+            for kind in kinds
+            for seed in range(seeds)
+        ]
+        try:
+            for job in as_completed(jobs):
+                yield job.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _one_thread() -> None:
+    """Of a worker, before it loads torch: the processes share the cores."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+
+
+def run_controls(kinds: Sequence[str] | None, seeds: int, method: str, workers: int) -> bool:
+    """Print the table; whether every verdict was one of the right ones. Raises UsageError for a bad name."""
+    wanted = tuple(kinds) if kinds else KINDS
+    if unknown := sorted(set(wanted) - set(KINDS)):
+        raise UsageError(f"no kind {', '.join(unknown)}; choose from {', '.join(KINDS)}")
+    console = Console()
+    columns = (TextColumn("controls"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    outcomes = []
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task("controls", total=len(wanted) * seeds)
+        for outcome in run_all(wanted, seeds, method, workers):
+            outcomes.append(outcome)
+            progress.advance(bar)
+    console.print(table(outcomes, method))
+    return all(one.verdict in RIGHT[one.kind] for one in outcomes)
+
+
+def table(outcomes: Sequence[Outcome], method: str) -> Table:
+    """Means over the seeds with 95 % intervals (Student's t)."""
+    shown = Table(title=f"Synthetic controls, method {method}: accuracy on the test, mean over seeds")
+    for heading in (
+        "kind", "Bayes", "frozen", "adapted", "scratch", "won back", "detached", "MMD² before → after",
+        "verdicts",
+    ):  # fmt: skip
+        shown.add_column(heading, justify="left" if heading in ("kind", "verdicts") else "right")
+    for kind in KINDS:
+        ours = sorted((one for one in outcomes if one.kind == kind), key=lambda one: one.seed)
+        if ours:
+            shown.add_row(*_row(kind, ours))
+    return shown
+
+
+def _row(kind: str, ours: list[Outcome]) -> list[str]:
+    mends = kind in ("covariate", "affine", "drifting")
+    won = [one.won_back(one.adapted) for one in ours]
+    detached = [one.won_back(one.detached) for one in ours]
+    said = [one.verdict for one in ours]
+    wrong = sum(verdict not in RIGHT[kind] for verdict in said)
+    counts = ", ".join(f"{name} {said.count(name)}" for name in dict.fromkeys(said))
+    return [
+        kind,
+        f"{bayes_accuracy(kind):.3f}",
+        *(_mean([getattr(one, arm) for one in ours]) for arm in ("frozen", "adapted", "scratch")),
+        _mean(won) if mends else "",
+        _mean(detached) if np.isfinite(detached).all() else "",
+        f"{np.mean([o.mmd_before for o in ours]):.3f} → {np.mean([o.mmd_after for o in ours]):.3f}",
+        f"{counts} ({'right' if not wrong else f'{wrong} wrong'})",
+    ]
+
+
+def _mean(values: Sequence[float]) -> str:
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return f"{mean:.3f}"
+    half = float(student.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
+    return f"{mean:.3f} ±{half:.3f}"

@@ -1,0 +1,146 @@
+"""Training on windows: the source's model, its adaptation to a token, and the scratch rival."""
+
+import math
+from typing import Final
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.utils import clip_grad_norm_
+
+from bot.core.errors import RuntimeFault
+from strategies.learning.alignment import Alignment, alignment
+from strategies.learning.window_net import WindowNet, architecture_for
+
+VALIDATION: Final = 0.15  # newest share of the source: when to stop, temperature, forgetting
+EPOCHS: Final = 14
+BATCH: Final = 128
+RATE: Final = 4e-3  # peak of the one-cycle schedule (Smith 2018)
+DECAY: Final = 1e-2
+DROPOUT: Final = 0.2
+CLIP: Final = 5.0
+
+STEPS: Final = 300  # of an adaptation, and of the scratch rival: the same budget
+ALIGNED: Final = 192  # windows of each domain per step
+ENCODER_RATE: Final = 3e-4
+MIXING_RATE: Final = 4e-3  # of the projection; what it turns and stretches
+OFFSET_RATE: Final = 3e-2  # what it moves: offsets may be many standard deviations
+WEIGHT: Final = 3.0  # of the alignment
+HALF_LIFE: Final = (
+    1 / 3
+)  # of the token's windows, in the length of its stream: the newest are what comes next
+
+SCRATCH_BATCH: Final = 64
+SCRATCH_DECAY: Final = 0.05
+
+
+def train_source(x: Tensor, y: Tensor, scale: float, seed: int) -> WindowNet:
+    """The network with the lowest loss on the newest windows, (n, T, F) and float (n,), in time order."""
+    torch.manual_seed(seed)
+    net = WindowNet(architecture_for(*x.shape[1:]), scale, DROPOUT)
+    learnt = len(x) - tail_of(len(x))
+    size = min(BATCH, max(16, learnt // 8))
+    parameters = list(net.encoder.parameters())
+    optimiser = torch.optim.AdamW(parameters, lr=RATE / 2, weight_decay=DECAY)
+    batches = learnt // size
+    cycle = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=EPOCHS * batches)
+    best, best_loss = net.copy(), math.inf
+    for _ in range(EPOCHS):
+        for picked in torch.split(torch.randperm(learnt)[: batches * size], size):
+            said = net(net.prepared(x[picked], own=False)).logit
+            _step(optimiser, binary_cross_entropy_with_logits(said, y[picked]), parameters)
+            cycle.step()
+        loss = float(binary_cross_entropy_with_logits(net.measure(x[learnt:], own=False).logit, y[learnt:]))
+        if loss < best_loss:
+            best, best_loss = net.copy(), loss
+    return best
+
+
+def tail_of(n: int) -> int:
+    """How many of the source's n windows are held out, the newest."""
+    return max(8, int(n * VALIDATION))
+
+
+def adapt(
+    net: WindowNet, source: Tensor, source_y: Tensor, target: Tensor, share_up: float, method: str, seed: int
+) -> WindowNet:
+    """A copy whose embeddings of the token's windows look like the source's. No label of the token is used
+    but for `share_up`, its estimated share of "up": the source's batches are balanced to it, or aligning the
+    marginals would pull the classes into each other.
+
+    "normalise" only shifts and stretches every sensor; the other methods train.
+    """
+    if method == "normalise":
+        return _normalised(net, source, target)
+    generator = torch.Generator().manual_seed(seed)
+    adapted = net.copy()
+    width = 2 * net.encoder.architecture.channels + net.encoder.architecture.embedding
+    apart = alignment(method, width, generator)
+    parameters = [*adapted.parameters(), *apart.parameters()]
+    optimiser = _optimiser(adapted, apart)
+    decay = torch.optim.lr_scheduler.LambdaLR(
+        optimiser, lambda step: 0.02 + 0.5 * (1 + math.cos(math.pi * step / STEPS))
+    )
+    of_class = torch.where(source_y > 0.5, share_up / source_y.mean(), (1 - share_up) / (1 - source_y.mean()))
+    recency = torch.from_numpy(0.5 ** (np.arange(len(target))[::-1] / (HALF_LIFE * len(target))))
+    for step in range(1, STEPS + 1):
+        ours = torch.multinomial(of_class, ALIGNED, generator=generator, replacement=True)
+        theirs = torch.multinomial(recency, ALIGNED, generator=generator, replacement=True)
+        both = [adapted.prepared(source[ours], own=False), adapted.prepared(target[theirs], own=True)]
+        of_source, of_target = adapted(torch.cat(both)).split(ALIGNED)
+        task = binary_cross_entropy_with_logits(of_source.logit, source_y[ours])
+        _step(optimiser, task + WEIGHT * apart(of_source, of_target, step / STEPS), parameters)
+        decay.step()
+    return adapted
+
+
+def train_scratch(x: Tensor, y: Tensor, scale: float, seed: int) -> WindowNet:
+    """The rival: the same network and the same number of steps, on the token's matured windows alone."""
+    torch.manual_seed(seed)
+    net = WindowNet(architecture_for(*x.shape[1:]), scale, DROPOUT)
+    parameters = list(net.encoder.parameters())
+    optimiser = torch.optim.AdamW(parameters, lr=RATE / 2, weight_decay=SCRATCH_DECAY)
+    cycle = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE / 2, total_steps=STEPS)
+    size = min(SCRATCH_BATCH, len(x))
+    for _ in range(STEPS):
+        picked = torch.randint(len(x), (size,))
+        said = net(net.prepared(x[picked], own=False)).logit
+        _step(optimiser, binary_cross_entropy_with_logits(said, y[picked]), parameters)
+        cycle.step()
+    return net.copy()
+
+
+def _optimiser(net: WindowNet, apart: Alignment) -> torch.optim.Optimizer:
+    groups = [
+        {"params": [net.projection.mixing], "lr": MIXING_RATE},
+        {"params": [net.projection.offset], "lr": OFFSET_RATE},
+        {"params": list(net.encoder.parameters()), "lr": ENCODER_RATE},
+    ]
+    if own := apart.parameters():
+        groups.append({"params": own, "lr": MIXING_RATE})
+    return torch.optim.Adam(groups)
+
+
+def _step(optimiser: torch.optim.Optimizer, loss: Tensor, parameters: list[torch.nn.Parameter]) -> None:
+    optimiser.zero_grad()
+    torch.autograd.backward(loss)
+    norm = clip_grad_norm_(parameters, CLIP)
+    if not torch.isfinite(norm):
+        raise RuntimeFault("training diverged; are the windows of the order of 1, as model-ready ones are?")
+    optimiser.step()
+
+
+def _normalised(net: WindowNet, source: Tensor, target: Tensor) -> WindowNet:
+    """Every sensor of the token gets the source's mean and standard deviation (AdaBN, Li et al. 2018)."""
+    twin = net.copy()
+    (mean_s, sd_s), (mean_t, sd_t) = (_moments(x * net.scale) for x in (source, target))
+    gain = sd_s / sd_t.clamp_min(1e-6 * float(sd_s.max()))
+    with torch.no_grad():
+        twin.projection.mixing.copy_(torch.diag(gain - 1))
+        twin.projection.offset.copy_(mean_s - mean_t * gain)
+    return twin
+
+
+def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    return x.mean(dim=(0, 1)), x.std(dim=(0, 1))
