@@ -25,7 +25,7 @@ from bot.exchange.bybit.trade_stream import TradeStream
 from bot.exchange.bybit.wire.private import Orders
 from bot.exchange.bybit.wire.public import Book as BookFrame
 from bot.exchange.bybit.wire.public import Trades
-from bot.exchange.local.account_api import ENDPOINTS
+from bot.exchange.local.endpoints import ENDPOINTS
 from bot.exchange.local.market_api import MARKET
 from bot.market.book import Book, State
 from tests.local_exchange import LocalExchange, local_exchange

@@ -8,10 +8,12 @@ from typing import Any, Final, Literal, NamedTuple
 import msgspec
 from aiohttp import WSMsgType, web
 
-from bot.exchange.local.account_api import ENDPOINTS, Asked, Endpoint, batch_items
+from bot.exchange.local.api import Asked
+from bot.exchange.local.endpoints import ENDPOINTS, Endpoint
 from bot.exchange.local.gate import Key, Quota, check_time
 from bot.exchange.local.hub import Session
 from bot.exchange.local.orders import Refused
+from bot.exchange.local.orders_api import batch_items
 from bot.exchange.local.terms import text
 from bot.exchange.local.venue import Venue
 

@@ -7,8 +7,6 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Any, Final
 
-import msgspec
-
 from bot.exchange.local import render
 from bot.exchange.local.account import Account
 from bot.exchange.local.faults import Faults
@@ -133,6 +131,3 @@ class Venue:
         ]
         if is_wallet_touched:
             told[account.uid, "wallet"] = [render.wallet_view(account)]
-
-
-encode: Final = msgspec.json.Encoder().encode
