@@ -237,6 +237,10 @@ async def source_model(
     if kept is not None:
         console.print(f"Source model {kept.model_id} kept from an earlier run", highlight=False)
         return kept
+    if job.replay_path.exists():
+        console.print(
+            "The source model of these bars is not whole (damaged, or stopped in training): made again"
+        )
     with PretrainingProgress(settings.model.epochs, console) as progress:
         return await job.run(stop, progress.epoch)
 

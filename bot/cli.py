@@ -261,6 +261,8 @@ def _recorded(
     if seed is not None:
         raise typer.BadParameter("--seed is for the simulated market; recorded bars have none")
     names = tuple(name.strip().upper() for name in tokens.split(",") if name.strip()) if tokens else None
+    if tokens is not None and not names:
+        raise typer.BadParameter("--tokens names none; leave it out for every symbol but the sources")
     return {"directory": data, "funding": funding, "tokens": names, "start": _day(start), "days": days}
 
 

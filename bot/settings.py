@@ -110,6 +110,10 @@ class Adaptation(Section):
                 f"every_bars ({self.every_bars}) must be more than delay_bars ({self.delay_bars}): "
                 "one adaptation of a token ends before the next begins"
             )
+        if self.first_bars > self.window_bars:
+            raise ValueError(
+                f"first_bars ({self.first_bars}) is above window_bars ({self.window_bars}), all that is kept"
+            )
         return self
 
 

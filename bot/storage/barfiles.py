@@ -253,8 +253,11 @@ def _columns(path: Path, types: dict[str, pa.DataType], optional: str = "") -> d
 def _check_type(path: Path, field: pa.Field, expected: pa.DataType) -> None:
     if field.type != expected:
         name = "float64" if expected == pa.float64() else str(expected)
+        how = f".astype('{name}')"
+        if pa.types.is_timestamp(field.type):  # whose numbers may count seconds, micro- or nanoseconds
+            how = ".astype('datetime64[ms, UTC]').astype('int64')"
         raise DataError(
-            f"{path}: column {field.name} is {field.type}, not {expected}; convert it, e.g. .astype('{name}')"
+            f"{path}: column {field.name} is {field.type}, not {expected}; convert it, e.g. {how}"
         )
 
 
