@@ -15,8 +15,8 @@ LAYERS = [
     ("bot.market", "strategies", "risk"),
     ("bot.engine", "bot.execution"),
     ("bot.exchange", "bot.storage", "bot.ops", "bot.research", "bot.dashboard"),
-    ("bot.app", "bot.reporting"),
-    ("bot.cli", "bot.__main__"),
+    ("bot.app", "bot.reporting", "bot.live", "bot.rehearsal", "bot.wiring"),
+    ("bot.cli", "bot.commands", "bot.__main__"),
 ]
 TORCH_ROOMS = "strategies.learning"
 
