@@ -21,9 +21,9 @@ _VARIES = 1e-6  # least standard deviation of a feature that can teach anything
 class Sources(NamedTuple):
     """series: one per source; statistics: robust location and scale of the raw features.
 
-    columns: names of the features that are shown and vary in the sources, in order. The model sees only these:
-    a feature that is constant there (the age of a token, say) would reach the network with weights that nothing
-    taught.
+    columns: names of the features that are shown and vary in the sources, in order. The model sees only
+    these: a feature that is constant there (the age of a token, say) would reach the network with weights
+    that nothing taught.
     """
 
     series: list[LabelledSeries]
