@@ -16,7 +16,7 @@ from benchmarks.engine import PEERS
 
 ENGINES = ("nautilus", "basana", "backtrader", "backtesting", "jesse", "freqtrade", "vectorbt")
 REPLAYERS = ("hftbacktest", "nautilus")
-BENCHMARKS = {"features": (), "engine": ENGINES, "book": (), "book_replay": REPLAYERS}
+BENCHMARKS = {"features": (), "adaptation": (), "engine": ENGINES, "book": (), "book_replay": REPLAYERS}
 
 
 def main() -> None:
