@@ -105,7 +105,7 @@ async def _trade(
             _NoAdaptation(), 0,
         )  # fmt: skip
         for item in await market.open():
-            market.follow(item, started)
+            market.follow(item, started // _BAR * _BAR)  # the bar that is open now is the first
         trouble = asyncio.create_task(_make_trouble(environment.rest, plan, console, stop))
         await wiring.live(stop)
         trouble.cancel()

@@ -221,6 +221,9 @@ class Exchange(Section):
     rate_limit_scale: Annotated[float, Field(ge=0)] = Field(
         1.0, description="multiplies Bybit's limits; 0 switches them off"
     )
+    latency_ms: Annotated[float, Field(ge=0, le=10_000)] = Field(
+        20.0, description="before a subscription is answered"
+    )
     accounts: tuple[ExchangeAccount, ...] = Field((ExchangeAccount(),), min_length=1)
 
     @model_validator(mode="after")

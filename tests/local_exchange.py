@@ -87,9 +87,12 @@ def local_exchange(
     rate_limit_scale: float = 20.0,
     seed: int = 1,
     balance: int = 10_000,
+    latency_ms: float = 0.0,
 ) -> Iterator[LocalExchange]:
     now = int(time.time() * 1000)
-    venue = Venue(World(listed(now), seed, now), rate_limit_scale=rate_limit_scale, manual=manual)
+    venue = Venue(
+        World(listed(now), seed, now), rate_limit_scale=rate_limit_scale, manual=manual, latency_ms=latency_ms
+    )
     account = venue.open_account(KEY, SECRET, Decimal(balance))
     venue.open_account("reader", "reader-secret", Decimal(balance), read_only=True)
     exchange = LocalExchange(venue, account)

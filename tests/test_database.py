@@ -31,6 +31,9 @@ RUN: dict[str, Any] = {
 }  # fmt: skip
 NOT_STORED = {
     events.BarClosed, events.InstrumentListed, events.InstrumentDelisted, events.FundingRatePublished,
+    events.InstrumentStatusChanged, events.Traded, events.TickerChanged, events.FeedChanged,
+    events.MicrostructureSampled, events.MarketHealthChanged,
+    commands.FetchBars, commands.FetchBook, commands.RenewBook,
     records.Readiness,
 }  # fmt: skip
 FOLDED = {

@@ -1,13 +1,18 @@
 """Every switch does what it says, and our client comes through without a lost or doubled order."""
 
 import asyncio
+import hmac
 import json
+import random
+import time
 from collections.abc import AsyncIterator, Iterator
 from decimal import Decimal
 from typing import Any
+from urllib.parse import urlencode
 
 import aiohttp
 import pytest
+from yarl import URL
 
 from bot.core.types import Side
 from bot.exchange.bybit.environment import local
@@ -20,6 +25,8 @@ from bot.exchange.bybit.trade_stream import TradeStream
 from bot.exchange.bybit.wire.private import Orders
 from bot.exchange.bybit.wire.public import Book as BookFrame
 from bot.exchange.bybit.wire.public import Trades
+from bot.exchange.local.endpoints import ENDPOINTS
+from bot.exchange.local.market_api import MARKET
 from bot.market.book import Book, State
 from tests.local_exchange import LocalExchange, local_exchange
 from tests.test_local_own_client import CREDENTIALS, FAST, limit_order, market_order, streaming, until
@@ -272,3 +279,84 @@ async def test_one_bad_topic_rejects_the_whole_request(exchange: LocalExchange) 
 async def ask(socket: aiohttp.ClientWebSocketResponse) -> Any:
     await socket.send_json({"op": "ping"})
     return await socket.receive_json()
+
+
+# --- nonsense by REST -------------------------------------------------------------------------------------
+
+VALUES = (
+    "", "0", "-1", "1e400", "NaN", "abc", "BTCUSDT", "linear", "Buy", "Limit", "99999999999999999999",
+    "0.00001", "left%3A5", "\u0000", None, True, [], {}, 3.5, -7, 10**30,
+)  # fmt: skip
+FIELDS = [
+    "category",
+    "symbol",
+    "side",
+    "orderType",
+    "qty",
+    "price",
+    "timeInForce",
+    "orderLinkId",
+    "orderId",
+    "interval",
+    "start",
+    "end",
+    "startTime",
+    "endTime",
+    "limit",
+    "cursor",
+    "triggerPrice",
+    "triggerDirection",
+    "positionIdx",
+    "takeProfit",
+    "stopLoss",
+    "tpslMode",
+    "buyLeverage",
+    "sellLeverage",
+    "mode",
+    "request",
+    "settleCoin",
+    "coin",
+    "accountType",
+    "trailingStop",
+    "slippageToleranceType",
+    "slippageTolerance",
+    "tpOrderType",
+    "smpType",
+    "setMarginMode",
+    "openOnly",
+    "orderFilter",
+    "status",
+    "baseCoin",
+]
+
+
+async def test_whatever_is_asked_there_is_an_answer(exchange: LocalExchange) -> None:
+    rng = random.Random(7)
+    codes: set[int] = set()
+    async with aiohttp.ClientSession(exchange.url) as session:
+        for number in range(1_500):
+            signed = list(ENDPOINTS.items())
+            path, method = rng.choice([(path, "GET") for path in MARKET] + [(p, e.method) for p, e in signed])
+            params = {name: rng.choice(VALUES) for name in rng.sample(FIELDS, rng.randrange(12))}
+            if number % 2:
+                params |= {"category": "linear", "symbol": "BTCUSDT", "side": "Buy", "orderType": "Limit"}
+                params |= {"qty": "0.01", "price": "59000"} if number % 4 == 1 else {}
+            query = {name: str(value) for name, value in params.items()} if method == "GET" else {}
+            raw = urlencode(query) if method == "GET" else json.dumps(params)
+            stamp = str(int(time.time() * 1000))
+            sign = hmac.new(
+                CREDENTIALS.secret.encode(), f"{stamp}{CREDENTIALS.key}5000{raw}".encode(), "sha256"
+            )
+            headers = {
+                "X-BAPI-API-KEY": CREDENTIALS.key, "X-BAPI-TIMESTAMP": stamp, "X-BAPI-RECV-WINDOW": "5000",
+                "X-BAPI-SIGN": sign.hexdigest(),
+            }  # fmt: skip
+            url = URL(f"{path}?{raw}" if method == "GET" else path, encoded=True)
+            body = None if method == "GET" else raw
+            async with session.request(method, url, data=body, headers=headers) as answer:
+                assert answer.status == 200, (path, params, await answer.text())
+                codes.add((await answer.json())["retCode"])
+    assert 0 in codes
+    assert 10001 in codes
+    assert codes <= {0, 10001, 10006, 110001, 110007, 110013, 110017, 110024, 110025, 110028, 110043, 110072,
+                     110092, 110093, 110094, 34040}  # fmt: skip

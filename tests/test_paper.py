@@ -35,6 +35,7 @@ full_evidence = 1.1
 source_accuracy = 0.500001
 confidence = 0.501
 drift_blocks = 500
+probation_blocks = 2
 [risk]
 min_move_costs = 0
 """

@@ -101,11 +101,13 @@ def test_the_daemon_trades_on_the_local_exchange_and_its_second_start_knows_the_
 @pytest.mark.slow
 def test_a_rehearsal_through_a_restart_ends_with_equal_books(tmp_path: Path) -> None:
     done = subprocess.run(
-        [*BOT, "rehearse", "--minutes", "1.5", "--restarts", "1", "--directory", str(tmp_path)],
+        [*BOT, "rehearse", "--minutes", "2.2", "--restarts", "1", "--directory", str(tmp_path)],
         capture_output=True, text=True, timeout=200, check=False, env={**os.environ, "COLUMNS": "160"},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "The exchange restarts (1 of 1)" in done.stdout
     assert "Our books equal the exchange's" in done.stdout
     with Database.open(tmp_path / "rehearsal.sqlite", readonly=True) as database:
-        assert database.runs()[0].state == "finished"
+        (run,) = database.runs()
+        assert run.state == "finished"
+        assert len(database.frame(run.id, "fills"))

@@ -48,7 +48,7 @@ TIERS: Final = _tiers(
 )
 
 
-@dataclass(slots=False)
+@dataclass
 class Contract:
     """One symbol. `status` and `delivery_time` change at run time, the rest does not."""
 

@@ -7,7 +7,6 @@ Every method that changes something takes `now` (ms UTC). What the private strea
 import hashlib
 import uuid
 from collections.abc import Mapping
-from dataclasses import replace
 from decimal import ROUND_CEILING, Decimal
 from functools import partial
 from typing import Any, Final
@@ -16,37 +15,32 @@ from bot.core.types import Side
 from bot.exchange.local import render
 from bot.exchange.local.account import Account, Entry, Holding
 from bot.exchange.local.admission import (
-    base_price,
     bound,
-    check_protection,
-    check_size,
     check_tradable,
     is_post_only_taker,
     read_order,
     require_margin,
 )
+from bot.exchange.local.amendments import Amendments
 from bot.exchange.local.book import Meeting, Resting
 from bot.exchange.local.contract import Contract
 from bot.exchange.local.market import Market, Print
 from bot.exchange.local.orders import (
     CANCELLED,
-    FALLS,
     FILLED,
     FOK,
     GTC,
-    LIMIT,
     MARKET,
     NEW,
     NO_ERROR,
     NO_FULL_FILL,
     PARTIALLY_FILLED,
     POST_ONLY,
-    RISES,
     UNTRIGGERED,
     Order,
     Refused,
 )
-from bot.exchange.local.terms import PARAMS, lots, text, ticks, trigger_by, wrong
+from bot.exchange.local.terms import PARAMS, text, wrong
 from bot.exchange.local.triggers import Triggers
 from bot.exchange.simulated.account import ZERO
 from bot.exchange.simulated.costs import SMALLEST_CASH
@@ -69,6 +63,7 @@ class Engine:
         self._number = 0
         self.outbox: list[tuple[Account, str, dict[str, Any]]] = []  # (account, topic, rendered)
         self.triggers = Triggers(self)
+        self._amendments = Amendments(self)
 
     # --- markets and accounts -----------------------------------------------------------------------------
 
@@ -122,7 +117,7 @@ class Engine:
             account.admit(order)
             self.wait(order, market)
         else:
-            self._price(order, market)
+            self.price(order, market)
             require_margin(order, market, holding)
             account.admit(order)
             self.enter(order, market)
@@ -136,12 +131,7 @@ class Engine:
         order = self._find(account, body, "order not exists or too late to replace")
         market = self.market(order.symbol)
         check_tradable(market)
-        has_changed = self._amend_protection(order, market, body)
-        if order.status == UNTRIGGERED:
-            has_changed |= self._amend_waiting(order, body)
-        else:
-            has_changed |= self._amend_resting(order, market, body)
-        if not has_changed:
+        if not self._amendments.apply(order, market, body):
             raise Refused(PARAMS, "order not modified")
         order.updated = self.now
         if order.status == UNTRIGGERED or order.is_booked:
@@ -189,7 +179,7 @@ class Engine:
         market.waiting[order.id] = order
         self.tell(order)
 
-    def _price(self, order: Order, market: Market) -> None:
+    def price(self, order: Order, market: Market) -> None:
         """A market order gets its bound; a limit order beyond the price limits is moved to them."""
         if order.type == MARKET:
             order.price = bound(order, market)
@@ -344,91 +334,3 @@ class Engine:
                 self.markets[order.symbol].book.reduce(order, holding.lots)
                 self.tell(order)
         self.triggers.follow(holding)
-
-    # --- amendments ---------------------------------------------------------------------------------------
-
-    def _amend_protection(self, order: Order, market: Market, body: Mapping[str, Any]) -> bool:
-        old = order.protection
-        take_profit = ticks(body, "takeProfit", order.contract)
-        stop_loss = ticks(body, "stopLoss", order.contract)
-        if take_profit is None and stop_loss is None:
-            return False
-        new = replace(
-            old,
-            take_profit=old.take_profit if take_profit is None else take_profit,
-            stop_loss=old.stop_loss if stop_loss is None else stop_loss,
-            tp_by=trigger_by(body, "tpTriggerBy") if body.get("tpTriggerBy") else old.tp_by,
-            sl_by=trigger_by(body, "slTriggerBy") if body.get("slTriggerBy") else old.sl_by,
-        )
-        if new == old:
-            return False
-        price = ticks(body, "price", order.contract) or base_price(order, market)
-        check_protection(new, order.side, price)
-        order.protection = new
-        return True
-
-    def _amend_waiting(self, order: Order, body: Mapping[str, Any]) -> bool:
-        market = self.markets[order.symbol]
-        before = (order.qty, order.price, order.trigger_price, order.trigger_by)
-        trigger = ticks(body, "triggerPrice", order.contract) or order.trigger_price
-        kind = trigger_by(body, "triggerBy") if body.get("triggerBy") else order.trigger_by
-        current = market.ranges[kind or "LastPrice"].last
-        if trigger != order.trigger_price and order.trigger_direction:
-            is_ahead = trigger > current if order.trigger_direction == RISES else trigger < current
-            if not is_ahead:
-                code = 110093 if order.trigger_direction == FALLS else 110092
-                raise Refused(code, f"trigger_price[{trigger}] is behind current[{current}]??{kind}")
-        quantity = lots(body, "qty", order.contract) or order.qty
-        order.trigger_price, order.trigger_by = trigger, kind
-        if order.type == LIMIT:
-            order.price = ticks(body, "price", order.contract) or order.price
-        order.qty = order.leaves = quantity
-        return (order.qty, order.price, order.trigger_price, order.trigger_by) != before
-
-    def _amend_resting(self, order: Order, market: Market, body: Mapping[str, Any]) -> bool:
-        """Whether it changed anything. An order that loses its place has been taken out of the book."""
-        price = ticks(body, "price", order.contract) or order.price
-        quantity = lots(body, "qty", order.contract) or order.qty
-        holding = self.holding(order)
-        if order.reduce_only:
-            quantity = min(quantity, order.executed + holding.lots)
-        leaves = quantity - order.executed
-        if (price, quantity) == (order.price, order.qty):
-            return False
-        if leaves <= 0:
-            raise Refused(PARAMS, "orderQty must be greater than the executed quantity")
-        if price == order.price and leaves <= order.leaves:
-            self._shrink(order, market, holding, leaves)
-            return True
-        self._check_amended(order, market, holding, price, quantity)
-        market.book.remove(order)
-        order.is_booked = False
-        if order.is_reserved:
-            holding.reserve(order, -order.leaves, order.price)
-            order.is_reserved = False
-        holding.closers.pop(order.id, None)
-        order.price, order.qty, order.leaves = price, quantity, leaves
-        self._price(order, market)
-        return True
-
-    def _shrink(self, order: Order, market: Market, holding: Holding, leaves: int) -> None:
-        if order.is_reserved:
-            holding.reserve(order, leaves - order.leaves, order.price)
-        market.book.reduce(order, leaves)
-        order.qty = order.executed + leaves
-
-    def _check_amended(
-        self, order: Order, market: Market, holding: Holding, price: int, quantity: int
-    ) -> None:
-        """The new order must pass the door that a new one passes; the old one stays if it does not."""
-        old = order.price, order.qty, order.leaves
-        if order.is_reserved:
-            holding.reserve(order, -order.leaves, order.price)
-        order.price, order.qty, order.leaves = price, quantity, quantity - order.executed
-        try:
-            check_size(order, market)
-            require_margin(order, market, holding)
-        finally:
-            order.price, order.qty, order.leaves = old
-            if order.is_reserved:
-                holding.reserve(order, order.leaves, order.price)

@@ -22,7 +22,11 @@ def build(settings: Exchange, sources: Sequence[str], data: Path | None, now: in
         )
     else:
         listed = assets.recorded(data, settings.seed, now, history_days=settings.history_days)
-    venue = Venue(World(listed, settings.seed, now), rate_limit_scale=settings.rate_limit_scale)
+    venue = Venue(
+        World(listed, settings.seed, now),
+        rate_limit_scale=settings.rate_limit_scale,
+        latency_ms=settings.latency_ms,
+    )
     for account in settings.accounts:
         balance = Decimal(repr(account.balance))
         venue.open_account(account.key, account.secret, balance, read_only=account.read_only)

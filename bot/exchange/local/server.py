@@ -11,7 +11,8 @@ from aiohttp import web
 
 from bot.core.errors import UsageError
 from bot.exchange.local import assets
-from bot.exchange.local.account_api import ENDPOINTS, Answer, Asked, Endpoint
+from bot.exchange.local.api import Answer, Asked
+from bot.exchange.local.endpoints import ENDPOINTS, Endpoint
 from bot.exchange.local.gate import Quota
 from bot.exchange.local.market_api import MARKET
 from bot.exchange.local.orders import Refused

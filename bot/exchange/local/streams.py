@@ -1,16 +1,19 @@
 """The WebSocket paths: public, private, order entry, system status."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 from aiohttp import WSMsgType, web
 
-from bot.exchange.local.account_api import ENDPOINTS, Asked, Endpoint, batch_items
+from bot.exchange.local.api import Asked
+from bot.exchange.local.endpoints import ENDPOINTS, Endpoint
 from bot.exchange.local.gate import Key, Quota, check_time
 from bot.exchange.local.hub import Session
 from bot.exchange.local.orders import Refused
+from bot.exchange.local.orders_api import batch_items
 from bot.exchange.local.terms import text
 from bot.exchange.local.venue import Venue
 
@@ -37,8 +40,11 @@ class Verdict(NamedTuple):
 class Connection:
     """One client's socket: reads requests, answers them, and lets its session send."""
 
-    def __init__(self, venue: Venue, socket: web.WebSocketResponse, kind: Kind, category: str) -> None:
+    def __init__(
+        self, venue: Venue, request: web.Request, socket: web.WebSocketResponse, kind: Kind, category: str
+    ) -> None:
         self._venue = venue
+        self._request = request
         self._socket = socket
         self._kind: Kind = kind
         self._category = category
@@ -60,7 +66,10 @@ class Connection:
     async def _read(self) -> None:
         faults = self._venue.faults
         while not self._session.is_cut:
-            message = await self._socket.receive(timeout=IDLE_S)
+            try:
+                message = await self._socket.receive(timeout=IDLE_S)
+            except TimeoutError:
+                return
             if message.type not in (WSMsgType.TEXT, WSMsgType.BINARY):
                 return
             if fault := faults.current("slow_reader", self._kind):
@@ -71,13 +80,14 @@ class Connection:
 
     async def _write(self) -> None:
         """Frames leave in order; whoever is cut gets no close frame."""
-        session, socket, faults = self._session, self._socket, self._venue.faults
-        while (frame := await session.outgoing.get()) is not None:
-            if not faults.current("half_open", self._kind):
-                await socket.send_frame(frame, WSMsgType.TEXT)
-        transport = socket._req.transport if socket._req is not None else None
-        if transport is not None:
-            transport.abort()
+        session, faults = self._session, self._venue.faults
+        with contextlib.suppress(ConnectionError):  # the client has gone
+            while (frame := await session.outgoing.get()) is not None:
+                if not faults.current("half_open", self._kind):
+                    await self._socket.send_frame(frame, WSMsgType.TEXT)
+        session.is_cut = True
+        if self._request.transport is not None:
+            self._request.transport.abort()
 
     async def _handle(self, data: str | bytes) -> None:
         try:
@@ -95,6 +105,7 @@ class Connection:
         elif op == "auth" and self._kind == "private":
             self._login(request)
         elif op in ("subscribe", "unsubscribe"):
+            await asyncio.sleep(self._venue.latency_ms / 1000)
             self._subscribe(op, request)
         else:
             self._answer(request, success=False, told="error:invalid op")
@@ -278,7 +289,7 @@ def socket_handler(venue: Venue, kind: Kind) -> Callable[[web.Request], Any]:
             raise web.HTTPNotFound
         socket = web.WebSocketResponse(compress=False, max_msg_size=2**20, heartbeat=None)
         await socket.prepare(request)
-        await Connection(venue, socket, kind, category).run()
+        await Connection(venue, request, socket, kind, category).run()
         return socket
 
     return handler

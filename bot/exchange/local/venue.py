@@ -7,8 +7,6 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Any, Final
 
-import msgspec
-
 from bot.exchange.local import render
 from bot.exchange.local.account import Account
 from bot.exchange.local.faults import Faults
@@ -21,7 +19,11 @@ FLUSH_S: Final = 0.02
 
 
 class Venue:
-    """`manual`: the world moves by `advance` only; else `run` moves it with the wall clock."""
+    """`manual`: the world moves by `advance` only; else `run` moves it with the wall clock.
+
+    latency_ms: before a subscription is answered, as over a real distance (pybit registers its callback only
+    after it has asked, and dies of an answer that is faster)
+    """
 
     def __init__(
         self,
@@ -29,10 +31,12 @@ class Venue:
         *,
         rate_limit_scale: float = 1.0,
         manual: bool = False,
+        latency_ms: float = 0.0,
         wall_ms: Callable[[], float] = lambda: time.time() * 1000,
     ) -> None:
         self.world = world
         self.manual = manual
+        self.latency_ms = latency_ms
         self.keys = Keys()
         self.limits = RateLimits(rate_limit_scale)
         self.faults = Faults(world.seed)
@@ -127,6 +131,3 @@ class Venue:
         ]
         if is_wallet_touched:
             told[account.uid, "wallet"] = [render.wallet_view(account)]
-
-
-encode: Final = msgspec.json.Encoder().encode
