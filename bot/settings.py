@@ -222,7 +222,7 @@ class Exchange(Section):
         1.0, description="multiplies Bybit's limits; 0 switches them off"
     )
     latency_ms: Annotated[float, Field(ge=0, le=10_000)] = Field(
-        20.0, description="before a subscription is answered"
+        20.0, description="before a WebSocket request is answered"
     )
     accounts: tuple[ExchangeAccount, ...] = Field((ExchangeAccount(),), min_length=1)
 

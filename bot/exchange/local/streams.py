@@ -213,8 +213,11 @@ class Connection:
             "data": verdict.data if verdict.data is not None else {}, "retExtInfo": verdict.extra or {},
             "header": {**quota, "Traceid": self._session.identity, "Timenow": now}, **identity,
         }  # fmt: skip
+        late_ms = venue.latency_ms
         if fault := venue.faults.strike("delay", op):
-            asyncio.get_running_loop().call_later(fault.ms / 1000, self._session.send, reply)
+            late_ms += fault.ms
+        if late_ms:
+            asyncio.get_running_loop().call_later(late_ms / 1000, self._session.send, reply)
         else:
             self._session.send(reply)
 

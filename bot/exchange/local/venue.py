@@ -21,8 +21,8 @@ FLUSH_S: Final = 0.02
 class Venue:
     """`manual`: the world moves by `advance` only; else `run` moves it with the wall clock.
 
-    latency_ms: before a subscription is answered, as over a real distance (pybit registers its callback only
-    after it has asked, and dies of an answer that is faster)
+    latency_ms: before a subscription or an order by WebSocket is answered, as over a real distance (pybit
+    registers its callback only after it has asked, and dies of an answer that is faster)
     """
 
     def __init__(
