@@ -20,6 +20,7 @@ from strategies.learning.architecture import Architecture, Weights
 from strategies.learning.calibration import fit_temperature, negative_log_likelihood
 from strategies.learning.dataset import LabelledSeries, cut_time, split
 from strategies.learning.encoder import Encoder
+from strategies.learning.pretext import initialise
 from strategies.learning.sequences import VOLATILITY_WEIGHT, Sequences, after, direction_loss, volatility_loss
 from strategies.learning.skill import Estimate, Floats, measure
 
@@ -27,6 +28,7 @@ CHUNK = 128  # outputs of one chunk
 CHUNKS = 16  # most per step
 STEPS = 20  # wanted per epoch: a short history makes smaller batches rather than fewer steps
 CLIP = 5.0
+PRETEXT_EPOCHS = 10
 BLOCK_HORIZONS = 4  # block of the bootstrap, in horizons of the label
 
 
@@ -55,8 +57,11 @@ def pretrain(
     horizon: int,
     seed: int,
     progress: Callable[[Progress], None] = lambda _: None,
+    pretext: str | None = None,
 ) -> Pretrained:
     """Train the encoder; the same arguments give the same bits on one machine and thread count.
+
+    pretext: a task of pretext.PRETEXTS that initialises the encoder on the training rows first.
 
     Raises DataError for too little history, NaN, a single class or features that never change, and
     TrainingFailed when training diverges.
@@ -78,7 +83,7 @@ def pretrain(
     validation = Sequences([choosing.since(cut, context) for choosing, _ in reserved], context)
     report = Sequences([judging.since(middle, context) for _, judging in reserved], context)
 
-    encoder, epochs = _fit(architecture, train, validation, model, seed, progress)
+    encoder, epochs = _fit(architecture, train, validation, model, seed, progress, pretext)
     chosen = _scored(encoder, validation)
     temperature = fit_temperature(chosen.logit, chosen.y, chosen.weight)
     judged = _scored(encoder, report)
@@ -114,11 +119,14 @@ def _fit(
     model: settings.Model,
     seed: int,
     progress: Callable[[Progress], None],
+    pretext: str | None,
 ) -> tuple[Encoder, int]:
     """The encoder with the lowest validation loss, and the number of epochs that it saw."""
     with torch.random.fork_rng(devices=[]):  # initialisation and dropout draw from the global generator
         torch.manual_seed(seed)
         encoder = Encoder(architecture, model.dropout)
+        if pretext is not None:
+            initialise(encoder, train, pretext, PRETEXT_EPOCHS, torch.Generator().manual_seed(seed))
         nn.init.zeros_(encoder.direction.weight)
         nn.init.constant_(encoder.volatility.bias, float(train.log_vol.nanmean()))
         optimiser = torch.optim.AdamW(
