@@ -4,7 +4,7 @@ VENV := .venv
 BOT := $(VENV)/bin/bot
 STAMP := $(VENV)/.installed
 
-.PHONY: help run fresh test test-slow lint format typecheck check bench clean
+.PHONY: help run fresh test test-slow lint format typecheck check docs bench clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -17,10 +17,10 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 run: $(STAMP)    ## set up, then paper trading on the embedded simulated market
-	$(BOT) paper
+	$(BOT) paper || test $$? -eq 130  # Ctrl-C is no failure
 
 fresh: $(STAMP)  ## a new run instead of going on with the stored one
-	$(BOT) paper --fresh
+	$(BOT) paper --fresh || test $$? -eq 130
 
 test: $(STAMP)   ## set up, then the test suite (under 10 minutes on 2 cores)
 	$(VENV)/bin/python -m pytest -n auto --dist loadfile
@@ -40,6 +40,9 @@ typecheck: $(STAMP) ## mypy --strict on our packages
 	$(VENV)/bin/mypy
 
 check: lint typecheck test ## everything that CI asks
+
+docs: $(STAMP)   ## docs/features.md, from the specification of the features
+	$(VENV)/bin/python -m strategies.features.document > docs/features.md
 
 bench: $(STAMP)  ## hot paths, as ratios; PEERS="nautilus=/path/to/python ..." adds other engines
 	$(VENV)/bin/python -m benchmarks $(foreach peer,$(PEERS),--peer $(peer))

@@ -1,4 +1,4 @@
-"""Bar features: ours in one pass against TA-Lib and numpy computing the same thirty, and one live decision.
+"""Bar features: ours in one pass against TA-Lib and numpy computing the same columns, and one live decision.
 
 python -m benchmarks.features [rows]
 
@@ -19,6 +19,7 @@ import numpy as np
 import talib
 from numpy.typing import NDArray
 
+from bot.core.events import MicrostructureSampled
 from bot.market.bars import BarTable
 from strategies.features.pipeline import FeatureBank, batch, raw_batch
 from strategies.features.spec import COUNT, NAMES
@@ -28,7 +29,7 @@ Columns = list[NDArray[np.float64]]
 
 STEP = 900_000
 TOKENS = 600
-HISTORY = 900  # bars of a live token: its normalisation window is full
+HISTORY = 960  # bars of a live token: its normalisation window is full
 RECOMPUTED = 1000  # bars that a bot without incremental state goes through at every close
 ROUNDS = 5
 
@@ -58,30 +59,49 @@ def deviation(r: NDArray[np.float64], bars: int) -> NDArray[np.float64]:
     return talib.STDDEV(r, bars) * math.sqrt(bars / (bars - 1))
 
 
-def by_talib(t: BarTable, first: BarTable, second: BarTable, funding: NDArray[np.float64]) -> Columns:
+def book(rows: int, seed: int = 7) -> NDArray[np.float64]:
+    """Book and trades of each bar, (rows, 8), in the order of MicrostructureSampled."""
+    rng = np.random.default_rng(seed)
+    shares = rng.uniform(-1, 1, (rows, 5))
+    spread, offset, flow = rng.gamma(4, 0.5, rows), rng.normal(0, 0.2, rows), rng.normal(0, 30, rows)
+    return np.column_stack([spread, shares[:, :3], offset, flow, shares[:, 3], np.abs(shares[:, 4])])
+
+
+def by_talib(
+    t: BarTable,
+    first: BarTable,
+    second: BarTable,
+    funding: NDArray[np.float64],
+    micro: NDArray[np.float64],
+) -> Columns:
     """The features of `strategies.features.spec`, in its order, with whole-array calls."""
-    log, log_first = np.log(t.close), np.log(first.close)
-    r, q, p = (np.diff(x, prepend=x[0]) for x in (log, log_first, np.log(second.close)))
-    sigma, sigma_first = deviation(r, 96), deviation(q, 96)
+    log, log_first, log_second = np.log(t.close), np.log(first.close), np.log(second.close)
+    r, q, p = (np.diff(x, prepend=x[0]) for x in (log, log_first, log_second))
+    sigma, sigma_first, sigma_second = deviation(r, 96), deviation(q, 96), deviation(p, 96)
     day_sigma, short_sigma, step = sigma * math.sqrt(96), sigma * 4, sigma * t.close
     reach = t.high - t.low
     vwap = np.clip(t.turnover / t.volume, t.low, t.high)
     day, recent = talib.SUM(t.volume, 96), talib.SUM(t.volume, 16)
     _, _, histogram = talib.MACD(t.close, 12, 26, 9)
     upper, middle, lower = talib.BBANDS(t.close, 20, 2, 2)
-    correlation = talib.CORREL(r, q, 96)
-    beta = correlation * sigma / sigma_first
-    first_return, second_return = q / sigma_first, p / deviation(p, 96)
-    lead = shifted(log, 16) - shifted(log_first, 16)
+    hours, days = shifted(log, 16), shifted(log, 96)
+    correlation, second_correlation = talib.CORREL(r, q, 96), talib.CORREL(r, p, 96)
+    beta, second_beta = correlation * sigma / sigma_first, second_correlation * sigma / sigma_second
+    first_return, second_return = q / sigma_first, p / sigma_second
+    strength = (hours - shifted(log_first, 16)) / short_sigma
+    second_strength = (hours - shifted(log_second, 16)) / short_sigma
+    flow = micro[:, 5]
     closed = t.start + t.interval
     phase = 2 * np.pi / 86_400_000 * (closed % 86_400_000)
     rate = funding / 5e-4
-    missing = np.isnan(first_return) | np.isnan(second_return) | np.isnan(lead) | np.isnan(beta)
+    none = np.zeros(len(t))
     return [
         r / sigma,
         shifted(log, 4) / (2 * sigma),
-        shifted(log, 16) / short_sigma,
-        shifted(log, 96) / day_sigma,
+        hours / short_sigma,
+        days / day_sigma,
+        np.expm1(hours) / short_sigma,
+        np.expm1(days) / day_sigma,
         np.log(sigma),
         np.log(deviation(r, 16) / sigma),
         reach / step,
@@ -97,17 +117,27 @@ def by_talib(t: BarTable, first: BarTable, second: BarTable, funding: NDArray[np
         (t.close - middle) / ((upper - lower) / 2),
         talib.ATR(t.high, t.low, t.close, 14) / step,
         first_return,
-        second_return,
         correlation,
         beta,
         (r - beta * q) / sigma,
-        lead / short_sigma,
+        strength,
+        second_return,
+        second_correlation,
+        second_beta,
+        second_strength,
+        np.log(micro[:, 0]),
+        micro[:, 1].copy(),
+        micro[:, 2].copy(),
+        micro[:, 3].copy(),
+        micro[:, 4] / (1e4 * sigma),
+        flow / (np.abs(flow) + t.volume),
+        micro[:, 6].copy(),
+        micro[:, 7].copy(),
         rate / (1 + np.abs(rate)),
         np.log1p(np.minimum(closed / 86_400_000, 365)) / math.log(366),
         np.sin(phase),
         np.cos(phase),
-        missing.astype(np.float64),
-        np.isnan(t.turnover).astype(np.float64),
+        *[none] * 5,  # missing bits, which come with the normalisation
     ]
 
 
@@ -143,29 +173,40 @@ def in_turns(works: dict[str, Callable[[], object]], rounds: int = ROUNDS) -> di
 
 def check_agreement(rows: int = 3000) -> None:
     t, first, second = (market(name, rows, seed) for seed, name in enumerate("TFS"))
-    funding = np.full(rows, 1e-4)
-    ours, theirs = raw_batch(t, first, second, funding).values, by_talib(t, first, second, funding)
+    funding, micro = np.full(rows, 1e-4), book(rows)
+    ours = raw_batch(t, first, second, funding, micro=micro).values
+    theirs = by_talib(t, first, second, funding, micro)
     for name, mine, other in zip(NAMES, ours.T, theirs, strict=True):
         np.testing.assert_allclose(mine[1000:], other[1000:], rtol=1e-6, atol=1e-7, err_msg=name)
 
 
+def samples(t: BarTable, micro: NDArray[np.float64]) -> list[MicrostructureSampled]:
+    return [
+        MicrostructureSampled(start + STEP, start + STEP, t.symbol, start, *row)
+        for start, row in zip(t.start.tolist(), micro.tolist(), strict=True)
+    ]
+
+
 def check_bits(rows: int = 1500) -> None:
     t, first, second = (market(name, rows, seed) for seed, name in enumerate("TFS"))
-    bank = FeatureBank()
+    bank, micro = FeatureBank(), book(rows)
     bank.add("T", 0)
-    bars = zip(t.events(), first.events(), second.events(), strict=True)
-    live = np.stack([bank.update(*three, 1e-4).x for three in bars])
-    np.testing.assert_array_equal(live, batch(t, first, second, np.full(rows, 1e-4)).x)
+    bars = zip(t.events(), first.events(), second.events(), samples(t, micro), strict=True)
+    live = np.stack([bank.update(bar, one, two, 1e-4, seen).x for bar, one, two, seen in bars])
+    table = batch(t, first, second, np.full(rows, 1e-4), micro=micro)
+    np.testing.assert_array_equal(live, table.x)
+    if not table.ready[-1]:
+        raise AssertionError("the features are not ready")
 
 
 def batch_results(rows: int) -> list[Result]:
     t, first, second = (market(name, rows, seed) for seed, name in enumerate("TFS"))
-    funding = np.full(rows, 1e-4)
+    funding, micro = np.full(rows, 1e-4), book(rows)
     spent = in_turns(
         {
-            "ours": lambda: raw_batch(t, first, second, funding),
-            "talib": lambda: by_talib(t, first, second, funding),
-            "normalised": lambda: batch(t, first, second, funding),
+            "ours": lambda: raw_batch(t, first, second, funding, micro=micro),
+            "talib": lambda: by_talib(t, first, second, funding, micro),
+            "normalised": lambda: batch(t, first, second, funding, micro=micro),
         }
     )
     best, usual = ({name: pick(times) for name, times in spent.items()} for pick in (min, statistics.median))
@@ -184,19 +225,22 @@ def live_results(closes: int = 60) -> list[Result]:
     first = market("F", HISTORY + closes, 1)
     tables = [market(f"T{i}", HISTORY + closes, 10 + i) for i in range(TOKENS)]
     bank = FeatureBank()
+    micro = book(HISTORY + closes)
     for t in tables:
         bank.add(t.symbol, 0)
-        bank.replay(t.rows(slice(0, HISTORY)), first, first)
+        bank.replay(t.rows(slice(0, HISTORY)), first, first, None, micro[:HISTORY])
     rest = slice(HISTORY, None)
     references = list(first.rows(rest).events())
     columns = [list(t.rows(rest).events()) for t in tables]
-    old = market("T", RECOMPUTED, 5)
+    seen = [samples(t.rows(rest), micro[rest]) for t in tables]
+    old, rates = market("T", RECOMPUTED, 5), np.full(RECOMPUTED, 1e-4)
     ours, theirs = [], []
     for close, reference in enumerate(references):
         bars = [column[close] for column in columns]
         same = [reference] * TOKENS
-        ours.append(cpu_seconds(partial(bank.update_many, bars, same, same, [1e-4] * TOKENS)))
-        theirs.append(TOKENS * cpu_seconds(lambda: by_talib(old, old, old, np.full(RECOMPUTED, 1e-4))))
+        books = [row[close] for row in seen]
+        ours.append(cpu_seconds(partial(bank.update_many, bars, same, same, [1e-4] * TOKENS, books)))
+        theirs.append(TOKENS * cpu_seconds(lambda: by_talib(old, old, old, rates, micro[:RECOMPUTED])))
     single = bars[0]
     alone = FeatureBank()
     alone.add(single.symbol, 0)

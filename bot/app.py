@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
-import numpy as np
-from pydantic import ValidationError
 from rich.console import Console
 
 from bot.core.errors import BotError, RuntimeFault, UsageError
@@ -29,8 +27,6 @@ from bot.exchange.recorded import RecordedMarket, discover
 from bot.exchange.simulated.broker import SimulatedBroker
 from bot.exchange.simulated.market import SimulatedMarket
 from bot.execution.orders import Orders
-from bot.research.report import write_report
-from bot.research.report_data import Achievable, load
 from bot.settings import Settings
 from bot.storage import barfiles
 from bot.storage.database import Database, Run, config_hash
@@ -75,18 +71,18 @@ def run_pretrain(settings: Settings, data: Path | None, until: int | None) -> No
     """Pretrain on the sources alone and print the model's card."""
     sources, interval = settings.market.sources, settings.market.decision_minutes * MINUTE_MS
     if data is None:
-        market = _simulated(settings)
+        market = SimulatedMarket.of(settings)
         tables = [market.history(name) for name in sources]
     else:
         tables = [barfiles.read(barfiles.find(data, name, interval)) for name in sources]
     if until is not None:
         tables = [table.between(int(table.start[0]), until) for table in tables]
     console = Console()
-    job = Pretraining([table.resampled(interval) for table in tables], settings, _models(settings))
-    model = asyncio.run(_with_stop(lambda stop: _pretrained(job, settings, console, stop)))
+    job = Pretraining([table.resampled(interval) for table in tables], settings, models_directory(settings))
+    model = asyncio.run(with_stop(lambda stop: source_model(job, settings, console, stop)))
     if model is not None:
         console.print(msgspec.json.format(msgspec.json.encode(model.card)).decode(), highlight=False)
-        console.print(f"Kept as {model.model_id} in {_models(settings)}", highlight=False)
+        console.print(f"Kept as {model.model_id} in {models_directory(settings)}", highlight=False)
 
 
 def run_report(settings: Settings, run_id: int | None, output: Path | None) -> None:
@@ -117,7 +113,7 @@ def _run(
     console = Console()
     for note in market.notes:
         console.print(f"Note: {note}", highlight=False, soft_wrap=True)
-    pretraining = Pretraining(_histories(settings, market), settings, _models(settings))
+    pretraining = Pretraining(_histories(settings, market), settings, models_directory(settings))
     view = TerminalView(
         market.title,
         simulated=market.simulated,
@@ -128,7 +124,7 @@ def _run(
     )
 
     async def session(stop: asyncio.Event) -> bool | None:
-        pretrained = await _pretrained(pretraining, settings, console, stop)
+        pretrained = await source_model(pretraining, settings, console, stop)
         if pretrained is None:
             return None
         journal = _journal(database, stored, kind, market, settings, config)
@@ -136,7 +132,7 @@ def _run(
             console.print(f"Resuming run {stored.id}: replaying what is stored …", highlight=False)
         return await _trade(settings, market, database, journal, pretrained, pretraining, view, speed, stop)
 
-    finished = asyncio.run(_with_stop(session))
+    finished = asyncio.run(with_stop(session))
     if finished is None:
         console.print("Stopped before the run began; nothing was traded.")
         raise KeyboardInterrupt
@@ -166,7 +162,7 @@ async def _trade(
 ) -> bool:
     """Whether the run came to its end; on the way out nothing is lost."""
     models = {pretrained.model_id: pretrained}
-    registry = Registry(_models(settings))
+    registry = Registry(models_directory(settings))
     worker = AdaptationWorker(
         registry.directory, pretrained.model_id, pretraining.replay_path, settings.adaptation
     )
@@ -193,7 +189,7 @@ async def _trade(
     finally:
         worker.close()
     if finished:
-        journal.finish(_summary(view.state))
+        journal.finish(summary(view.state))
     else:
         journal.interrupt()
     return finished
@@ -215,7 +211,7 @@ def _engine(settings: Settings, strategy: TransferStrategy) -> Engine:
 # --- parts -------------------------------------------------------------------------------------------------
 
 
-def _summary(state: DashboardState) -> dict[str, float]:
+def summary(state: DashboardState) -> dict[str, float]:
     return {
         "equity": state.equity,
         "profit": state.profit,
@@ -226,14 +222,14 @@ def _summary(state: DashboardState) -> dict[str, float]:
     }
 
 
-async def _with_stop(body: Callable[[asyncio.Event], Coroutine[Any, Any, T]]) -> T:
+async def with_stop(body: Callable[[asyncio.Event], Coroutine[Any, Any, T]]) -> T:
     """Run `body` with an event that Ctrl-C and SIGTERM set."""
     stop = asyncio.Event()
     with stopped_by_signals(stop):
         return await body(stop)
 
 
-async def _pretrained(
+async def source_model(
     job: Pretraining, settings: Settings, console: Console, stop: asyncio.Event
 ) -> Model | None:
     """The source model: kept from an earlier run, or trained now in a child process; None when stopped."""
@@ -241,6 +237,10 @@ async def _pretrained(
     if kept is not None:
         console.print(f"Source model {kept.model_id} kept from an earlier run", highlight=False)
         return kept
+    if job.replay_path.exists():
+        console.print(
+            "The source model of these bars is not whole (damaged, or stopped in training): made again"
+        )
     with PretrainingProgress(settings.model.epochs, console) as progress:
         return await job.run(stop, progress.epoch)
 
@@ -271,7 +271,7 @@ def _journal(
 
 def _market(settings: Settings, recorded: Mapping[str, Any] | None) -> HistoricalMarket:
     if recorded is None:
-        return _simulated(settings)
+        return SimulatedMarket.of(settings)
     directory, sources = recorded["directory"], settings.market.sources
     interval = settings.market.decision_minutes * MINUTE_MS
     tokens = recorded["tokens"] or [found.symbol for found in discover(directory, sources, interval)]
@@ -288,53 +288,26 @@ def _market(settings: Settings, recorded: Mapping[str, Any] | None) -> Historica
     )
 
 
-def _simulated(settings: Settings) -> SimulatedMarket:
-    interval = settings.market.decision_minutes * MINUTE_MS
-    return SimulatedMarket(
-        settings.simulation, settings.market.sources, interval, settings.label.horizon_bars
-    )
-
-
 def _report(settings: Settings, database: Database, run: Run, output: Path | None) -> Path:
-    path = output or _report_path(settings, run)
-    return write_report(load(database, run.id, _achievable(database, run)), path)
+    from bot.reporting import write  # here: a process that trades has no use for 70 MB of charts and tables
+
+    return write(database, run, output or _report_path(settings, run))
 
 
 def _report_path(settings: Settings, run: Run) -> Path:
     return settings.storage.directory / "reports" / f"{run.kind}-{run.id}.html"
 
 
-def _achievable(database: Database, run: Run) -> dict[str, Achievable]:
-    """How often a perfect observer of the simulated market would have been right on each token's labels."""
-    if not run.simulated:
-        return {}
-    try:
-        market = _simulated(Settings.model_validate(_settings_part(run)))
-    except ValidationError:  # an older version's: its market cannot be made again
-        return {}
-    found = {}
-    for symbol, labels in database.frame(run.id, "labels").groupby("symbol"):
-        p_up = market.oracle_p_up(str(symbol), labels["bar_start"].to_numpy(np.int64))
-        right = (p_up > 0.5) == (labels["outcome"].to_numpy() > 0)
-        accuracy = float(np.average(right, weights=labels["weight"].to_numpy()))
-        found[str(symbol)] = Achievable(accuracy, market.mechanism(str(symbol)))
-    return found
-
-
 def _config_json(settings: Settings, recorded: Mapping[str, Any] | None, market: HistoricalMarket) -> str:
     """What the run depends on: the settings (not where things are kept), the recorded market's choice and
     what had to be inferred or left out of it."""
-    config = settings.model_dump(mode="json", exclude={"storage"})
+    config = settings.model_dump(mode="json", exclude={"storage", "exchange"})
     if recorded is not None:
         config["recorded"] = {
             name: value if value is None else str(value) for name, value in recorded.items()
         }
         config["recorded"]["notes"] = market.notes
     return json.dumps(config, sort_keys=True)
-
-
-def _settings_part(run: Run) -> dict[str, Any]:
-    return {name: keys for name, keys in json.loads(run.config_json).items() if name in Settings.model_fields}
 
 
 def _check_same(stored: Run, config: str) -> None:
@@ -385,7 +358,7 @@ def _balance(settings: Settings) -> Decimal:
     return Decimal(repr(settings.account.initial_balance))
 
 
-def _models(settings: Settings) -> Path:
+def models_directory(settings: Settings) -> Path:
     return settings.storage.directory / "models"
 
 

@@ -1,24 +1,19 @@
 """The commands. Thin: options in, one call, exit code out."""
 
-from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, Literal, ParamSpec, TypeVar
+from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 
-from bot.core.errors import BotError
-from bot.core.interrupt import STOPPED
+from bot.commands import data as data_commands
+from bot.commands.instruments import instruments
+from bot.commands.rehearse import rehearse
+from bot.commands.told import EPILOG as _EPILOG
+from bot.commands.told import told as _told
+from bot.commands.trade import names_of, trade
+from bot.commands.venue import EnvironmentOption, UrlOption, venue
 from bot.settings import Settings, load
-
-P = ParamSpec("P")
-R = TypeVar("R")
-
-_EPILOG = (
-    "Exit codes: 0 done, 2 wrong usage or configuration, 3 bad data, 4 failure while running, 130 stopped."
-)
 
 app = typer.Typer(
     name="bot",
@@ -31,6 +26,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+app.add_typer(data_commands.app, name="data")
+app.command(epilog=_EPILOG)(_told(instruments))
+app.command(epilog=_EPILOG)(_told(trade))
+app.command(epilog=_EPILOG)(_told(rehearse))
 
 ConfigOption = Annotated[
     Path | None,
@@ -77,29 +76,6 @@ FreshOption = Annotated[
 ]
 
 
-def _told(function: Callable[P, R]) -> Callable[P, R]:
-    """A mistake that a person can mend ends with its message and exit code, never with a traceback."""
-
-    @wraps(function)
-    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return function(*args, **kwargs)
-        except BotError as error:
-            Console(stderr=True, highlight=False).print(
-                f"error: {error}", style="red", markup=False, soft_wrap=True
-            )
-            raise typer.Exit(error.exit_code) from None
-        except OSError as error:  # a full disk, say, wherever it was noticed
-            Console(stderr=True, highlight=False).print(
-                f"error: the operating system refuses: {error}", style="red", markup=False, soft_wrap=True
-            )
-            raise typer.Exit(BotError.exit_code) from None
-        except KeyboardInterrupt:
-            raise typer.Exit(STOPPED) from None
-
-    return wrapper
-
-
 def _settings(config: Path | None, directory: Path | None, simulation: dict[str, Any]) -> Settings:
     default = Path("config.toml")
     path = config or (default if default.exists() else None)
@@ -113,8 +89,10 @@ def _settings(config: Path | None, directory: Path | None, simulation: dict[str,
 @_told
 def paper(
     market: Annotated[
-        Literal["simulated", "recorded"],
-        typer.Option("--market", help="Simulated: made up by seed. Recorded: real bars from --data."),
+        Literal["simulated", "recorded", "bybit"],
+        typer.Option(
+            "--market", help="Simulated: made up by seed. Recorded: bars from --data. Bybit: live, no key."
+        ),
     ] = "simulated",
     data: DataOption = None,
     funding: FundingOption = None,
@@ -127,10 +105,12 @@ def paper(
         typer.Option("--speed", min=0, help="Seconds of the market per second; 0 = as fast as it goes."),
     ] = 0.0,
     fresh: FreshOption = False,
+    environment: EnvironmentOption = "mainnet",
+    url: UrlOption = None,
     config: ConfigOption = None,
     directory: DirectoryOption = None,
 ) -> None:
-    """Trade with paper money, on the embedded simulated market or on recorded bars.
+    """Trade with paper money, on the embedded simulated market, on recorded bars or on Bybit's market.
 
     Pretrains the model on BTC and ETH (kept for the next run), then trades every token that is listed while
     it adapts to it, in a live view, and ends with a summary and an HTML report. Ctrl-C stops within two
@@ -139,6 +119,11 @@ def paper(
     from bot.app import run_paper  # here, not above: help and mistakes answer at once
 
     settings = _settings(config, directory, {"seed": seed, "days": days if market == "simulated" else None})
+    if market == "bybit":
+        from bot.live import Choice, run_live
+
+        run_live(settings, Choice("paper", venue(environment, url), None, names_of(tokens)))
+        return
     run_paper(settings, _recorded(market, data, funding, tokens, start, days, seed), fresh=fresh, speed=speed)
 
 
@@ -186,6 +171,8 @@ def pretrain(
     """
     from bot.app import run_pretrain
 
+    if data is not None and seed is not None:
+        raise typer.BadParameter("--seed is the simulated market's; with --data there is none")
     settings = _settings(config, directory, {"seed": seed})
     run_pretrain(settings, data, _day(until))
 
@@ -232,6 +219,29 @@ def report(
     run_report(_settings(config, directory, {}), run, output)
 
 
+@app.command(epilog=_EPILOG)
+@_told
+def exchange(
+    port: Annotated[
+        int | None, typer.Option("--port", min=0, max=65_535, help="Loopback port; 0 takes a free one.")
+    ] = None,
+    seed: SeedOption = None,
+    data: DataOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Serve Bybit's V5 interface on a loopback port: REST, public, private and order entry streams.
+
+    The market is the simulated one, or recorded bars with --data. Keys, balances and limits are in the
+    [exchange] section of the configuration; by default the key is `local`, the secret `local-secret`.
+    Prints one line when it is ready; Ctrl-C ends it, with exit code 0.
+    """
+    from bot.exchange.local.launch import serve
+
+    settings = _settings(config, None, {})
+    changes = {key: value for key, value in {"port": port, "seed": seed}.items() if value is not None}
+    serve(settings.exchange.model_copy(update=changes), settings.market.sources, data)
+
+
 def _recorded(
     market: str,
     data: Path | None,
@@ -251,6 +261,8 @@ def _recorded(
     if seed is not None:
         raise typer.BadParameter("--seed is for the simulated market; recorded bars have none")
     names = tuple(name.strip().upper() for name in tokens.split(",") if name.strip()) if tokens else None
+    if tokens is not None and not names:
+        raise typer.BadParameter("--tokens names none; leave it out for every symbol but the sources")
     return {"directory": data, "funding": funding, "tokens": names, "start": _day(start), "days": days}
 
 

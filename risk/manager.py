@@ -37,8 +37,13 @@ class Denied:
 
 
 class AccountState(Protocol):
-    """What risk needs to know of the account; pending entries count as if they were filled."""
+    """What risk needs to know of the account; pending entries count as if they were filled.
 
+    `blocked` says why no position may be opened now, "" when it may.
+    """
+
+    @property
+    def blocked(self) -> str: ...
     @property
     def equity(self) -> float: ...
     @property
@@ -46,6 +51,7 @@ class AccountState(Protocol):
     @property
     def open_positions(self) -> int: ...
     def is_exposed(self, symbol: str) -> bool: ...
+    def market_faults(self, symbol: str) -> tuple[str, ...]: ...
 
 
 class RiskManager:
@@ -58,6 +64,7 @@ class RiskManager:
         self._round_trip = 2 * (costs.taker_fee + costs.half_spread)
         self._checks: tuple[Callable[[Signal, AccountState], str | None], ...] = (
             self._halt,
+            self._market,
             self._ladder,
             self._numbers,
             self._one_position,
@@ -88,8 +95,14 @@ class RiskManager:
 
     # --- the checks, in order ------------------------------------------------------------------------------
 
-    def _halt(self, _: Signal, __: AccountState) -> str | None:
-        return "halted by the drawdown breaker" if self._breaker.halted else None
+    def _halt(self, _: Signal, account: AccountState) -> str | None:
+        if self._breaker.halted:
+            return "halted by the drawdown breaker"
+        return account.blocked or None
+
+    def _market(self, signal: Signal, account: AccountState) -> str | None:
+        faults = account.market_faults(signal.symbol)
+        return f"the market data cannot be trusted: {'; '.join(faults)}" if faults else None
 
     def _numbers(self, signal: Signal, account: AccountState) -> str | None:
         numbers = (signal.price, signal.confidence, signal.similarity, signal.sigma, signal.expected_move)

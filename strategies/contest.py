@@ -33,7 +33,7 @@ class _Said(NamedTuple):
     """What was said at one bar, until its label matures."""
 
     base: float  # the base rate
-    arms: list[tuple[Arm, float, float]]  # logit and P(up) of each; an arm may be gone when it is scored
+    arms: list[tuple[Arm, Model, float, float]]  # weights, logit and P(up); an arm may be gone by then
 
 
 class Contest:
@@ -56,8 +56,13 @@ class Contest:
         return self._arms[self._champion]
 
     @property
-    def has_challenger(self) -> bool:
-        return CHALLENGER in self._arms
+    def is_judging(self) -> bool:
+        """Weights on which a decision is near; were they replaced now, none would ever be judged."""
+        adapted = self._arms.get(ADAPTED)
+        if adapted is None or CHALLENGER in self._arms:
+            return adapted is not None
+        is_proven = self._champion == FROZEN and adapted.against_rival.e_value >= self._gate.evidence
+        return is_proven and math.isnan(adapted.probation.recent)
 
     @property
     def reversal(self) -> float:
@@ -77,7 +82,7 @@ class Contest:
         champion = math.nan, math.nan
         for name, arm in self._arms.items():
             logit, p_up, volatility = arm.predict(x)
-            said.arms.append((arm, logit, p_up))
+            said.arms.append((arm, arm.model, logit, p_up))
             if name == self._champion:
                 champion = p_up, volatility
         return champion
@@ -88,15 +93,19 @@ class Contest:
         if said is None:
             return None
         self._test_reversal(matured, said)
-        losses = {arm.name: log_loss(p_up, matured.outcome) for arm, _, p_up in said.arms}
+        losses = {arm.name: log_loss(p_up, matured.outcome) for arm, _, _, p_up in said.arms}
         base_loss = log_loss(said.base, matured.outcome)
-        for arm, logit, _ in said.arms:
-            loss, rival = losses[arm.name], _RIVAL[arm.name]
-            arm.calibrator.observe(logit, matured.outcome, matured.weight)
+        for arm, model, logit, _ in said.arms:
+            loss, rival = losses[arm.name], losses.get(_RIVAL[arm.name])
             arm.against_base.add(matured.start, base_loss - loss, matured.weight)
-            if rival in losses:
-                arm.against_rival.add(matured.start, losses[rival] - loss, matured.weight)
-        return {arm.name: p_up for arm, _, p_up in said.arms} | {"base": said.base}
+            if rival is not None:
+                arm.against_rival.add(matured.start, rival - loss, matured.weight)
+            if arm.model is not model:  # it has other weights by now, which did not say this
+                continue
+            arm.calibrator.observe(logit, matured.outcome, matured.weight)
+            if rival is not None:
+                arm.probation.add(matured.start, rival - loss, matured.weight)
+        return {arm.name: p_up for arm, _, _, p_up in said.arms} | {"base": said.base}
 
     def _recall(self, matured: Matured) -> _Said | None:
         """What was said at the label's bar; whatever is older lost its label in a gap."""
@@ -117,7 +126,7 @@ class Contest:
         The bet is on outcomes opposite to the side of its own mean on which it spoke; the mean and the base
         rate are those of before the label.
         """
-        logit = next(logit for arm, logit, _ in said.arms if arm.name == FROZEN)
+        logit = next(logit for arm, _, logit, _ in said.arms if arm.name == FROZEN)
         wrong_way = math.copysign(1.0, self._mean_logit - logit)
         self._reversal.add(matured.start, wrong_way * (matured.outcome - said.base), matured.weight)
         self._mean_logit += (logit - self._mean_logit) * matured.weight / self._labels
@@ -125,12 +134,19 @@ class Contest:
     # --- who is champion -----------------------------------------------------------------------------------
 
     def crown(self, ts: int) -> GateDecided | None:
-        """The frozen model is champion until the adapted one proves better, and again when that fails."""
+        """The frozen model is champion until the adapted one proves better, and again when that fails.
+
+        Better: the procedure by its evidence, over all its weights, and these weights by their probation.
+        """
         adapted = self._arms.get(ADAPTED)
         if adapted is None:
             return None
         proof = adapted.against_rival
-        if self._champion == FROZEN and proof.e_value >= self._gate.evidence:
+        if (
+            self._champion == FROZEN
+            and proof.e_value >= self._gate.evidence
+            and adapted.probation.recent >= 0
+        ):
             self._champion = ADAPTED
             reason = f"evidence {proof.e_value:.3g} that its log loss is below the frozen model's"
             return self._verdict(ts, adapted, "promoted", reason)
@@ -151,10 +167,10 @@ class Contest:
     def _end_probation(self, ts: int, adapted: Arm) -> GateDecided | None:
         """New weights trade only after they were not worse than the champion's, on labels new to both."""
         challenger = self._arms.get(CHALLENGER)
-        if challenger is None or math.isnan(challenger.against_rival.recent):
+        if challenger is None or math.isnan(challenger.probation.recent):
             return None
         del self._arms[CHALLENGER]
-        skill, blocks = challenger.against_rival.recent, self._gate.probation_blocks
+        skill, blocks = challenger.probation.recent, self._gate.probation_blocks
         is_good = skill >= 0
         reason = f"mean gain over the champion {skill:+.4f} nats in {blocks} blocks of labels"
         record = self._verdict(ts, challenger, "promoted" if is_good else "discarded", reason)
@@ -193,7 +209,7 @@ class Contest:
         if adapted is None:
             arm = self._arms[ADAPTED] = self._new_arm(ADAPTED, model, rows)
         elif self._champion == ADAPTED:
-            arm = self._new_arm(CHALLENGER, model, rows, self._gate.probation_blocks)
+            arm = self._new_arm(CHALLENGER, model, rows)
             arm.calibrator = copy.deepcopy(adapted.calibrator)  # as it would trade
             self._arms[CHALLENGER] = arm
         else:
@@ -210,10 +226,9 @@ class Contest:
             return f"source accuracy fell by {forgotten:.3f} > {most:g}: forgetting"
         return None
 
-    def _new_arm(
-        self, name: str, model: Model, rows: NDArray[np.float32], recent_blocks: int | None = None
-    ) -> Arm:
-        return Arm(name, model, rows, self._block, recent_blocks or self._gate.drift_blocks)
+    def _new_arm(self, name: str, model: Model, rows: NDArray[np.float32]) -> Arm:
+        gate = self._gate
+        return Arm(name, model, rows, self._block, gate.drift_blocks, gate.probation_blocks)
 
     # --- records -------------------------------------------------------------------------------------------
 

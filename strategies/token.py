@@ -194,7 +194,7 @@ class Token:
             return []
         if self._rows_at_adaptation and self._rows - self._rows_at_adaptation < plan.every_bars:
             return []
-        if self._contest.has_challenger:  # one at a time, or none would ever be judged
+        if self._contest.is_judging:
             return []
         self._rows_at_adaptation = self._rows
         rows, starts, labels, weights = self._memory.newest(plan.window_bars)

@@ -1,5 +1,6 @@
 """The strategy: a model per token that adapts and climbs the ladder; signals from the arm that earned it."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 from bot.core.events import (
@@ -10,6 +11,7 @@ from bot.core.events import (
     FundingRatePublished,
     InstrumentDelisted,
     InstrumentListed,
+    MicrostructureSampled,
 )
 from bot.core.records import Alarm, Readiness
 from bot.core.types import Position
@@ -35,6 +37,7 @@ class TransferStrategy:
         self._bank = FeatureBank(pretrained.card.statistics)
         self._tokens: dict[str, Token] = {}
         self._funding: dict[str, float] = {}
+        self._microstructure: dict[str, MicrostructureSampled] = {}  # of the newest decision bar
         self._moment = 0  # open time of the newest decision bar
         self._references: dict[str, BarClosed] = {}  # the sources' bars of that moment
         self._waiting: list[BarClosed] = []  # the tokens' bars that wait for them
@@ -42,7 +45,7 @@ class TransferStrategy:
     def on_bar(self, bar: BarClosed, positions: Mapping[str, Position]) -> Sequence[Advice]:
         out: list[Advice] = []
         if bar.start < self._moment:  # came after its moment had passed
-            return self._decide(bar, None, None, positions)
+            return self._decide([bar], None, None, positions)
         if bar.start > self._moment:
             out += self._decide_waiting(positions)  # a reference never came
             self._moment = bar.start
@@ -60,6 +63,8 @@ class TransferStrategy:
             return self._list(event)
         if isinstance(event, FundingRatePublished):
             self._funding[event.symbol] = event.rate
+        elif isinstance(event, MicrostructureSampled):
+            self._microstructure[event.symbol] = event
         elif isinstance(event, InstrumentDelisted):
             token = self._tokens.pop(event.symbol, None)
             return token.suspend(event.ts, "delisted") if token else ()
@@ -82,22 +87,29 @@ class TransferStrategy:
         references = [self._references.get(source) for source in self._sources]
         waiting, self._waiting = self._waiting, []
         first, second = references[0], references[1 % len(references)]
-        return [advice for bar in waiting for advice in self._decide(bar, first, second, positions)]
+        return self._decide(waiting, first, second, positions)
 
     def _decide(
         self,
-        bar: BarClosed,
+        bars: Sequence[BarClosed],
         first: BarClosed | None,
         second: BarClosed | None,
         positions: Mapping[str, Position],
     ) -> list[Advice]:
-        """Without all references the moment is over: the token goes on, but opens nothing."""
-        token = self._tokens.get(bar.symbol)
-        if token is None:
-            return []
-        row = self._bank.update(bar, first, second, self._funding.get(bar.symbol, 0.0))
-        out: list[Advice] = []
-        if not row.ready:
-            out.append(Readiness(bar.ts, bar.symbol, row.have, row.need))
+        """Tokens' bars of one moment, features of all of them first.
+
+        Without all references the moment is over: the token goes on, but opens nothing.
+        """
+        bars = [bar for bar in bars if bar.symbol in self._tokens]
+        count = len(bars)
+        funding = [self._funding.get(bar.symbol, math.nan) for bar in bars]
+        micro = [self._microstructure.get(bar.symbol) for bar in bars]
+        rows = self._bank.update_many(bars, [first] * count, [second] * count, funding, micro)
         late = first is None or second is None
-        return out + token.on_row(bar, row, positions.get(bar.symbol), late=late)
+        out: list[Advice] = []
+        for bar, row in zip(bars, rows, strict=True):
+            if not row.ready:
+                refused = self._bank.refused(bar.symbol)
+                out.append(Readiness(bar.ts, bar.symbol, row.have, row.need, refused))
+            out += self._tokens[bar.symbol].on_row(bar, row, positions.get(bar.symbol), late=late)
+        return out

@@ -15,8 +15,8 @@ LAYERS = [
     ("bot.market", "strategies", "risk"),
     ("bot.engine", "bot.execution"),
     ("bot.exchange", "bot.storage", "bot.ops", "bot.research", "bot.dashboard"),
-    ("bot.app",),
-    ("bot.cli", "bot.__main__"),
+    ("bot.app", "bot.reporting", "bot.live", "bot.rehearsal", "bot.wiring"),
+    ("bot.cli", "bot.commands", "bot.__main__"),
 ]
 TORCH_ROOMS = "strategies.learning"
 
@@ -77,6 +77,17 @@ def test_torch_is_imported_by_the_learning_rooms_only() -> None:
         and any(target.split(".")[0] == "torch" for target in imports(path))
     ]
     assert wrong == []
+
+
+def test_a_process_that_trades_does_not_load_what_only_reports_and_training_need() -> None:
+    script = (
+        "import sys, bot.app; "
+        "sys.exit(','.join({'torch', 'pandas', 'plotly', 'sklearn'} & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, check=False, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize(

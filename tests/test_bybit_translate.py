@@ -1,6 +1,7 @@
 """Bybit's messages become the engine's facts; what cannot be booked is never skipped."""
 
 import json
+import math
 from decimal import Decimal
 from typing import Any
 
@@ -10,18 +11,30 @@ from bot.core.events import (
     BarClosed,
     Event,
     FundingPaid,
+    InstrumentStatusChanged,
     OrderAccepted,
     OrderCancelled,
     OrderFilled,
     OrderRejected,
     StopMoved,
+    TickerChanged,
+    Traded,
 )
-from bot.core.types import HOUR_MS, MINUTE_MS, FillOrigin, Side
+from bot.core.types import HOUR_MS, MINUTE_MS, FillOrigin, Side, TradingStatus
 from bot.exchange.bybit import wire
-from bot.exchange.bybit.translate import bars_from_klines, bars_from_rows, events_from_private, instrument
+from bot.exchange.bybit.translate import (
+    bars_from_klines,
+    bars_from_rows,
+    events_from_private,
+    instrument,
+    rest_book,
+    status_changed,
+    ticker,
+    trades,
+)
 from bot.exchange.bybit.wire import WireError
 from bot.exchange.bybit.wire.market import KlineRow
-from bot.exchange.bybit.wire.public import Klines
+from bot.exchange.bybit.wire.public import Klines, Ticker, Trades
 from tests.bybit_fixtures import sample
 
 NOW = 1_750_000_000_000
@@ -265,3 +278,44 @@ def test_a_real_instrument_has_its_filters() -> None:
 def test_an_instrument_without_a_filter_that_orders_depend_on_is_an_error(changes: dict[str, Any]) -> None:
     with pytest.raises(WireError, match="BTCUSDT"):
         instrument(linear(**changes))
+
+
+def pushed(topic: str, data: Any, kind: str = "snapshot") -> Any:
+    return wire.decode(json.dumps({"topic": topic, "type": kind, "ts": NOW, "data": data}).encode())
+
+
+def test_trades_are_facts_with_the_takers_side_and_block_trades_are_left_out() -> None:
+    one = {"T": NOW - 2, "s": "XUSDT", "S": "Sell", "v": "1.5", "p": "10.25", "i": "a", "BT": False}
+    message = pushed("publicTrade.XUSDT", [one, {**one, "i": "b", "BT": True}])
+    assert isinstance(message, Trades)
+    assert trades(message, RECEIVED) == [Traded(NOW - 2, RECEIVED, "XUSDT", Side.SELL, 10.25, 1.5)]
+
+
+def test_a_ticker_tells_what_changed_and_what_has_no_value_any_more() -> None:
+    data = {"symbol": "XUSDT", "markPrice": "10.5", "fundingRate": "", "nextFundingTime": str(NOW)}
+    message = pushed("tickers.XUSDT", data, "delta")
+    assert isinstance(message, Ticker)
+    event = ticker(message, RECEIVED)
+    assert event.funding_rate is not None
+    assert math.isnan(event.funding_rate)
+    assert (event.mark_price, event.index_price, event.next_funding_time) == (10.5, None, NOW)
+    assert not event.is_snapshot
+    silent = ticker(pushed("tickers.XUSDT", {"symbol": "XUSDT"}), RECEIVED)
+    assert silent == TickerChanged(NOW, RECEIVED, "XUSDT", True)
+
+
+def test_an_instruments_status_is_a_fact_and_an_unknown_one_an_error() -> None:
+    event = status_changed(linear(status="PreLaunch"), NOW)
+    assert event == InstrumentStatusChanged(NOW, NOW, "BTCUSDT", TradingStatus.PRE_LAUNCH)
+    with pytest.raises(WireError, match="'Resting'"):
+        status_changed(linear(status="Resting"), NOW)
+
+
+def test_a_rest_book_can_audit_the_book_of_the_stream() -> None:
+    payload = {
+        "retCode": 0, "retMsg": "OK", "time": NOW,
+        "result": {"s": "XUSDT", "b": [["10", "1"]], "a": [["11", "2"]], "ts": NOW, "u": 3, "seq": 9},
+    }  # fmt: skip
+    snapshot = wire.decode_response("/v5/market/orderbook", json.dumps(payload).encode()).value
+    book = rest_book(snapshot)
+    assert (book.s, book.b, book.a, book.seq) == ("XUSDT", [(10.0, 1.0)], [(11.0, 2.0)], 9)

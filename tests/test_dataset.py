@@ -130,3 +130,28 @@ def test_a_truncated_replay_is_a_data_error(tmp_path):
 
     with pytest.raises(DataError, match="pretrain again"):
         SourceReplay.load(path)
+
+
+def test_a_changed_byte_of_a_replay_is_a_data_error_or_changes_nothing(tmp_path):
+    """Wherever it lies: in the data, in the headers, in the directory of the archive."""
+    path = tmp_path / "replay.npz"
+    SourceReplay((gappy(50, [20]),), 123, HORIZON).save(path)
+    whole = path.read_bytes()
+    before = SourceReplay.load(path)
+    for position in range(0, len(whole), 7):
+        for flip in (1, 0x80):
+            path.write_bytes(whole[:position] + bytes([whole[position] ^ flip]) + whole[position + 1 :])
+            try:
+                after = SourceReplay.load(path)
+            except DataError:
+                continue
+            np.testing.assert_array_equal(after.series[0].x, before.series[0].x)
+            assert (after.cut, after.horizon) == (before.cut, before.horizon)
+
+
+def test_the_replay_of_something_else_is_no_replay(tmp_path):
+    path = tmp_path / "replay.npz"
+    np.savez(path, header=np.array([1, 2, 0]), digest=np.zeros(32, np.uint8))
+
+    with pytest.raises(DataError, match="checksum"):
+        SourceReplay.load(path)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,9 +16,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from bot.core.errors import DataError
-from bot.core.events import BarClosed
+from bot.core.events import BarClosed, MicrostructureSampled
+from bot.core.records import Readiness
 from bot.market.bars import COLUMNS, BarTable
 from strategies.features import kernel, normaliser
+from strategies.features.document import page
 from strategies.features.normaliser import MIN_SAMPLES, NORMAL_MAD, PRIOR_SAMPLES, STRIDE, SourceStatistics
 from strategies.features.pipeline import (
     FeatureBank,
@@ -30,7 +33,6 @@ from strategies.features.pipeline import (
 from strategies.features.spec import COUNT, NAMES, RAW_WARM_UP, SPEC, VERSION, WARM_UP
 
 ORACLES = Path(__file__).parent / "oracles"
-REAL = Path(__file__).parents[2] / "shared" / "data" / "klines"
 STEP = 900_000
 FIRST_BAR = 1_735_689_600_000 // STEP  # 2025-01-01 00:00 UTC
 SIZE = 700
@@ -49,6 +51,21 @@ def random_table(symbol: str, seed: int, n: int = SIZE) -> BarTable:
     price = low + rng.random(n) * (high - low)
     start = (np.arange(n, dtype=np.int64) + FIRST_BAR) * STEP
     return BarTable(symbol, STEP, start, opened, high, low, close, volume, volume * price)
+
+
+def random_micro(seed: int, n: int = SIZE) -> Prices:
+    """Book and trades of n bars in the order of MicrostructureSampled."""
+    rng = np.random.default_rng(seed)
+    shares = rng.uniform(-1, 1, (n, 5))
+    spread, offset, flow = rng.gamma(4, 0.5, n), rng.normal(0, 0.2, n), rng.normal(0, 500, n)
+    return np.column_stack([spread, shares[:, :3], offset, flow, shares[:, 3], np.abs(shares[:, 4])])
+
+
+def sampled(table: BarTable, micro: Prices) -> list[MicrostructureSampled]:
+    return [
+        MicrostructureSampled(start + table.interval, start + table.interval, table.symbol, start, *row)
+        for start, row in zip(table.start.tolist(), micro.tolist(), strict=True)
+    ]
 
 
 def without(table: BarTable, *missing: int) -> BarTable:
@@ -73,8 +90,13 @@ def eth() -> BarTable:
 
 
 @pytest.fixture(scope="module")
-def raw(token: BarTable, btc: BarTable, eth: BarTable) -> RawTable:
-    return raw_batch(token, btc, eth)
+def micro() -> Prices:
+    return random_micro(4)
+
+
+@pytest.fixture(scope="module")
+def raw(token: BarTable, btc: BarTable, eth: BarTable, micro: Prices) -> RawTable:
+    return raw_batch(token, btc, eth, np.full(SIZE, 1e-4), micro=micro)
 
 
 def column(table: RawTable, name: str) -> Prices:
@@ -87,16 +109,18 @@ def live(
     second: BarTable,
     prior: SourceStatistics | None = None,
     funding: Prices | None = None,
+    micro: Prices | None = None,
 ) -> FeatureTable:
     """The table bar by bar through FeatureBank.update."""
     bank = FeatureBank(prior)
     bank.add(table.symbol, int(table.start[0]))
     firsts = {bar.start: bar for bar in first.events()}
     seconds = {bar.start: bar for bar in second.events()}
-    rates = np.zeros(len(table)) if funding is None else funding
+    rates = np.full(len(table), np.nan) if funding is None else funding
+    seen = [None] * len(table) if micro is None else sampled(table, micro)
     rows, until = [], []
-    for bar, rate in zip(table.events(), rates.tolist(), strict=True):
-        rows.append(bank.update(bar, firsts.get(bar.start), seconds.get(bar.start), rate))
+    for bar, rate, book in zip(table.events(), rates.tolist(), seen, strict=True):
+        rows.append(bank.update(bar, firsts.get(bar.start), seconds.get(bar.start), rate, book))
         until.append(bank.statistics_until(table.symbol))
     return FeatureTable(
         table.start,
@@ -125,22 +149,50 @@ def test_a_new_token_is_ready_within_two_days_of_quarter_hours() -> None:
     assert WARM_UP <= 192
 
 
+def test_the_page_about_the_features_is_that_of_this_version() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "features.md").read_text()
+    assert text == page(), "run: make docs"
+
+
+def test_every_missing_bit_belongs_to_one_group_or_feature_and_every_group_has_its_inputs() -> None:
+    bits = {feature.name for feature in SPEC if feature.group == "missing"}
+    assert bits == {feature.bit for feature in SPEC if feature.bit}
+    assert all(bool(feature.inputs) != (feature.group == "missing") for feature in SPEC)
+
+
+def test_what_is_not_shown_to_a_model_copies_another_feature_where_models_learn(
+    token: BarTable, btc: BarTable
+) -> None:
+    """In a source market with one reference, or within one per cent of the log return."""
+    values = raw_batch(token, btc, btc).values[RAW_WARM_UP:]
+    hidden = [feature.name for feature in SPEC if not feature.shown]
+    assert len(hidden) == 5
+    for name in hidden:
+        others = [i for i, feature in enumerate(SPEC) if feature.shown and values[:, i].std() > 0]
+        alike = [np.corrcoef(values[:, NAMES.index(name)], values[:, i])[0, 1] for i in others]
+        assert np.nanmax(alike) > 0.99, name
+
+
 def test_the_version_is_a_short_hash() -> None:
     assert len(VERSION) == 12
     int(VERSION, 16)
 
 
 def test_every_value_lies_within_the_bounds_of_the_specification(
-    token: BarTable, btc: BarTable, eth: BarTable
+    token: BarTable, btc: BarTable, eth: BarTable, micro: Prices
 ) -> None:
-    table = batch(
-        token, without(btc, *range(300, 310)), eth, np.linspace(-0.01, 0.01, SIZE), int(token.start[0])
+    token, micro, funding = (
+        replace(token, turnover=token.turnover.copy()),
+        micro.copy(),
+        np.linspace(-0.01, 0.01, SIZE),
     )
+    token.turnover[400:410] = micro[420:430, 0] = micro[440:450, 6] = funding[460:470] = np.nan
+    table = batch(token, without(btc, *range(300, 310)), eth, funding, int(token.start[0]), micro=micro)
     assert table.ready.sum() == SIZE - WARM_UP + 1
     assert table.x.dtype == np.float32
     for feature, values in zip(SPEC, table.x[table.ready].T, strict=True):
         assert feature.low <= values.min() <= values.max() <= feature.high, feature.name
-        assert values.std() > 0 or feature.name == "turnover_missing", feature.name
+        assert values.std() > 0, feature.name
 
 
 # --- against oracles and independent implementations -------------------------------------------------------
@@ -189,20 +241,23 @@ def test_volatility_beta_and_correlation_from_sums_equal_the_oracle() -> None:
         deviation = math.sqrt(kernel.variance(short.sum(), short @ short, 20, 1))
         assert deviation == pytest.approx(data["realised_vol20_ddof1"][t], rel=1e-6)
         y, x = r[t - 59 : t + 1], q[t - 59 : t + 1]
-        slope, correlation = kernel.regression(60, y.sum(), y @ y, x.sum(), x @ x, y @ x, 1e-12)
+        slope, correlation, per_deviation = kernel.regression(
+            60, y.sum(), y @ y, x.sum(), x @ x, y @ x, 1e-12
+        )
         assert slope == pytest.approx(data["beta60_ddof1"][t], rel=1e-6)
         assert correlation == pytest.approx(data["corr60"][t], rel=1e-6)
+        assert 1 / per_deviation == pytest.approx(x.std(ddof=1), rel=1e-9)
 
 
 def test_robust_z_scores_of_a_sliding_window_equal_the_oracle() -> None:
     data, _ = oracle()
     values, expected = data["log_return"], data["robust_z96"]
-    ordered, recent = np.zeros(96), np.zeros(96)
+    ordered, recent, work = np.zeros(96), np.zeros(96), np.zeros(98)
     samples = 0
     for value, z in zip(values, expected, strict=True):
         if math.isnan(value):
             continue
-        size = normaliser.enter(ordered, recent, samples, value)
+        size = normaliser.enter(ordered, recent, work, samples, value)
         samples += 1
         median, mad = normaliser.median_and_mad(ordered, size)
         if not math.isnan(z):
@@ -250,6 +305,11 @@ def test_windowed_features_equal_pandas_on_random_bars(
         "beta": beta,
         "residual": (r - beta * q) / sigma,
         "relative_strength": (r - q).rolling(16).sum() / (4 * sigma),
+        "second_correlation": r.rolling(96).corr(p),
+        "second_beta": r.rolling(96).cov(p) / p.rolling(96).var(),
+        "second_strength": (r - p).rolling(16).sum() / (4 * sigma),
+        "simple_return_16": close.pct_change(16) / (4 * sigma),
+        "simple_return_96": close.pct_change(96) / (math.sqrt(96) * sigma),
     }
     for name, values in expected.items():
         np.testing.assert_allclose(
@@ -301,13 +361,13 @@ def test_rounding_errors_do_not_pile_up_after_an_extreme_bar(btc: BarTable) -> N
 
 @pytest.mark.parametrize(("price", "size"), [(1024.0, 1.0), (1 / 4096, 8.0), (1.0, 1 / 64)])
 def test_features_do_not_depend_on_the_units_of_price_and_volume(
-    token: BarTable, btc: BarTable, eth: BarTable, raw: RawTable, price: float, size: float
+    token: BarTable, btc: BarTable, eth: BarTable, micro: Prices, raw: RawTable, price: float, size: float
 ) -> None:
     factors = {"volume": size, "turnover": size * price}
     rescaled = replace(token, **{name: getattr(token, name) * factors.get(name, price) for name in COLUMNS})
-    np.testing.assert_allclose(
-        raw_batch(rescaled, btc, eth).values[96:], raw.values[96:], rtol=1e-7, atol=1e-9
-    )
+    books = micro * np.array([1, 1, 1, 1, 1, size, 1, 1])  # order flow is in base coin
+    after = raw_batch(rescaled, btc, eth, np.full(SIZE, 1e-4), micro=books)
+    np.testing.assert_allclose(after.values[96:], raw.values[96:], rtol=1e-7, atol=1e-9)
 
 
 # --- live equals batch -------------------------------------------------------------------------------------
@@ -325,28 +385,13 @@ def test_live_features_equal_the_batch_bit_for_bit(seed: int, missing: float, sh
     table = table.rows(rng.random(n) >= missing / 5)
     first, second = (random_table(name, seed + 1, n).rows(rng.random(n) >= missing) for name in ("B", "E"))
     funding = rng.normal(0, 3e-4, len(table))
+    funding[rng.random(len(table)) < missing] = np.nan
+    micro = random_micro(seed, len(table))
+    micro[rng.random(len(table)) < missing] = np.nan
+    micro[rng.random(micro.shape) < missing / 5] = np.inf
     prior = SourceStatistics(rng.normal(0, 1, COUNT), rng.uniform(0.5, 2, COUNT)) if shrunk else None
-    expected = batch(table, first, second, funding, int(table.start[0]), prior)
-    assert_same_bits(live(table, first, second, prior, funding), expected)
-
-
-@pytest.mark.parametrize("symbol", ["WIFUSDT", "FARTCOINUSDT", "ETHUSDT"])
-def test_live_features_equal_the_batch_on_real_bars(symbol: str) -> None:
-    tables = []
-    for name in (symbol, "BTCUSDT", "ETHUSDT"):
-        path = REAL / "bybit-linear" / name / "5m.parquet"
-        if not path.exists():
-            pytest.skip("recorded bars are not beside this repository")
-        frame = pd.read_parquet(path)
-        columns = [frame[key].to_numpy() for key in COLUMNS]
-        tables.append(BarTable(name, 300_000, frame["start"].to_numpy(), *columns).resampled(STEP))
-    table, first, second = tables
-    table = table.rows(slice(0, 3000))
-    if symbol == "ETHUSDT":
-        second = first
-    expected = batch(table, first, second, None, int(table.start[0]))
-    assert_same_bits(live(table, first, second), expected)
-    assert expected.ready.sum() > 300
+    expected = batch(table, first, second, funding, int(table.start[0]), prior, micro)
+    assert_same_bits(live(table, first, second, prior, funding, micro), expected)
 
 
 def test_many_tokens_in_one_call_equal_one_call_each(btc: BarTable, eth: BarTable) -> None:
@@ -359,16 +404,21 @@ def test_many_tokens_in_one_call_equal_one_call_each(btc: BarTable, eth: BarTabl
     for *bars, reference in every:
         first: list[BarClosed | None] = [reference] * 5 + [None] * 4
         second: list[BarClosed | None] = [None] * 9
-        rows = together.update_many(bars, first, second, [1e-4] * 9)
-        for row, bar, other in zip(rows, bars, first, strict=True):
-            single = apart.update(bar, other, None, 1e-4)
+        seen = [None, *(sampled(tables[0].rows(slice(0, 1)), random_micro(5, 1)) * 8)]
+        books = [
+            book and msgspec.structs.replace(book, start=bar.start)
+            for book, bar in zip(seen, bars, strict=True)
+        ]
+        rows = together.update_many(bars, first, second, [1e-4] * 9, books)
+        for row, bar, other, book in zip(rows, bars, first, books, strict=True):
+            single = apart.update(bar, other, None, 1e-4, book)
             np.testing.assert_array_equal(row.x, single.x)
-            np.testing.assert_equal(row[1:], single[1:])
+            np.testing.assert_equal(msgspec.structs.astuple(row)[1:], msgspec.structs.astuple(single)[1:])
     assert single.ready
 
 
 def test_no_bars_give_no_rows() -> None:
-    assert FeatureBank().update_many([], [], [], []) == []
+    assert FeatureBank().update_many([], [], [], [], []) == []
 
 
 def test_a_table_replayed_into_a_bank_is_continued_live(
@@ -379,7 +429,7 @@ def test_a_table_replayed_into_a_bank_is_continued_live(
     bank.replay(token.rows(slice(0, 400)), btc, eth)
     rest = slice(400, SIZE)
     rows = [
-        bank.update(bar, first, second, 0.0).x
+        bank.update(bar, first, second).x
         for bar, first, second in zip(*(t.rows(rest).events() for t in (token, btc, eth)), strict=True)
     ]
     np.testing.assert_array_equal(np.stack(rows), batch(token, btc, eth).x[rest])
@@ -423,35 +473,43 @@ def garbled(table: BarTable) -> BarTable:
 
 
 @pytest.mark.parametrize("change", [rewritten, tenfold, dropped, garbled])
-@pytest.mark.parametrize("of", ["token", "references"])
+@pytest.mark.parametrize("of", ["token", "references", "surroundings"])
 def test_no_feature_changes_when_the_future_does(
     token: BarTable,
     btc: BarTable,
     eth: BarTable,
+    micro: Prices,
     raw: RawTable,
     change: Callable[[BarTable], BarTable],
     of: str,
 ) -> None:
     references = [change(btc), change(eth)] if of == "references" else [btc, eth]
     table = change(token) if of == "token" else token
-    past = slice(0, CUT)
-    np.testing.assert_array_equal(raw_batch(table, *references).values[past], raw.values[past])
-    ours, theirs = batch(table, *references), batch(token, btc, eth)
+    funding, books = np.full(SIZE, 1e-4), micro
+    if of == "surroundings":
+        factor = {rewritten: -0.5, tenfold: 10.0, dropped: np.nan, garbled: np.inf}[change]
+        funding, books = funding.copy(), micro.copy()
+        funding[CUT:] *= factor
+        books[CUT:] *= factor
+    past, rows = slice(0, CUT), slice(0, len(table))
+    changed = raw_batch(table, *references, funding[rows], micro=books[rows])
+    np.testing.assert_array_equal(changed.values[past], raw.values[past])
+    ours = batch(table, *references, funding[rows], micro=books[rows])
+    theirs = batch(token, btc, eth, np.full(SIZE, 1e-4), micro=micro)
     for mine, other in zip(ours, theirs, strict=True):
         np.testing.assert_array_equal(mine[past], other[past])
 
 
 @pytest.mark.parametrize(
-    "name", [feature.name for feature in SPEC if feature.group not in ("clock", "token")]
+    "name", [feature.name for feature in SPEC if feature.group not in ("clock", "token", "missing")]
 )
 def test_the_causality_probe_would_see_a_feature_that_looks_ahead(
-    token: BarTable, btc: BarTable, eth: BarTable, raw: RawTable, name: str
+    token: BarTable, btc: BarTable, eth: BarTable, micro: Prices, raw: RawTable, name: str
 ) -> None:
     """Every feature answers to the bar itself: had it read one bar ahead, the probe above had fired."""
-    changed = rewritten(token)
-    changed.turnover[CUT] = np.nan
-    funding = np.where(np.arange(SIZE) < CUT, 0.0, 1e-3)
-    after = raw_batch(changed, without(rewritten(btc), CUT + 1), rewritten(eth), funding)
+    funding = np.where(np.arange(SIZE) < CUT, 1e-4, 1e-3)
+    books = np.where(np.arange(SIZE)[:, None] < CUT, micro, random_micro(78))
+    after = raw_batch(rewritten(token), rewritten(btc), rewritten(eth), funding, micro=books)
     rows = slice(CUT, CUT + 2)
     assert (column(after, name)[rows] != column(raw, name)[rows]).any()
 
@@ -499,6 +557,11 @@ def test_have_counts_up_to_need_and_readiness_follows(token: BarTable, btc: BarT
     assert all(row.ready == (row.have == row.need) for row in rows)
 
 
+def test_readiness_reads_as_a_sentence() -> None:
+    assert str(Readiness(0, "XPLUSDT", 312, 480)) == "XPLUSDT: 312 of 480 bars"
+    assert str(Readiness(0, "XPLUSDT", 480, 480, 1)) == "XPLUSDT: 480 of 480 bars, 1 refused"
+
+
 def test_missing_references_are_masked_and_said_so(token: BarTable, btc: BarTable, eth: BarTable) -> None:
     table = batch(token, without(btc, 500), eth)
     reference = [i for i, feature in enumerate(SPEC) if feature.group == "reference"]
@@ -521,12 +584,13 @@ def test_unknown_turnover_is_masked_said_so_and_replaced_by_the_typical_price_in
     known = replace(token, turnover=token.volume * typical)
     mine, other = raw_batch(unknown, btc, eth), raw_batch(known, btc, eth)
     for name, values, expected in zip(NAMES, mine.values[96:].T, other.values[96:].T, strict=True):
-        if name not in ("turnover_missing", "vwap_location"):
+        if name != "vwap_location":
             np.testing.assert_allclose(values, expected, rtol=1e-6, atol=1e-9, err_msg=name)
-    assert (column(mine, "turnover_missing") == 1).all()
-    assert (column(other, "turnover_missing") == 0).all()
+    assert np.isnan(column(mine, "vwap_location")).all()
     table = batch(unknown, btc, eth)
     assert table.ready[WARM_UP:].all()
+    assert table.x[WARM_UP:, NAMES.index("turnover_missing")].all()
+    assert not batch(known, btc, eth).x[:, NAMES.index("turnover_missing")].any()
     assert not table.x[:, NAMES.index("vwap_location")].any()
 
 
@@ -558,17 +622,93 @@ def test_a_bar_that_cannot_be_is_refused_counted_and_treated_as_missing(
         np.testing.assert_array_equal(mine[501:], other[500:])
 
 
-def test_a_value_that_is_not_finite_makes_only_this_token_unready_for_this_bar(
+@pytest.mark.parametrize(
+    ("group", "bit"), [("book", "book_missing"), ("trades", "trades_missing"), ("funding", "funding_missing")]
+)
+def test_a_group_that_is_absent_is_masked_and_said_so(
+    token: BarTable, btc: BarTable, eth: BarTable, micro: Prices, group: str, bit: str
+) -> None:
+    known, funding = micro.copy(), np.full(SIZE, 1e-4)
+    gone = slice(500, 510)
+    {"book": known[:, :6], "trades": known[:, 6:], "funding": funding}[group][gone] = np.nan
+    table = batch(token, btc, eth, funding, micro=known)
+    columns = [i for i, feature in enumerate(SPEC) if feature.group == group]
+    bits = [i for i, feature in enumerate(SPEC) if feature.group == "missing"]
+    assert table.ready[WARM_UP - 1 :].all()
+    assert not table.x[gone][:, columns].any()
+    assert table.x[WARM_UP:, NAMES.index(bit)].nonzero()[0].tolist() == list(
+        range(500 - WARM_UP, 510 - WARM_UP)
+    )
+    assert not table.x[:, [i for i in bits if NAMES[i] != bit]].any()
+
+
+def test_with_bars_alone_everything_else_is_masked_and_constant(
     token: BarTable, btc: BarTable, eth: BarTable
+) -> None:
+    table = batch(token, btc, eth)
+    for feature, values in zip(SPEC, table.x[table.ready].T, strict=True):
+        if feature.group in ("book", "trades", "funding"):
+            assert not values.any(), feature.name
+            assert table.x[table.ready][:, NAMES.index(feature.bit)].all()
+
+
+def test_a_value_without_statistics_of_its_own_yet_counts_as_missing(
+    token: BarTable, btc: BarTable, eth: BarTable, micro: Prices
+) -> None:
+    late = micro.copy()
+    late[:500] = np.nan
+    table = batch(token, btc, eth, micro=late)
+    bit = table.x[:, NAMES.index("book_missing")]
+    assert bit[WARM_UP:500].all()
+    known = 500 + MIN_SAMPLES * STRIDE
+    assert bit[500 : known - STRIDE].all()
+    assert not bit[known:].any()
+    assert table.x[known:, NAMES.index("spread")].any()
+
+
+@pytest.mark.parametrize("where", [*range(8), "funding"])
+def test_a_value_that_is_not_finite_makes_only_this_token_unready_for_this_bar(
+    token: BarTable, btc: BarTable, eth: BarTable, micro: Prices, where: int | str
 ) -> None:
     bank = FeatureBank()
     bank.add(token.symbol, 0)
-    funding = np.where(np.arange(SIZE) == 500, np.nan, 1e-4)
-    table = bank.replay(token, btc, eth, funding)
+    funding, books = np.full(SIZE, 1e-4), micro.copy()
+    if isinstance(where, int):
+        books[500, where] = np.inf
+    else:
+        funding[500] = np.inf
+    table = bank.replay(token, btc, eth, funding, books)
     assert table.ready[499:502].tolist() == [True, False, True]
     assert not table.x[500].any()
     assert np.isfinite(table.sigma[500])
     assert bank.refused(token.symbol) == 1
+
+
+def test_microstructure_follows_its_formulas(raw: RawTable, token: BarTable, micro: Prices) -> None:
+    rows = slice(RAW_WARM_UP, None)
+    expected = {
+        "spread": np.log(micro[:, 0]),
+        "imbalance_5": micro[:, 1],
+        "imbalance_10": micro[:, 2],
+        "imbalance_50": micro[:, 3],
+        "microprice": micro[:, 4] / 1e4 / raw.sigma,
+        "ofi": micro[:, 5] / (np.abs(micro[:, 5]) + token.volume),
+        "trade_imbalance": micro[:, 6],
+        "large_trades": micro[:, 7],
+    }
+    for name, values in expected.items():
+        np.testing.assert_allclose(column(raw, name)[rows], values[rows], rtol=1e-12, err_msg=name)
+
+
+def test_microstructure_of_another_bar_counts_as_missing(token: BarTable, micro: Prices) -> None:
+    bank, masked = FeatureBank(), FeatureBank()
+    for each in (bank, masked):
+        each.add(token.symbol, 0)
+    books = sampled(token, micro)
+    for bar, book in zip(token.rows(slice(1, 300)).events(), books, strict=False):
+        row = bank.update(bar, None, None, 0.0, book)
+        np.testing.assert_array_equal(row.x, masked.update(bar, None, None, 0.0).x)
+    assert row.ready
 
 
 def test_a_market_that_stands_still_is_not_ready(btc: BarTable, eth: BarTable) -> None:
@@ -616,9 +756,9 @@ def test_a_reference_bar_of_another_time_counts_as_missing(token: BarTable, btc:
 def test_the_sliding_window_gives_the_median_and_mad_of_its_last_values(
     values: list[int], width: int
 ) -> None:
-    ordered, recent = np.zeros(width), np.zeros(width)
+    ordered, recent, work = np.zeros(width), np.zeros(width), np.zeros(width + 2)
     for samples, value in enumerate(values):
-        size = normaliser.enter(ordered, recent, samples, value)
+        size = normaliser.enter(ordered, recent, work, samples, value)
         last = np.array(values[max(0, samples + 1 - width) : samples + 1], float)
         median, mad = normaliser.median_and_mad(ordered, size)
         assert size == len(last)
@@ -627,14 +767,16 @@ def test_the_sliding_window_gives_the_median_and_mad_of_its_last_values(
 
 
 def test_normalised_features_are_robust_z_scores_of_the_tokens_own_past(
-    token: BarTable, btc: BarTable, eth: BarTable, raw: RawTable
+    token: BarTable, btc: BarTable, eth: BarTable, micro: Prices, raw: RawTable
 ) -> None:
-    table = batch(token, btc, eth)
+    table = batch(token, btc, eth, np.full(SIZE, 1e-4), micro=micro)
     normalised = [i for i, feature in enumerate(SPEC) if feature.normalised]
-    for turn, feature in enumerate(normalised):
+    share = math.ceil(len(normalised) / STRIDE)
+    for position, feature in enumerate(normalised):
+        turn = position // share
         for row in (WARM_UP - 1, 333, SIZE - 1):
             past = np.arange(RAW_WARM_UP - 1, row + 1)
-            past = past[(past - (RAW_WARM_UP - 1)) % STRIDE == turn % STRIDE]
+            past = past[(past - (RAW_WARM_UP - 1)) % STRIDE == turn]
             values = raw.values[past, feature].astype(np.float32).astype(float)
             median = np.median(values)
             scale = max(NORMAL_MAD * np.median(np.abs(values - median)), normaliser.MIN_SCALE)
@@ -642,8 +784,10 @@ def test_normalised_features_are_robust_z_scores_of_the_tokens_own_past(
             assert table.x[row, feature] == pytest.approx(z, rel=1e-5, abs=1e-6)
 
 
-def test_bounded_features_pass_through(token: BarTable, btc: BarTable, eth: BarTable, raw: RawTable) -> None:
-    table = batch(token, btc, eth)
+def test_bounded_features_pass_through(
+    token: BarTable, btc: BarTable, eth: BarTable, micro: Prices, raw: RawTable
+) -> None:
+    table = batch(token, btc, eth, np.full(SIZE, 1e-4), micro=micro)
     passed = [i for i, feature in enumerate(SPEC) if not feature.normalised]
     np.testing.assert_array_equal(
         table.x[WARM_UP - 1 :, passed], raw.values[WARM_UP - 1 :, passed].astype(np.float32)
@@ -672,7 +816,8 @@ def test_source_statistics_are_the_median_and_mad_of_the_warm_rows_with_their_la
     statistics = fit_source_statistics([raw, other])
     pooled = np.concatenate([raw.values[RAW_WARM_UP - 1 :], other.values[RAW_WARM_UP - 1 :]])
     for i, feature in enumerate(SPEC):
-        median = np.median(pooled[:, i]) if feature.normalised else 0.0
+        values = pooled[:, i][np.isfinite(pooled[:, i])]
+        median = np.median(values) if feature.normalised else 0.0
         assert statistics.location[i] == pytest.approx(median)
     assert statistics.until == raw.starts[-1]
     assert batch(btc, eth, eth, prior=statistics).ready.any()

@@ -35,6 +35,7 @@ full_evidence = 1.1
 source_accuracy = 0.500001
 confidence = 0.501
 drift_blocks = 500
+probation_blocks = 2
 [risk]
 min_move_costs = 0
 """
@@ -55,7 +56,7 @@ def bot(home: Path, *arguments: str, directory: str = "var") -> subprocess.Compl
         command(home, *arguments, directory=directory),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
         check=False,
     )
 
@@ -125,7 +126,7 @@ def test_a_report_can_be_written_again(home: Path) -> None:
 def test_other_settings_do_not_continue_a_stored_run(home: Path) -> None:
     environment = {**os.environ, "BOT_RISK__STOP": "0.01"}
     done = subprocess.run(
-        command(home, "paper"), capture_output=True, text=True, env=environment, timeout=120, check=False
+        command(home, "paper"), capture_output=True, text=True, env=environment, timeout=600, check=False
     )
     assert done.returncode == 2
     assert "risk.stop: 0.015 -> 0.01" in done.stderr
@@ -159,7 +160,7 @@ def test_a_run_that_was_stopped_or_killed_goes_on_to_the_same_end(home: Path, ho
     assert "Traceback" not in errors
     if how is not signal.SIGKILL:
         assert process.returncode == 130
-        assert time.monotonic() - asked < 6.0  # 2 on an idle machine
+        assert time.monotonic() - asked < promptly()
     done = bot(home, "paper", directory=where)
     assert done.returncode == 0, done.stderr
     assert "Resuming run 1" in done.stdout
@@ -171,7 +172,7 @@ def test_a_full_disk_is_told_and_no_trade_is_lost(home: Path) -> None:
     small_files = 'ulimit -f 600; exec "$@"'  # in KiB or half of it, by shell
     done = subprocess.run(
         ["/bin/sh", "-c", small_files, "sh", *command(home, "paper", directory="full")],
-        capture_output=True, text=True, timeout=300, check=False,
+        capture_output=True, text=True, timeout=900, check=False,
     )  # fmt: skip
     assert done.returncode == 4, done.stderr
     assert "bot.sqlite: the disk" in done.stderr
@@ -217,7 +218,7 @@ def test_ctrl_c_ends_a_run_that_has_not_begun_at_any_moment(
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     output, errors = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert time.monotonic() - asked < 6.0  # 2 on an idle machine
+    assert time.monotonic() - asked < promptly()
     assert "Traceback" not in errors
     assert "Stopped" in output + errors
 
@@ -232,6 +233,11 @@ def wait_for_its_handlers(process: subprocess.Popen[str]) -> None:
         assert process.poll() is None, process.communicate()
         caught = int(status.read_text().split("SigCgt:")[1].split()[0], 16)
         time.sleep(0.002)
+
+
+def promptly() -> float:
+    """Seconds in which a stop must end a run: two, where the machine has a core to spare for it."""
+    return 2.0 if os.getloadavg()[0] < (os.cpu_count() or 1) else 6.0
 
 
 def wait_for_a_candidate(directory: Path, process: subprocess.Popen[str]) -> None:

@@ -21,11 +21,16 @@ from tests.builders import START, enter, instrument
 class Account:
     equity: float = 10_000.0
     gross_notional: float = 0.0
+    blocked: str = ""
     open_positions: int = 0
     exposed: bool = False
+    faults: tuple[str, ...] = ()
 
     def is_exposed(self, symbol: str) -> bool:
         return self.exposed
+
+    def market_faults(self, symbol: str) -> tuple[str, ...]:
+        return self.faults
 
 
 def manager(breaker: Breaker | None = None) -> RiskManager:
@@ -73,6 +78,7 @@ def test_each_doubt_about_the_signal_is_refused_with_its_reason(
 @pytest.mark.parametrize(
     ("account", "reason"),
     [
+        (Account(faults=("the book is stale: gap",)), "cannot be trusted: the book is stale: gap"),
         (Account(exposed=True), "already in the market"),
         (Account(open_positions=10), "10 positions are open"),
         (Account(equity=math.nan), "equity is nan"),

@@ -21,10 +21,12 @@ async def test_ctrl_c_sets_the_event_and_has_its_old_meaning_again_afterwards() 
 
 
 BUSY = """
-import asyncio
+import asyncio, multiprocessing, time
 from bot.engine.driver import stopped_by_signals
 
 async def main():
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
+    child.start()
     with stopped_by_signals(asyncio.Event()):
         print("busy", flush=True)
         while True:  # the loop never comes to its turn
@@ -34,7 +36,7 @@ asyncio.run(main())
 """
 
 
-def test_a_loop_that_does_not_listen_is_ended_without_a_traceback() -> None:
+def test_a_loop_that_does_not_listen_is_ended_with_its_children_and_without_a_traceback() -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", BUSY], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -42,7 +44,7 @@ def test_a_loop_that_does_not_listen_is_ended_without_a_traceback() -> None:
     assert process.stdout.readline() == "busy\n"
     asked = time.monotonic()
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=30)  # the child, too, has let go of the pipes
     assert process.returncode == 130
     assert 1.0 < time.monotonic() - asked < 6.0
     assert errors == "Stopped.\n"

@@ -160,6 +160,28 @@ def test_an_order_below_the_minimum_quantity_is_refused() -> None:
     assert "below the minimum 2" in refusal(desk.send(BUY, "1.9"))
 
 
+def test_an_old_bar_is_not_the_last_price() -> None:
+    desk = Desk()
+    desk.play(120.0)
+    desk.broker.on_market([bar(0, 100.0)])
+    assert "should lower than base_price:120" in refusal(desk.send(BUY, stop_loss="121"))
+    assert isinstance(desk.send(BUY, stop_loss="110")[0], OrderAccepted)
+
+
+def test_a_rest_below_the_minimum_quantity_can_be_closed_whole() -> None:
+    desk = Desk()
+    coarse = instrument(qty_step="0.1")
+    event = InstrumentListed(desk.now, desk.now, type(coarse)(**{**_fields(coarse), "min_qty": Decimal(2)}))
+    desk.broker.on_market([event])
+    desk.send(BUY, "2")
+    desk.play(100.0, volume=15.0)
+    assert desk.position.qty == Decimal("1.5")
+    assert "below the minimum 2" in refusal(desk.send(SELL, "1.0", reduce_only=True))
+    assert isinstance(desk.send(SELL, "1.5", reduce_only=True)[0], OrderAccepted)
+    desk.play(100.0)
+    assert desk.position.qty == 0
+
+
 def _fields(struct: object) -> dict[str, object]:
     return {name: getattr(struct, name) for name in struct.__struct_fields__}  # type: ignore[attr-defined]
 

@@ -255,6 +255,40 @@ def test_new_weights_that_are_worse_than_the_champion_never_trade() -> None:
     assert CHALLENGER not in life.last(LabelMatured).p_up
 
 
+def test_the_evidence_of_older_weights_does_not_make_new_ones_champion() -> None:
+    """New weights, which point the wrong way, come just before the procedure has its evidence."""
+    promoted = Life(gain=0.8, config=settings(probation_blocks=10))
+    promoted.bars(12)
+    promoted.candidate("first", KNOWS)
+    while ("first", ADAPTED, "promoted") not in promoted.verdicts:
+        promoted.bars(1)
+    bars = len(promoted.of(Signal))
+
+    life = Life(gain=0.8, config=settings(probation_blocks=10))
+    life.bars(12)
+    life.candidate("first", KNOWS)
+    life.bars(bars - 12 - 1)
+    life.candidate("reversed", -KNOWS)
+    life.bars(100)
+    assert {signal.model_id for signal in life.of(Signal)} == {"pretrained"}
+
+
+def test_weights_that_are_about_to_be_judged_are_not_replaced() -> None:
+    life = Life(config=settings(probation_blocks=40))
+    life.bars(12)
+    life.candidate("first", KNOWS)
+    life.bars(12)
+    life.candidate("second", KNOWS)
+    judging = False
+    for _ in range(300):
+        advice = life.bars(1)
+        judging = life.token._contest.is_judging
+        assert not (judging and [one for one in advice if isinstance(one, AdaptModel)])
+        if ("second", ADAPTED, "promoted") in life.verdicts:
+            break
+    assert life.champion == "second"
+
+
 def test_there_is_one_challenger_at_a_time() -> None:
     life = Life(config=settings(probation_blocks=40)).crowned()
     life.candidate("second", KNOWS)
@@ -273,7 +307,7 @@ def test_a_champion_that_falls_behind_the_frozen_model_is_rolled_back_and_the_to
 
 
 def test_a_challenger_whose_champion_was_rolled_back_is_watched_on_and_can_earn_its_place() -> None:
-    life = Life(config=settings(probation_blocks=300)).crowned()
+    life = Life(config=settings(probation_blocks=100)).crowned()
     life.candidate("second", -KNOWS)
     reversed_world = life.bars(360, -1)
     champions = [signal.model_id for signal in reversed_world if isinstance(signal, Signal)]

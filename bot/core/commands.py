@@ -68,3 +68,27 @@ class AdaptModel(Command, frozen=True):
             digest.update(f"{array.dtype.str}{array.shape}".encode())
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
+
+
+class FetchBars(Command, frozen=True):
+    """Ask for the closed bars that opened at `first` to before `end` (ms); they come back as BarClosed."""
+
+    symbol: str
+    interval: int
+    first: int
+    end: int
+
+
+class FetchBook(Command, frozen=True):
+    """Ask for a snapshot of the order book to compare with."""
+
+    symbol: str
+    levels: int
+
+
+class RenewBook(Command, frozen=True):
+    """Our book of this topic is wrong: subscribe anew, so that a snapshot comes."""
+
+    symbol: str
+    topic: str
+    reason: str

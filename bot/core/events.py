@@ -4,7 +4,7 @@ from decimal import Decimal
 
 import msgspec
 
-from bot.core.types import FillOrigin, Instrument, Side
+from bot.core.types import Feed, FillOrigin, Instrument, Side, TradingStatus
 
 
 class Event(msgspec.Struct, frozen=True, tag=True):
@@ -45,6 +45,73 @@ class FundingRatePublished(Event, frozen=True):
 
     symbol: str
     rate: float
+
+
+class InstrumentStatusChanged(Event, frozen=True):
+    symbol: str
+    status: TradingStatus
+
+
+class Traded(Event, frozen=True, gc=False):
+    """A trade of the market at `ts`. `side` is the taker's, `size` in base coin."""
+
+    symbol: str
+    side: Side
+    price: float
+    size: float
+
+
+class TickerChanged(Event, frozen=True, gc=False):
+    """News of a ticker: None has not changed, NaN has no value now. A snapshot knows nothing older.
+
+    `funding_rate` is the one that will be settled at `next_funding_time` (ms); `open_interest` is in base
+    coin, `turnover_24h` in quote coin.
+    """
+
+    symbol: str
+    is_snapshot: bool
+    last_price: float | None = None
+    mark_price: float | None = None
+    index_price: float | None = None
+    funding_rate: float | None = None
+    next_funding_time: int | None = None
+    open_interest: float | None = None
+    turnover_24h: float | None = None
+
+
+class FeedChanged(Event, frozen=True):
+    """Every message of a feed is heard from `ts` on (subscribed), or else some may be lost (disconnected)."""
+
+    symbol: str
+    feed: Feed
+    alive: bool
+
+
+class MicrostructureSampled(Event, frozen=True, gc=False):
+    """Book and trades during the decision bar that opened at `start`; `ts` is its close. NaN = unknown.
+
+    Means over the bar of the spread (bps of mid), the imbalances of 5, 10 and 50 levels (-1 to 1) and the
+    distance of the microprice from mid (bps). `ofi`: order-flow imbalance of the whole bar, base coin.
+    `trade_imbalance`: (bought - sold) / both by takers, -1 to 1. `large_share`: of turnover, in large trades.
+    """
+
+    symbol: str
+    start: int
+    spread_bps: float
+    imbalance_5: float
+    imbalance_10: float
+    imbalance_50: float
+    microprice_bps: float
+    ofi: float
+    trade_imbalance: float
+    large_share: float
+
+
+class MarketHealthChanged(Event, frozen=True):
+    """What is wrong with our view of a symbol from `ts` on; no fault means that it can be relied upon."""
+
+    symbol: str
+    faults: tuple[str, ...]
 
 
 # --- account ----------------------------------------------------------------------------------------------
@@ -99,6 +166,32 @@ class StopMoved(Event, frozen=True):
 
     symbol: str
     stop_loss: Decimal | None
+
+
+class PositionAdopted(Event, frozen=True):
+    """What the exchange says that we hold, where our books did not know: it is right. `qty` is signed.
+
+    `entry` is its average price and is of no account when `qty` is zero.
+    """
+
+    symbol: str
+    qty: Decimal
+    entry: Decimal
+    stop_loss: Decimal | None
+    reason: str
+
+
+class EntriesBlocked(Event, frozen=True):
+    """Something is not as it must be for opening positions; exits go on. One reason for each `cause`."""
+
+    cause: str  # "feed", "clock", "account", "history"
+    reason: str
+
+
+class EntriesAllowed(Event, frozen=True):
+    """`cause` is over. Entries go on when no other is left."""
+
+    cause: str
 
 
 # --- model ------------------------------------------------------------------------------------------------

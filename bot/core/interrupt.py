@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM at moments when nobody can be asked to stop."""
 
+import multiprocessing
 import os
 import signal
 import sys
@@ -19,6 +20,8 @@ def end_at_once(_number: int, _frame: FrameType | None) -> None:
     Nothing is lost that was committed, and nothing was sent that was not: for that it is like a kill.
     """
     cursor = _SHOW_CURSOR if sys.stderr.isatty() else ""
+    for child in multiprocessing.active_children():
+        child.kill()  # else it would notice by a broken pipe, and say so with a traceback
     os.write(sys.stderr.fileno(), f"{cursor}Stopped.\n".encode())
     os._exit(STOPPED)
 

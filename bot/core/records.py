@@ -17,11 +17,19 @@ class StageChanged(Record, frozen=True):
 
 
 class Readiness(Record, frozen=True):
-    """Warm-up progress of a token in OBSERVE, in decision bars."""
+    """A token whose features are not ready: its warm-up progress, in decision bars.
+
+    refused: bars so far that came again, out of order, or with a value that is not finite
+    """
 
     symbol: str
     have: int
     need: int
+    refused: int = 0
+
+    def __str__(self) -> str:
+        refused = f", {self.refused} refused" if self.refused else ""
+        return f"{self.symbol}: {self.have} of {self.need} bars{refused}"
 
 
 class DecisionMade(Record, frozen=True):

@@ -68,6 +68,25 @@ class Stage(StrEnum):
     SUSPENDED = "SUSPENDED"
 
 
+class TradingStatus(StrEnum):
+    """Of an instrument, in the exchange's words. Orders are taken while TRADING only."""
+
+    PRE_LAUNCH = "PreLaunch"
+    TRADING = "Trading"
+    SETTLING = "Settling"
+    DELIVERING = "Delivering"
+    CLOSED = "Closed"
+
+
+class Feed(StrEnum):
+    """What is heard of a symbol."""
+
+    BARS = "bars"
+    BOOK = "book"
+    TRADES = "trades"
+    TICKER = "ticker"
+
+
 class Instrument(msgspec.Struct, frozen=True, kw_only=True):
     """One contract with the exchange's filters. Quantities are in base coin, notionals in quote coin."""
 

@@ -15,7 +15,7 @@ from bot.engine.runner import Runner, moments
 _COMMIT_EVERY: Final = 256  # moments between commits when no command leaves
 _BREATHE_EVERY: Final = 32  # moments between looks at signals and the screen
 _POLL_SECONDS: Final = 0.01  # while a candidate that is due is still being made
-_STOP_SECONDS: Final = 1.5  # from Ctrl-C to the end of the process
+_STOP_SECONDS: Final = 1.2  # from Ctrl-C; the interpreter itself takes another half to be gone
 
 
 async def drive(
@@ -70,7 +70,8 @@ def at_speed(
 
 async def _sleep_or_stop(seconds: float, stop: asyncio.Event) -> None:
     try:
-        await asyncio.wait_for(stop.wait(), seconds)
+        async with asyncio.timeout(seconds):
+            await stop.wait()
     except TimeoutError:
         return
 

@@ -94,7 +94,8 @@ class Runner:
     def finish(self) -> None:
         """The market has ended: the account as it is left."""
         for message in self._engine.mark():
-            self._tell(message)
+            if not isinstance(message, Command):  # nobody is there any more to carry it out
+                self._tell(message)
 
     def _feed(self, event: Event) -> None:
         facts = deque([event])

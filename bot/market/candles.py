@@ -25,13 +25,17 @@ class Candles:
         Raises DataError for a bar of another symbol, or one that does not fit into `interval`.
         """
         self._check(bar)
-        if self._next is not None and bar.start < self._next:
+        if self.is_old(bar):
             self.ignored += 1
             return None
         if self._next is not None:
             self.missing += (bar.start - self._next) // bar.interval
         self._next = bar.start + bar.interval
         return self._fold(bar)
+
+    def is_old(self, bar: BarClosed) -> bool:
+        """A repeated bar, or one whose time is over: its price is no news."""
+        return self._next is not None and bar.start < self._next
 
     def _check(self, bar: BarClosed) -> None:
         if bar.symbol != self.symbol:

@@ -10,10 +10,9 @@ import contextlib
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
-import pandas as pd
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
@@ -24,6 +23,9 @@ from bot.core.events import AdaptationFailed, AdaptationReport, CandidateArrived
 from bot.storage import schema
 from bot.storage.connection import RESTORE, check_file, display_name, faults, is_file, make_engine, parse_url
 from bot.storage.lock import FileLock
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _CHUNK = 50_000  # rows that a frame holds as Python objects at a time
 _VERSIONS = "alembic_version"
@@ -135,7 +137,7 @@ class Database:
         query = sa.select(table).where(table.c.run_id == run_id).order_by(table.c.seq)
         return [_candidate(row) for row in self._rows(query)]
 
-    def frame(self, run_id: int, table: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    def frame(self, run_id: int, table: str, columns: Sequence[str] | None = None) -> "pd.DataFrame":
         """One table of a run (a name of `schema.metadata`), oldest first, or some of its columns.
 
         Decimals become floats, absent numbers and texts NaN; about 100,000 rows per second.
@@ -145,6 +147,8 @@ class Database:
         names = columns or [column.name for column in source.c if column.name not in ("run_id", "seq")]
         chosen = [source.c[name] for name in names]
         query = sa.select(*chosen).where(source.c.run_id == run_id).order_by(order)
+        import pandas as pd  # here: a process that trades has no use for 70 MB of it
+
         with faults(self.engine), self.engine.connect() as connection:
             result = connection.execution_options(yield_per=_CHUNK).execute(query)
             chunks = [_frame(chosen, rows) for rows in result.partitions()]
@@ -200,7 +204,9 @@ def _interrupt_lost_runs(engine: sa.Engine) -> None:
         connection.execute(runs.update().where(runs.c.state == "running").values(state="interrupted"))
 
 
-def _frame(columns: Sequence[sa.Column[Any]], rows: Sequence[sa.Row[Any]]) -> pd.DataFrame:
+def _frame(columns: Sequence[sa.Column[Any]], rows: Sequence[sa.Row[Any]]) -> "pd.DataFrame":
+    import pandas as pd
+
     values = list(zip(*rows, strict=True)) or [()] * len(columns)
     return pd.DataFrame(
         {

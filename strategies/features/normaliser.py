@@ -30,6 +30,9 @@ CLIP: Final = 6.0
 NORMAL_MAD: Final = 1.4826
 
 
+SCRATCH: Final = np.dtype([("work", "f4", (WINDOW + 2,))])
+
+
 @dataclass(frozen=True, slots=True)
 class SourceStatistics:
     """Robust location and scale of the source markets' raw features.
@@ -52,49 +55,60 @@ def state_type(features: int) -> np.dtype[np.void]:
             ("until", "i8"),  # start of the last bar in the statistics, ms
             ("samples", "i8", (features,)),  # ever taken
             ("centre", "f8", (features,)),
-            ("scale", "f8", (features,)),
+            ("per_scale", "f8", (features,)),
             ("ordered", "f4", (features, WINDOW)),
-            ("recent", "f4", (features, WINDOW)),  # in order of arrival, to know which one leaves
+            ("recent", "f4", (WINDOW, features)),  # in order of arrival, to know which one leaves
         ],
         align=True,
     )
 
 
 @njit(cache=True, error_model="numpy")
-def _rank(ordered: NDArray[np.float32], size: int, value: float) -> int:
-    """How many of the first `size` values are smaller."""
-    low, high = 0, size
-    while low < high:
-        middle = (low + high) // 2
-        if ordered[middle] < value:
-            low = middle + 1
-        else:
-            high = middle
-    return low
+def _exchange(ordered: NDArray[np.float32], work: NDArray[np.float32], leaving: float, coming: float) -> None:
+    """Take `leaving` out of a sorted window and put `coming` in, without a branch, many values at a time.
+
+    Without `leaving`, the k-th value is o[k] where that is smaller, else o[k + 1]; with `coming`, it is then
+    the middle one of it, the one before and `coming`.
+    """
+    window = len(ordered)
+    for k in range(window):
+        work[k + 1] = ordered[k]
+    work[0] = -math.inf
+    work[window + 1] = math.inf
+    for k in range(window):
+        before, here, after = work[k], work[k + 1], work[k + 2]
+        low = before if before < leaving else here
+        high = here if here < leaving else after
+        low = low if low > coming else coming
+        ordered[k] = low if low < high else high
 
 
 @njit(cache=True, error_model="numpy")
-def enter(ordered: NDArray[np.float32], recent: NDArray[np.float32], samples: int, value: float) -> int:
-    """Let `value` into a sorted window, the oldest out if it is full; the window's new size."""
+def enter(
+    ordered: NDArray[np.float32],
+    recent: NDArray[np.float32],
+    work: NDArray[np.float32],
+    samples: int,
+    value: float,
+) -> int:
+    """Let `value` into a sorted window, the oldest out if it is full; the window's new size.
+
+    recent: its values in order of arrival; work: room for two more than them
+    """
     window = len(recent)
     newest = samples % window
-    rank = _rank(ordered, min(samples, window), value)
-    if samples < window:
-        for k in range(samples, rank, -1):
-            ordered[k] = ordered[k - 1]
-        ordered[rank] = value
-    else:
-        gone = _rank(ordered, window, recent[newest])
-        if gone < rank:
-            rank -= 1
-            for k in range(gone, rank):
-                ordered[k] = ordered[k + 1]
-        else:
-            for k in range(gone, rank, -1):
-                ordered[k] = ordered[k - 1]
-        ordered[rank] = value
+    leaving = recent[newest]
     recent[newest] = value
-    return min(samples + 1, window)
+    coming = recent[newest]  # as precise as the window
+    if samples >= window:
+        _exchange(ordered, work, leaving, coming)
+        return window
+    k = samples
+    while k > 0 and ordered[k - 1] > coming:
+        ordered[k] = ordered[k - 1]
+        k -= 1
+    ordered[k] = coming
+    return samples + 1
 
 
 @njit(cache=True, error_model="numpy")
@@ -139,40 +153,59 @@ def median_and_mad(ordered: NDArray[np.float32], size: int) -> tuple[float, floa
 @njit(cache=True, error_model="numpy")
 def _sample(
     s: Any,
-    row: NDArray[np.float64],
+    work: NDArray[np.float32],
+    raw: NDArray[np.float64],
+    i: int,
     columns: NDArray[np.int64],
     location: NDArray[np.float64],
     scale: NDArray[np.float64],
     prior: float,
 ) -> None:
-    for f in range(s.seen % STRIDE, len(columns), STRIDE):
-        value = row[columns[f]]
+    share = -(-len(columns) // STRIDE)  # neighbours in memory take the same turn
+    first = s.seen % STRIDE * share
+    for f in range(first, min(first + share, len(columns))):
+        value = raw[i, columns[f]]
         if not np.isfinite(value):
             continue
-        size = enter(s.ordered[f], s.recent[f], s.samples[f], value)
+        size = enter(s.ordered[f], s.recent[:, f], work, s.samples[f], value)
         s.samples[f] += 1
         centre, mad = median_and_mad(s.ordered[f], size)
         own = s.samples[f] / (s.samples[f] + prior)
         s.centre[f] = own * centre + (1.0 - own) * location[columns[f]]
-        s.scale[f] = max(own * (NORMAL_MAD * mad) + (1.0 - own) * scale[columns[f]], MIN_SCALE)
+        s.per_scale[f] = 1.0 / max(own * (NORMAL_MAD * mad) + (1.0 - own) * scale[columns[f]], MIN_SCALE)
 
 
 @njit(cache=True, error_model="numpy")
-def _is_complete(row: NDArray[np.float64], maskable: NDArray[np.bool_]) -> bool:
+def _is_complete(raw: NDArray[np.float64], i: int, bits: NDArray[np.int64]) -> bool:
+    """NaN says that an input is missing, which some features may; infinity is a fault."""
     complete = True
-    for f in range(len(row)):
-        complete = complete and (np.isfinite(row[f]) or maskable[f])
+    for f in range(len(bits)):
+        value = raw[i, f]
+        complete = complete and (np.isfinite(value) or (bits[f] >= 0 and np.isnan(value)))
     return complete
 
 
 @njit(cache=True, error_model="numpy")
-def _scores(s: Any, row: NDArray[np.float64], columns: NDArray[np.int64], out: NDArray[np.float32]) -> None:
-    for f in range(len(row)):
-        out[f] = row[f]
-    for f in range(len(columns)):
-        score = (row[columns[f]] - s.centre[f]) / s.scale[f]
-        known = s.samples[f] >= MIN_SAMPLES and np.isfinite(score)
-        out[columns[f]] = min(max(score, -CLIP), CLIP) if known else 0.0
+def _scores(
+    s: Any,
+    raw: NDArray[np.float64],
+    i: int,
+    columns: NDArray[np.int64],
+    bits: NDArray[np.int64],
+    x: NDArray[np.float32],
+) -> None:
+    """What the model sees. A value that is missing, or has no statistics yet, is 0 and sets its bit."""
+    for f in range(len(bits)):
+        x[i, f] = raw[i, f]
+    for k in range(len(columns)):
+        f = columns[k]
+        score = (raw[i, f] - s.centre[k]) * s.per_scale[k]
+        known = s.samples[k] >= MIN_SAMPLES and np.isfinite(score)
+        x[i, f] = min(max(score, -CLIP), CLIP) if known else math.nan
+    for f in range(len(bits)):
+        if bits[f] >= 0 and np.isnan(x[i, f]):
+            x[i, f] = 0.0
+            x[i, bits[f]] = 1.0
 
 
 @njit(cache=True, error_model="numpy")
@@ -186,12 +219,13 @@ def _have(run: int, seen: int, warm_up: int) -> int:
 @njit(cache=True, error_model="numpy")
 def normalise(
     states: Any,
+    scratch: Any,
     tokens: NDArray[np.int64],
     starts: NDArray[np.int64],
     runs: NDArray[np.int64],
     raw: NDArray[np.float64],
     columns: NDArray[np.int64],
-    maskable: NDArray[np.bool_],
+    bits: NDArray[np.int64],
     location: NDArray[np.float64],
     scale: NDArray[np.float64],
     prior: float,
@@ -203,25 +237,28 @@ def normalise(
 ) -> None:
     """Turn raw rows, in order, into what the model sees.
 
-    states: state_type records; tokens, starts (ms), runs: (n,) as of kernel.advance; raw: (n, COUNT)
-    columns: which to normalise; maskable: (COUNT,); location, scale: (COUNT,) and prior: shrinkage, 0 = none
+    states: state_type records; scratch: one SCRATCH record; raw: (n, COUNT)
+    tokens, starts (ms), runs: (n,) as of kernel.advance
+    columns: which to normalise; bits: (COUNT,) where the missing bit of each is, -1 = may not be missing
+    location, scale: (COUNT,) and prior: shrinkage, 0 = none
     x: (n, COUNT) out, zeros where not ready; have: bars towards readiness; until: last bar in the statistics
     """
     for i in range(len(tokens)):
         s = states[tokens[i]]
         warm = runs[i] >= warm_up
-        complete = warm and _is_complete(raw[i], maskable)
+        complete = warm and _is_complete(raw, i, bits)
         if complete:
-            _sample(s, raw[i], columns, location, scale, prior)
+            _sample(s, scratch[0].work, raw, i, columns, location, scale, prior)
             s.until = starts[i]
             s.seen += 1
         elif warm or runs[i] == 0:
             s.refused += 1
         ready[i] = complete and s.seen >= MIN_BARS
         if ready[i]:
-            _scores(s, raw[i], columns, x[i])
+            _scores(s, raw, i, columns, bits, x)
         else:
-            x[i] = 0.0
+            for f in range(len(bits)):
+                x[i, f] = 0.0
         have[i] = _have(runs[i], s.seen, warm_up)
         until[i] = s.until
 

@@ -1,27 +1,40 @@
 """Bars in, normalised feature rows out: live, for many tokens at once, or a whole table by the same code."""
 
 import copy
+import math
 from collections.abc import Iterator, Sequence
+from itertools import repeat
+from struct import pack
 from typing import NamedTuple, Self
 
+import msgspec
 import numpy as np
+from msgspec.structs import astuple
 from numpy.typing import NDArray
 
 from bot.core.errors import DataError
-from bot.core.events import BarClosed
+from bot.core.events import BarClosed, MicrostructureSampled
 from bot.market.bars import BarTable
 from strategies.features import kernel, normaliser
 from strategies.features.normaliser import PRIOR_SAMPLES, SourceStatistics, robust_statistics, state_type
-from strategies.features.spec import COUNT, RAW_WARM_UP, SPEC, WARM_UP
+from strategies.features.spec import COUNT, NAMES, RAW_WARM_UP, SPEC, WARM_UP
 
-CHUNK = 2048  # rows of a table in work at once, so that they stay in the processor's cache
+# Rows of a table in work at once: few, so that they stay in the processor's cache, and no power of two, with
+# which all columns would compete for the same few places in it.
+CHUNK = 2000
 
 _NORMALISED = np.flatnonzero([feature.normalised for feature in SPEC])
 _MASKABLE = np.array([feature.maskable for feature in SPEC])
+_BITS = np.array([NAMES.index(feature.bit) if feature.bit else -1 for feature in SPEC])
+_SCRATCH = np.zeros(1, kernel.SCRATCH)
+_NORM_SCRATCH = np.zeros(1, normaliser.SCRATCH)
+_BAR_VALUES = slice(BarClosed.__struct_fields__.index("open"), None)
+_BOOK_VALUES = slice(MicrostructureSampled.__struct_fields__.index("spread_bps"), None)
+_NO_BOOK = (math.nan,) * (kernel.INPUTS - kernel.SPREAD_BPS)
 _NORM_STATE = state_type(len(_NORMALISED))
 
 
-class FeatureRow(NamedTuple):
+class FeatureRow(msgspec.Struct, frozen=True, gc=False):
     """What one decision bar of one token looks like to the model.
 
     x: float32 (COUNT,), zeros while not ready; sigma: standard deviation of the last 96 log returns per
@@ -63,7 +76,7 @@ class _Batch:
     def __init__(self, size: int) -> None:
         self.tokens = np.zeros(size, np.int64)
         self.starts = np.zeros(size, np.int64)
-        self.columns = np.full((kernel.INPUTS, size), np.nan)
+        self.columns = np.full((kernel.INPUTS + len(kernel.LOGGED), size), np.nan)
         self.raw = np.empty((size, COUNT))
         self.sigma = np.empty(size)
         self.runs = np.empty(size, np.int64)
@@ -91,8 +104,7 @@ class FeatureBank:
         self._index: dict[str, int] = {}
         self._tokens = np.zeros(4, kernel.TOKEN)
         self._norms = np.zeros(4, _NORM_STATE)
-        self._one = _Batch(1)
-        self._many = _Batch(0)
+        self._batch = _Batch(1)
 
     def __contains__(self, symbol: str) -> bool:
         return symbol in self._index
@@ -121,25 +133,19 @@ class FeatureBank:
         return int(self._norms[self._index[symbol]]["until"])
 
     def update(
-        self, bar: BarClosed, first: BarClosed | None, second: BarClosed | None, funding_rate: float
+        self,
+        bar: BarClosed,
+        first: BarClosed | None,
+        second: BarClosed | None,
+        funding_rate: float = math.nan,
+        micro: MicrostructureSampled | None = None,
     ) -> FeatureRow:
-        """Take the next decision bar of a token; first, second: the references' bars of the same start."""
-        b = self._one
-        b.tokens[0] = self._index[bar.symbol]
-        b.starts[0] = bar.start
-        b.columns[:, 0] = (
-            bar.open,
-            bar.high,
-            bar.low,
-            bar.close,
-            bar.volume,
-            bar.turnover,
-            _close(first, bar.start),
-            _close(second, bar.start),
-            funding_rate,
-        )
-        self._advance(b, bar.interval)
-        return FeatureRow(b.x[0].copy(), float(b.sigma[0]), bool(b.ready[0]), int(b.have[0]), WARM_UP)
+        """Take the next decision bar of a token.
+
+        first, second: the references' bars and micro: book and trades of the same start; None, like a
+        funding rate that is NaN, is missing
+        """
+        return self.update_many([bar], [first], [second], [funding_rate], [micro])[0]
 
     def update_many(
         self,
@@ -147,36 +153,42 @@ class FeatureBank:
         first: Sequence[BarClosed | None],
         second: Sequence[BarClosed | None],
         funding_rates: Sequence[float],
+        micro: Sequence[MicrostructureSampled | None],
     ) -> list[FeatureRow]:
         """`update` for many bars of one interval, in order."""
         if not bars:
             return []
-        if len(bars) != len(self._many.tokens):
-            self._many = _Batch(len(bars))
-        b = self._many
+        b = self._batch
+        if len(bars) != len(b.tokens):
+            b = self._batch = _Batch(len(bars))
         b.tokens[:] = [self._index[bar.symbol] for bar in bars]
         b.starts[:] = [bar.start for bar in bars]
-        b.columns[:] = (
-            [bar.open for bar in bars],
-            [bar.high for bar in bars],
-            [bar.low for bar in bars],
-            [bar.close for bar in bars],
-            [bar.volume for bar in bars],
-            [bar.turnover for bar in bars],
-            [_close(other, bar.start) for other, bar in zip(first, bars, strict=True)],
-            [_close(other, bar.start) for other, bar in zip(second, bars, strict=True)],
-            funding_rates,
-        )
+        flat: list[float] = []
+        for bar, one, two, rate, seen in zip(bars, first, second, funding_rates, micro, strict=True):
+            flat += astuple(bar)[_BAR_VALUES]
+            start = bar.start
+            flat.append(one.close if one is not None and one.start == start else math.nan)
+            flat.append(two.close if two is not None and two.start == start else math.nan)
+            flat.append(rate)
+            flat += astuple(seen)[_BOOK_VALUES] if seen is not None and seen.start == start else _NO_BOOK
+        inputs = np.frombuffer(pack(f"{len(flat)}d", *flat)).reshape(len(bars), kernel.INPUTS)
+        b.columns[: kernel.INPUTS] = inputs.T
         self._advance(b, bars[0].interval)
-        outputs = zip(b.x.copy(), b.sigma.tolist(), b.ready.tolist(), b.have.tolist(), strict=True)
-        return [FeatureRow(x, sigma, ready, have, WARM_UP) for x, sigma, ready, have in outputs]
+        results = b.x.copy(), b.sigma.tolist(), b.ready.tolist(), b.have.tolist()
+        return list(map(FeatureRow, *results, repeat(WARM_UP)))
 
     def replay(
-        self, table: BarTable, first: BarTable, second: BarTable, funding: NDArray[np.float64] | None = None
+        self,
+        table: BarTable,
+        first: BarTable,
+        second: BarTable,
+        funding: NDArray[np.float64] | None = None,
+        micro: NDArray[np.float64] | None = None,
     ) -> FeatureTable:
         """`update` with every bar of a table, for a known token.
 
-        funding: (n,) rate in force at each bar's close, None = 0 (unknown)
+        funding: (n,) rate in force at each bar's close; micro: (n, 8) values of MicrostructureSampled in its
+        order; NaN or None = missing
         """
         n = len(table)
         result = FeatureTable(
@@ -187,7 +199,7 @@ class FeatureBank:
             np.empty(n, np.int64),
         )
         token = self._index[table.symbol]
-        for rows, b in _batches(table, first, second, funding):
+        for rows, b in _batches(table, first, second, funding, micro):
             b.tokens[:] = token
             self._advance(b, table.interval)
             result.x[rows] = b.x
@@ -197,9 +209,12 @@ class FeatureBank:
         return result
 
     def _advance(self, b: _Batch, interval: int) -> None:
-        kernel.advance(self._tokens, b.tokens, b.starts, interval, b.columns, b.raw, b.sigma, b.runs)
+        kernel.take_logs(b.columns)
+        kernel.advance(
+            self._tokens, _SCRATCH, b.tokens, b.starts, interval, b.columns, b.raw, b.sigma, b.runs
+        )
         normaliser.normalise(
-            self._norms, b.tokens, b.starts, b.runs, b.raw, _NORMALISED, _MASKABLE, self._location,
+            self._norms, _NORM_SCRATCH, b.tokens, b.starts, b.runs, b.raw, _NORMALISED, _BITS, self._location,
             self._scale, self._strength, RAW_WARM_UP, b.x, b.have, b.ready, b.until,
         )  # fmt: skip
 
@@ -211,11 +226,12 @@ def batch(
     funding: NDArray[np.float64] | None = None,
     launch_time: int = 0,
     prior: SourceStatistics | None = None,
+    micro: NDArray[np.float64] | None = None,
 ) -> FeatureTable:
     """Features of a whole table from a fresh state: bit for bit what `update` gives bar by bar."""
     bank = FeatureBank(prior)
     bank.add(table.symbol, launch_time)
-    return bank.replay(table, first, second, funding)
+    return bank.replay(table, first, second, funding, micro)
 
 
 def raw_batch(
@@ -224,15 +240,17 @@ def raw_batch(
     second: BarTable,
     funding: NDArray[np.float64] | None = None,
     launch_time: int = 0,
+    micro: NDArray[np.float64] | None = None,
 ) -> RawTable:
-    """Features before normalisation."""
+    """Features before normalisation, NaN where missing; the missing bits are still 0."""
     n = len(table)
     result = RawTable(table.start, np.empty((n, COUNT)), np.empty(n), np.empty(n, np.int64))
     state = np.zeros(1, kernel.TOKEN)
     state["launch"] = launch_time
-    for rows, b in _batches(table, first, second, funding):
+    for rows, b in _batches(table, first, second, funding, micro):
+        kernel.take_logs(b.columns)
         kernel.advance(
-            state, b.tokens, b.starts, table.interval, b.columns,
+            state, _SCRATCH, b.tokens, b.starts, table.interval, b.columns,
             result.values[rows], result.sigma[rows], result.runs[rows],
         )  # fmt: skip
     return result
@@ -248,14 +266,15 @@ def fit_source_statistics(sources: Sequence[RawTable]) -> SourceStatistics:
     return robust_statistics(np.concatenate([np.empty((0, COUNT)), *warm]), _NORMALISED, _MASKABLE, until)
 
 
-def _close(reference: BarClosed | None, start: int) -> float:
-    return reference.close if reference is not None and reference.start == start else np.nan
-
-
 def _batches(
-    table: BarTable, first: BarTable, second: BarTable, funding: NDArray[np.float64] | None
+    table: BarTable,
+    first: BarTable,
+    second: BarTable,
+    funding: NDArray[np.float64] | None,
+    micro: NDArray[np.float64] | None,
 ) -> Iterator[tuple[slice, _Batch]]:
     """The table in chunks of CHUNK rows; the arrays of one chunk are used again for the next."""
+    missing = np.broadcast_to(np.nan, len(table))
     inputs = (
         table.open,
         table.high,
@@ -265,7 +284,8 @@ def _batches(
         table.turnover,
         _closes_at(first, table.start),
         _closes_at(second, table.start),
-        np.zeros(len(table)) if funding is None else funding,
+        missing if funding is None else funding,
+        *([missing] * len(_NO_BOOK) if micro is None else micro.T),
     )
     buffer = _Batch(min(CHUNK, len(table)))
     for begin in range(0, len(table), CHUNK):
@@ -274,7 +294,7 @@ def _batches(
         if size != len(buffer.tokens):
             buffer = _Batch(size)
         buffer.starts[:] = table.start[rows]
-        for row, values in zip(buffer.columns, inputs, strict=True):
+        for row, values in zip(buffer.columns, inputs, strict=False):
             row[:] = values[rows]
         yield rows, buffer
 

@@ -1,7 +1,8 @@
 """Labelled feature rows, split by time, cut into chunks of sequences."""
 
+import hashlib
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from io import BytesIO
 from itertools import pairwise
@@ -159,31 +160,43 @@ class SourceReplay:
             arrays[f"{number}.step"] = np.array(one.step)
             for name in ("starts", "x", "y", "weight", "log_vol", "t_known"):
                 arrays[f"{number}.{name}"] = getattr(one, name)
+        arrays["digest"] = _digest(arrays)
         buffer = BytesIO()
         np.savez(buffer, allow_pickle=False, **arrays)
         write_atomically(path, buffer.getvalue())
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Raises DataError when the file is missing or not a replay file."""
+        """Raises DataError when the file is missing, damaged or not a replay file."""
         try:
             with np.load(path, allow_pickle=False) as file:
-                cut, horizon, count = (int(value) for value in file["header"])
-                series = tuple(
-                    LabelledSeries(
-                        symbol=str(file[f"{number}.symbol"]),
-                        step=int(file[f"{number}.step"]),
-                        **{
-                            n: file[f"{number}.{n}"]
-                            for n in ("starts", "x", "y", "weight", "log_vol", "t_known")
-                        },
-                    )
-                    for number in range(count)
+                arrays = {name: file[name] for name in file.files}
+            if not np.array_equal(arrays.pop("digest"), _digest(arrays)):
+                raise ValueError("its checksum is wrong")
+            cut, horizon, count = (int(value) for value in arrays["header"])
+            series = tuple(
+                LabelledSeries(
+                    symbol=str(arrays[f"{number}.symbol"]),
+                    step=int(arrays[f"{number}.step"]),
+                    **{
+                        n: arrays[f"{number}.{n}"]
+                        for n in ("starts", "x", "y", "weight", "log_vol", "t_known")
+                    },
                 )
+                for number in range(count)
+            )
         except FileNotFoundError:
             raise DataError(f"{path}: no replay of the source; pretrain again") from None
-        except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
+        # a damaged zip may claim to be encrypted or of an unknown kind (RuntimeError)
+        except (OSError, ValueError, KeyError, EOFError, RuntimeError, BadZipFile, zlib.error) as error:
             raise DataError(
                 f"{path}: not a readable replay file ({error}); delete it and pretrain again"
             ) from None
         return cls(series, cut, horizon)
+
+
+def _digest(arrays: Mapping[str, NDArray[np.generic]]) -> NDArray[np.uint8]:
+    digest = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype} {array.shape}".encode() + array.tobytes())
+    return np.frombuffer(digest.digest(), np.uint8)

@@ -4,27 +4,34 @@ Fails closed: what changes our money or positions and is not understood raises W
 stops, tells and reconciles; it is never skipped.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from typing import Final
+
+from msgspec import UNSET
 
 from bot.core.events import (
     BarClosed,
     Event,
     FundingPaid,
     FundingRatePublished,
+    InstrumentStatusChanged,
     OrderAccepted,
     OrderCancelled,
     OrderFilled,
     OrderRejected,
     StopMoved,
+    TickerChanged,
+    Traded,
 )
-from bot.core.types import MINUTE_MS, FillOrigin, Instrument
+from bot.core.types import MINUTE_MS, FillOrigin, Instrument, TradingStatus
 from bot.exchange.bybit.wire import Pushed, WireError
 from bot.exchange.bybit.wire.instruments import InstrumentInfo
-from bot.exchange.bybit.wire.market import FundingRate, KlineRow
+from bot.exchange.bybit.wire.market import BookSnapshot, FundingRate, KlineRow
 from bot.exchange.bybit.wire.private import Execution, Executions, Order, Orders, Position, Positions
-from bot.exchange.bybit.wire.public import Klines
+from bot.exchange.bybit.wire.public import Klines, MaybeNumber, Ticker, Trades
+from bot.market.book_messages import RestBook
 
 _ZERO: Final = Decimal(0)
 _OPEN: Final = ("New", "Untriggered")
@@ -47,6 +54,16 @@ def events_from_private(message: Pushed, received: int, category: str = "linear"
     if isinstance(message, Positions):
         return [event for item in message.data for event in _of_position(item, received, category)]
     return []
+
+
+def events_of_order(order: Order, received: int, category: str = "linear") -> list[Event]:
+    """The facts in one order, of the stream or of a REST list. Raises WireError."""
+    return list(_of_order(order, received, category))
+
+
+def events_of_position(position: Position, received: int, category: str = "linear") -> list[Event]:
+    """The facts in one position, of the stream or of a REST list. Raises WireError."""
+    return list(_of_position(position, received, category))
 
 
 def event_of_execution(execution: Execution, received: int) -> Event:
@@ -172,6 +189,52 @@ def _bar(symbol: str, start: int, interval: int, received: int, values: tuple[fl
 
 def funding_published(rate: FundingRate, received: int) -> FundingRatePublished:
     return FundingRatePublished(rate.ts, received, rate.symbol, rate.rate)
+
+
+def trades(message: Trades, received: int) -> list[Traded]:
+    """Without block trades, which were agreed off the book and say nothing of the order flow."""
+    return [
+        Traded(trade.time, received, trade.symbol, trade.side, trade.price, trade.size)
+        for trade in message.data
+        if not trade.is_block
+    ]
+
+
+def ticker(message: Ticker, received: int) -> TickerChanged:
+    data = message.data
+    return TickerChanged(
+        message.ts,
+        received,
+        data.symbol,
+        message.type == "snapshot",
+        last_price=_news(data.last_price),
+        mark_price=_news(data.mark_price),
+        index_price=_news(data.index_price),
+        funding_rate=_news(data.funding_rate),
+        next_funding_time=None if data.next_funding_time is UNSET else data.next_funding_time or 0,
+        open_interest=_news(data.open_interest),
+        turnover_24h=_news(data.turnover_24h),
+    )
+
+
+def _news(value: MaybeNumber) -> float | None:
+    """None for what did not change, NaN for what has no value now."""
+    if value is UNSET:
+        return None
+    return math.nan if value is None else value
+
+
+def rest_book(snapshot: BookSnapshot) -> RestBook:
+    """For audits of the book of the stream."""
+    return RestBook(snapshot.symbol, snapshot.bids, snapshot.asks, snapshot.sequence)
+
+
+def status_changed(info: InstrumentInfo, ts: int) -> InstrumentStatusChanged:
+    """Raises WireError for a status that we do not know."""
+    try:
+        return InstrumentStatusChanged(ts, ts, info.symbol, TradingStatus(info.status))
+    except ValueError:
+        raise WireError(f"{info.symbol} has the status {info.status!r}, which we do not know") from None
 
 
 def instrument(info: InstrumentInfo) -> Instrument:

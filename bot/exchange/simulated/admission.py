@@ -22,7 +22,7 @@ def objection(
     return (
         _form(order)
         or _prices(order, instrument.tick_size, last)
-        or _size(order, instrument, last)
+        or _size(order, instrument, position, last)
         or _reduce_only(order, position)
         or _protection(order, last)
         or _post_only(order, quote)
@@ -76,12 +76,14 @@ def _prices(order: OrderRequest, tick: Decimal, last: Decimal) -> str | None:
     return None
 
 
-def _size(order: OrderRequest, instrument: Instrument, last: Decimal) -> str | None:
+def _size(order: OrderRequest, instrument: Instrument, position: Position, last: Decimal) -> str | None:
+    """What closes a whole position may be as small as it is: a partial fill must not leave dust for ever."""
     qty = order.qty
+    closes_all = order.reduce_only and qty == position.opposed_by(order.side)
     largest = instrument.max_market_qty if order.type is OrderType.MARKET else instrument.max_qty
     if off_grid(qty, instrument.qty_step):
         return f"Qty invalid: {qty} is not a multiple of the step {instrument.qty_step}"
-    if qty < instrument.min_qty:
+    if qty < instrument.min_qty and not closes_all:
         return f"Qty invalid: {qty} is below the minimum {instrument.min_qty}"
     if qty > largest:
         return f"Qty invalid: {qty} is above the maximum {largest} of a {order.type} order"

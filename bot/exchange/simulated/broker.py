@@ -238,7 +238,8 @@ class SimulatedBroker:
                 if contract is None:
                     continue
                 if event.low > contract.floor and event.high < contract.ceiling and event.ts < contract.due:
-                    contract.bar = event
+                    if contract.bar is None or event.start >= contract.bar.ts:  # an old one is no news
+                        contract.bar = event
                 else:
                     bars.append((contract, event))
             elif isinstance(event, InstrumentListed):

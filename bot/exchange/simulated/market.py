@@ -7,20 +7,20 @@ sources' mechanism, and `oracle_p_up` what a perfect observer would have predict
 import heapq
 from collections.abc import Iterator, Sequence
 from operator import attrgetter
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bot.core.errors import DataError
-from bot.core.events import Event, FundingRatePublished, InstrumentListed
+from bot.core.events import Event, InstrumentListed
 from bot.core.types import DAY_MS, HOUR_MS, MINUTE_MS
 from bot.exchange.simulated import listings
 from bot.exchange.simulated.listings import Mechanism
 from bot.exchange.simulated.process import Array, Factor, streams_of
 from bot.exchange.simulated.symbols import SimulatedSymbol
 from bot.market.bars import BarTable
-from bot.settings import Simulation
+from bot.settings import Settings, Simulation
 
 RUN_START: Final = 1_735_689_600_000  # 2025-01-01T00:00Z; a date to count from, no real price is meant
 
@@ -34,6 +34,12 @@ class SimulatedMarket:
     """
 
     simulated: Final = True
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """The market that the settings describe."""
+        interval = settings.market.decision_minutes * MINUTE_MS
+        return cls(settings.simulation, settings.market.sources, interval, settings.label.horizon_bars)
 
     def __init__(
         self, simulation: Simulation, sources: Sequence[str], decision_interval_ms: int, horizon_bars: int
@@ -80,10 +86,6 @@ class SimulatedMarket:
             )
         bars = self._of(symbol).bars
         return bars.between(int(bars.start[0]), self.start)
-
-    def funding_history(self, symbol: str) -> list[FundingRatePublished]:
-        """The funding rates of a symbol that were settled at or before `start`, oldest first."""
-        return [event for event in self._of(symbol).funding if event.ts <= self.start]
 
     def events(self) -> Iterator[Event]:
         """Listings, funding and bars from `start` to `end`, in the Protocol's order."""

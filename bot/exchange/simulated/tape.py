@@ -94,7 +94,7 @@ def _inner_path(streams: Streams, moves: Array, detour: Array) -> Array:
 
 def _turnover(streams: Streams, path: Path, sensors: Array, usual: Array, bar_hours: float) -> Array:
     move = np.clip(path.returns, -LARGEST, LARGEST)
-    log_volume = VOLUME_TILT * path.sensors[VOLUME] + FLOW_TILT * sensors[FLOW] * move
+    log_volume = VOLUME_TILT * sensors[VOLUME] + FLOW_TILT * sensors[FLOW] * move
     log_volume += VOLUME_OF_MOVE * np.abs(move)
     for number, (deviation, half_life) in enumerate(VOLUME_NOISE):
         log_volume += deviation * autoregression(streams(f"volume{number}"), len(move), half_life, bar_hours)

@@ -1,0 +1,235 @@
+"""What is known of the market, symbol by symbol: books, trades, tickers, bars in order, and their health.
+
+Pure: fed with facts and raw book frames, asked on a timer what should reach the engine and what to request.
+
+    for event in market.on_event(bar): ...          # to the engine, in order
+    market.on_book(frame.topic, frame.payload, received)
+    events, commands = market.tick(now)             # once a second
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from bot.core.commands import Command
+from bot.core.events import (
+    BarClosed,
+    Event,
+    FeedChanged,
+    InstrumentStatusChanged,
+    MarketHealthChanged,
+    MicrostructureSampled,
+    TickerChanged,
+    Traded,
+)
+from bot.core.types import Feed, TradingStatus
+from bot.market.bar_feed import BarFeed
+from bot.market.book import Audit, Book, Outcome, State
+from bot.market.book_care import BookCare
+from bot.market.book_messages import RestBook
+from bot.market.book_samples import BookSamples
+from bot.market.freshness import DEADLINES, Freshness
+from bot.market.health import SymbolHealth
+from bot.market.tickers import Ticker
+from bot.market.trades import Trades
+
+
+class Tick(NamedTuple):
+    """events for the engine, commands for the exchange's side."""
+
+    events: list[Event]
+    commands: list[Command]
+
+
+class SymbolState:
+    """Everything of one symbol, in fixed memory.
+
+    interval: of a decision bar, bar_interval: of the bars that come; ms. next_start: see BarFeed
+    """
+
+    def __init__(
+        self,
+        symbol: str,
+        interval: int,
+        bar_interval: int,
+        next_start: int | None = None,
+        depth: int = 50,
+        deadlines: Mapping[Feed, int] = DEADLINES,
+    ) -> None:
+        self.symbol = symbol
+        self.interval = interval
+        self.status = TradingStatus.TRADING
+        self.book = Book(symbol, depth)
+        self.samples = BookSamples(self.book, interval)
+        self.care = BookCare(self.book)
+        self.trades = Trades(interval)
+        self.ticker = Ticker()
+        self.bars = BarFeed(symbol, bar_interval, next_start)
+        self.freshness = Freshness(deadlines)
+
+    def on_book(self, frame: bytes, received: int) -> Outcome:
+        outcome = self.book.update(frame, received)
+        if outcome is Outcome.LOST:
+            self.samples.lost()
+        elif outcome in (Outcome.APPLIED, Outcome.REPLACED):
+            self.freshness.heard(Feed.BOOK, received)
+            if self.care.catch_up(received) is Audit.FAILED:
+                self.samples.lost()
+        return outcome
+
+    def on_rest_book(self, rest: RestBook, now: int) -> Audit | None:
+        """The answer to a FetchBook; None while it waits for the stream to reach its moment."""
+        verdict = self.care.answer(rest, now)
+        if verdict is Audit.FAILED:
+            self.samples.lost()
+        return verdict
+
+    def on_bar(self, bar: BarClosed) -> list[Event]:
+        """Bars that may be used, each decision bar's last one behind what book and trades did meanwhile."""
+        return self._with_microstructure(self.bars.take(bar))
+
+    def on_trade(self, trade: Traded) -> None:
+        self.trades.add(trade)
+        self.freshness.heard(Feed.TRADES, trade.received)
+
+    def on_ticker(self, event: TickerChanged) -> None:
+        self.ticker.update(event)
+        self.freshness.heard(Feed.TICKER, event.received)
+
+    def on_feed(self, event: FeedChanged) -> None:
+        if event.alive:
+            self.freshness.heard(event.feed, event.received)
+        else:
+            self.freshness.lost(event.feed)
+        if event.feed is Feed.TRADES:
+            self.trades.feed(event.ts, alive=event.alive)
+        elif event.feed is Feed.BOOK:
+            self.care.renewed(event.received)
+            self.samples.lost()
+
+    def tick(self, now: int) -> Tick:
+        self.samples.sample(now)
+        events = self._with_microstructure(self.bars.give_up(now))
+        return Tick(events, [*self.bars.commands(now), *self.care.commands(now)])
+
+    def microstructure(self, start: int) -> MicrostructureSampled:
+        """Of the decision bar that opened at `start` (ms)."""
+        end = start + self.interval
+        flow = self.trades.flow(start)
+        imbalance, large = (flow.imbalance, flow.large_share) if flow else (float("nan"), float("nan"))
+        return MicrostructureSampled(
+            end,
+            end,
+            self.symbol,
+            start,
+            *self.samples.means(start),
+            trade_imbalance=imbalance,
+            large_share=large,
+        )
+
+    def faults(self, now: int) -> tuple[str, ...]:
+        """As in SymbolHealth, but cheap."""
+        found = []
+        if self.status is not TradingStatus.TRADING:
+            found.append(f"the exchange's status is {self.status}")
+        if self.book.state is not State.LIVE:
+            found.append(f"the book is {self.book.state}: {self.book.health(now).reason}")
+        found += [f"{feed}: nothing heard within the deadline" for feed in self.freshness.stale(now)]
+        if self.bars.missing(now):
+            found.append("bars are missing")
+        return tuple(found)
+
+    def health(self, now: int) -> SymbolHealth:
+        return SymbolHealth(
+            symbol=self.symbol,
+            status=self.status,
+            faults=self.faults(now),
+            book=self.book.health(now),
+            ages={feed: self.freshness.age(feed, now) for feed in Feed},
+            stale=tuple(self.freshness.stale(now)),
+            bars_missing=self.bars.missing(now),
+            bars_lost=self.bars.lost,
+            bars_corrected=self.bars.corrected,
+            trades_late=self.trades.late,
+        )
+
+    def _with_microstructure(self, bars: list[BarClosed]) -> list[Event]:
+        events: list[Event] = []
+        for bar in bars:
+            self.freshness.heard(Feed.BARS, bar.received)
+            if bar.ts % self.interval == 0:
+                events.append(self.microstructure(bar.ts - self.interval))
+            events.append(bar)
+        return events
+
+
+class MarketState:
+    """All symbols. Events of symbols that were not added are passed over."""
+
+    def __init__(
+        self, interval: int, bar_interval: int, depth: int = 50, deadlines: Mapping[Feed, int] = DEADLINES
+    ) -> None:
+        self._shape = interval, bar_interval
+        self._depth = depth
+        self._deadlines = deadlines
+        self._symbols: dict[str, SymbolState] = {}
+        self._topics: dict[str, SymbolState] = {}
+        self._faults: dict[str, tuple[str, ...]] = {}
+
+    def __getitem__(self, symbol: str) -> SymbolState:
+        return self._symbols[symbol]
+
+    def add(self, symbol: str, next_start: int | None = None) -> None:
+        """Follow a symbol from now on; again does nothing. next_start: see BarFeed."""
+        if symbol not in self._symbols:
+            state = SymbolState(symbol, *self._shape, next_start, self._depth, self._deadlines)
+            self._symbols[symbol] = self._topics[state.book.topic] = state
+
+    def remove(self, symbol: str) -> None:
+        state = self._symbols.pop(symbol, None)
+        if state is not None:
+            del self._topics[state.book.topic]
+            self._faults.pop(symbol, None)
+
+    def on_book(self, topic: str, frame: bytes, received: int) -> Outcome:
+        """A raw frame of an order book topic, received at `received` (ms UTC)."""
+        state = self._topics.get(topic)
+        return Outcome.IGNORED if state is None else state.on_book(frame, received)
+
+    def on_rest_book(self, rest: RestBook, now: int) -> Audit | None:
+        state = self._symbols.get(rest.s)
+        return None if state is None else state.on_rest_book(rest, now)
+
+    def on_event(self, event: Event) -> list[Event]:
+        """Take a fact; what of it should reach the engine, in order."""
+        state = self._symbols.get(getattr(event, "symbol", ""))
+        if state is None:
+            return []
+        match event:
+            case BarClosed():
+                return state.on_bar(event)
+            case Traded():
+                state.on_trade(event)
+            case TickerChanged():
+                state.on_ticker(event)
+            case FeedChanged():
+                state.on_feed(event)
+            case InstrumentStatusChanged():
+                state.status = event.status
+        return []
+
+    def tick(self, now: int) -> Tick:
+        """Once a second: sample the books, let go of bars that waited too long, tell of changed health."""
+        events: list[Event] = []
+        commands: list[Command] = []
+        for symbol, state in self._symbols.items():
+            tick = state.tick(now)
+            events += tick.events
+            commands += tick.commands
+            faults = state.faults(now)
+            if self._faults.get(symbol) != faults:
+                self._faults[symbol] = faults
+                events.append(MarketHealthChanged(now, now, symbol, faults))
+        return Tick(events, commands)
+
+    def health(self, now: int) -> list[SymbolHealth]:
+        return [state.health(now) for state in self._symbols.values()]
