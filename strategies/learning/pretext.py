@@ -14,7 +14,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from bot.core.errors import RuntimeFault, UsageError
+from bot.core.errors import TrainingFailed, UsageError
 from strategies.learning.encoder import Encoder
 from strategies.learning.sequences import Sequences
 
@@ -51,7 +51,7 @@ def initialise(
             optimiser.zero_grad()
             torch.autograd.backward(loss)
             if not torch.isfinite(nn.utils.clip_grad_norm_(free, CLIP)):
-                raise RuntimeFault(f"the pretext task {pretext} diverged")
+                raise TrainingFailed(f"the pretext task {pretext} diverged; choose another model.method")
             optimiser.step()
             seen.append(float(loss.detach()))
         losses.append(sum(seen) / max(1, len(seen)))

@@ -57,13 +57,11 @@ def pretrain(
     horizon: int,
     seed: int,
     progress: Callable[[Progress], None] = lambda _: None,
-    pretext: str | None = None,
 ) -> Pretrained:
     """Train the encoder; the same arguments give the same bits on one machine and thread count.
 
-    pretext: a task of pretext.PRETEXTS that initialises the encoder on the training rows first.
-
-    Raises DataError for too little history, NaN, a single class or features that never change, and
+    model.method "supervised" learns from the labels alone; any other is the pretext task that initialises the
+    encoder on the training rows first. Raises DataError for too little history, NaN, a single class or features that never change, and
     TrainingFailed when training diverges.
     """
     _check(series, model.min_source_bars)
@@ -83,7 +81,7 @@ def pretrain(
     validation = Sequences([choosing.since(cut, context) for choosing, _ in reserved], context)
     report = Sequences([judging.since(middle, context) for _, judging in reserved], context)
 
-    encoder, epochs = _fit(architecture, train, validation, model, seed, progress, pretext)
+    encoder, epochs = _fit(architecture, train, validation, model, seed, progress)
     chosen = _scored(encoder, validation)
     temperature = fit_temperature(chosen.logit, chosen.y, chosen.weight)
     judged = _scored(encoder, report)
@@ -119,14 +117,13 @@ def _fit(
     model: settings.Model,
     seed: int,
     progress: Callable[[Progress], None],
-    pretext: str | None,
 ) -> tuple[Encoder, int]:
     """The encoder with the lowest validation loss, and the number of epochs that it saw."""
     with torch.random.fork_rng(devices=[]):  # initialisation and dropout draw from the global generator
         torch.manual_seed(seed)
         encoder = Encoder(architecture, model.dropout)
-        if pretext is not None:
-            initialise(encoder, train, pretext, PRETEXT_EPOCHS, torch.Generator().manual_seed(seed))
+        if model.method != "supervised":
+            initialise(encoder, train, model.method, PRETEXT_EPOCHS, torch.Generator().manual_seed(seed))
         nn.init.zeros_(encoder.direction.weight)
         nn.init.constant_(encoder.volatility.bias, float(train.log_vol.nanmean()))
         optimiser = torch.optim.AdamW(
