@@ -144,6 +144,10 @@ def pretrain(
     until: Annotated[
         str | None, typer.Option("--until", help="Learn from bars before this day only, YYYY-MM-DD (UTC).")
     ] = None,
+    method: Annotated[
+        Literal["supervised", "masked", "contrastive", "predictive", "order", "forecast"] | None,
+        typer.Option("--method", help="Pretext task that initialises the encoder; supervised: none."),
+    ] = None,
     seed: SeedOption = None,
     config: ConfigOption = None,
     directory: DirectoryOption = None,
@@ -157,7 +161,7 @@ def pretrain(
 
     if data is not None and seed is not None:
         raise typer.BadParameter("--seed is the simulated market's; with --data there is none")
-    settings = settings_of(config, directory, {"seed": seed})
+    settings = settings_of(config, directory, {"seed": seed}, {"method": method})
     run_pretrain(settings, data, day(until))
 
 

@@ -30,13 +30,17 @@ DirectoryOption = Annotated[
 
 
 def settings_of(
-    config: Path | None, directory: Path | None, simulation: dict[str, Any] | None = None
+    config: Path | None,
+    directory: Path | None,
+    simulation: dict[str, Any] | None = None,
+    model: dict[str, Any] | None = None,
 ) -> Settings:
-    """The settings that the options choose. Raises UsageError."""
+    """The settings that the options choose; what is None is left to file and environment. Raises UsageError."""
     default = Path("config.toml")
     path = config or (default if default.exists() else None)
     overrides: dict[str, Any] = {
-        "simulation": {key: value for key, value in (simulation or {}).items() if value is not None}
+        section: {key: value for key, value in (keys or {}).items() if value is not None}
+        for section, keys in (("simulation", simulation), ("model", model))
     }
     if directory is not None:
         overrides["storage"] = {"directory": str(directory)}
