@@ -35,7 +35,7 @@ def settings_of(
     simulation: dict[str, Any] | None = None,
     model: dict[str, Any] | None = None,
 ) -> Settings:
-    """The settings that the options choose; what is None is left to file and environment. Raises UsageError."""
+    """The settings that the options choose; None leaves a key to file and environment. Raises UsageError."""
     default = Path("config.toml")
     path = config or (default if default.exists() else None)
     overrides: dict[str, Any] = {
