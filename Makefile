@@ -17,10 +17,10 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 run: $(STAMP)    ## set up, then paper trading on the embedded simulated market
-	$(BOT) paper
+	$(BOT) paper || test $$? -eq 130  # Ctrl-C is no failure
 
 fresh: $(STAMP)  ## a new run instead of going on with the stored one
-	$(BOT) paper --fresh
+	$(BOT) paper --fresh || test $$? -eq 130
 
 test: $(STAMP)   ## set up, then the test suite (under 10 minutes on 2 cores)
 	$(VENV)/bin/python -m pytest -n auto --dist loadfile

@@ -16,7 +16,10 @@ from benchmarks.engine import PEERS
 
 ENGINES = ("nautilus", "basana", "backtrader", "backtesting", "jesse", "freqtrade", "vectorbt")
 REPLAYERS = ("hftbacktest", "nautilus")
-BENCHMARKS = {"features": (), "start": (), "engine": ENGINES, "book": (), "book_replay": REPLAYERS}
+BENCHMARKS = {
+    "features": (), "start": (), "adaptation": (), "engine": ENGINES, "book": (), "book_replay": REPLAYERS,
+    "exchange": (),
+}  # fmt: skip
 
 
 def main() -> None:

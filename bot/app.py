@@ -79,13 +79,13 @@ def run_pretrain(settings: Settings, data: Path | None, until: int | None) -> No
     if until is not None:
         tables = [table.between(int(table.start[0]), until) for table in tables]
     console = Console()
-    job = Pretraining([table.resampled(interval) for table in tables], settings, _models(settings))
-    model = asyncio.run(_with_stop(lambda stop: _pretrained(job, settings, console, stop)))
+    job = Pretraining([table.resampled(interval) for table in tables], settings, models_directory(settings))
+    model = asyncio.run(with_stop(lambda stop: source_model(job, settings, console, stop)))
     if model is not None:
         console.print(msgspec.json.format(msgspec.json.encode(model.card)).decode(), highlight=False)
         if data is not None:
-            Champions(Registry(_models(settings))).promote(model.model_id)
-        console.print(f"Kept as {model.model_id} in {_models(settings)}", highlight=False)
+            Champions(Registry(models_directory(settings))).promote(model.model_id)
+        console.print(f"Kept as {model.model_id} in {models_directory(settings)}", highlight=False)
 
 
 def run_report(settings: Settings, run_id: int | None, output: Path | None) -> None:
@@ -116,7 +116,7 @@ def _run(
     console = Console()
     for note in market.notes:
         console.print(f"Note: {note}", highlight=False, soft_wrap=True)
-    pretraining = Pretraining(_histories(settings, market), settings, _models(settings))
+    pretraining = Pretraining(_histories(settings, market), settings, models_directory(settings))
     view = TerminalView(
         market.title,
         simulated=market.simulated,
@@ -127,7 +127,7 @@ def _run(
     )
 
     async def session(stop: asyncio.Event) -> bool | None:
-        pretrained = await _pretrained(pretraining, settings, console, stop)
+        pretrained = await source_model(pretraining, settings, console, stop)
         if pretrained is None:
             return None
         journal = _journal(database, stored, kind, market, settings, config)
@@ -135,7 +135,7 @@ def _run(
             console.print(f"Resuming run {stored.id}: replaying what is stored …", highlight=False)
         return await _trade(settings, market, database, journal, pretrained, pretraining, view, speed, stop)
 
-    finished = asyncio.run(_with_stop(session))
+    finished = asyncio.run(with_stop(session))
     if finished is None:
         console.print("Stopped before the run began; nothing was traded.")
         raise KeyboardInterrupt
@@ -165,7 +165,7 @@ async def _trade(
 ) -> bool:
     """Whether the run came to its end; on the way out nothing is lost."""
     models = {pretrained.model_id: pretrained}
-    registry = Registry(_models(settings))
+    registry = Registry(models_directory(settings))
     worker = AdaptationWorker(
         registry.directory, pretrained.model_id, pretraining.replay_path, settings.adaptation
     )
@@ -192,7 +192,7 @@ async def _trade(
     finally:
         worker.close()
     if finished:
-        journal.finish(_summary(view.state))
+        journal.finish(summary(view.state))
     else:
         journal.interrupt()
     return finished
@@ -214,7 +214,7 @@ def _engine(settings: Settings, strategy: TransferStrategy) -> Engine:
 # --- parts -------------------------------------------------------------------------------------------------
 
 
-def _summary(state: DashboardState) -> dict[str, float]:
+def summary(state: DashboardState) -> dict[str, float]:
     return {
         "equity": state.equity,
         "profit": state.profit,
@@ -225,14 +225,14 @@ def _summary(state: DashboardState) -> dict[str, float]:
     }
 
 
-async def _with_stop(body: Callable[[asyncio.Event], Coroutine[Any, Any, T]]) -> T:
+async def with_stop(body: Callable[[asyncio.Event], Coroutine[Any, Any, T]]) -> T:
     """Run `body` with an event that Ctrl-C and SIGTERM set."""
     stop = asyncio.Event()
     with stopped_by_signals(stop):
         return await body(stop)
 
 
-async def _pretrained(
+async def source_model(
     job: Pretraining, settings: Settings, console: Console, stop: asyncio.Event
 ) -> Model | None:
     """The source model: kept from an earlier run, or trained now in a child process; None when stopped."""
@@ -240,6 +240,10 @@ async def _pretrained(
     if kept is not None:
         console.print(f"Source model {kept.model_id} kept from an earlier run", highlight=False)
         return kept
+    if job.replay_path.exists():
+        console.print(
+            "The source model of these bars is not whole (damaged, or stopped in training): made again"
+        )
     with PretrainingProgress(settings.model.epochs, console) as progress:
         return await job.run(stop, progress.epoch)
 
@@ -300,7 +304,7 @@ def _report_path(settings: Settings, run: Run) -> Path:
 def _config_json(settings: Settings, recorded: Mapping[str, Any] | None, market: HistoricalMarket) -> str:
     """What the run depends on: the settings (not where things are kept), the recorded market's choice and
     what had to be inferred or left out of it."""
-    config = settings.model_dump(mode="json", exclude={"storage"})
+    config = settings.model_dump(mode="json", exclude={"storage", "exchange"})
     if recorded is not None:
         config["recorded"] = {
             name: value if value is None else str(value) for name, value in recorded.items()
@@ -357,7 +361,7 @@ def _balance(settings: Settings) -> Decimal:
     return Decimal(repr(settings.account.initial_balance))
 
 
-def _models(settings: Settings) -> Path:
+def models_directory(settings: Settings) -> Path:
     return settings.storage.directory / "models"
 
 

@@ -1,25 +1,28 @@
 """The commands. Thin: options in, one call, exit code out."""
 
-import os
-from collections.abc import Callable
-from datetime import UTC, datetime
-from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, Literal, ParamSpec, TypeVar
+from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 
-from bot.core.errors import BotError
-from bot.core.interrupt import STOPPED
-from bot.settings import Settings, load
-
-P = ParamSpec("P")
-R = TypeVar("R")
-
-_EPILOG = (
-    "Exit codes: 0 done, 2 wrong usage or configuration, 3 bad data, 4 failure while running, 130 stopped."
+from bot.commands import data as data_commands
+from bot.commands import models as model_commands
+from bot.commands.instruments import instruments
+from bot.commands.options import (
+    ConfigOption,
+    DataOption,
+    DirectoryOption,
+    FundingOption,
+    day,
+    names_of,
+    settings_of,
 )
+from bot.commands.rehearse import rehearse
+from bot.commands.study import study
+from bot.commands.told import EPILOG as _EPILOG
+from bot.commands.told import told as _told
+from bot.commands.trade import trade
+from bot.commands.venue import EnvironmentOption, UrlOption, venue
 
 app = typer.Typer(
     name="bot",
@@ -32,21 +35,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+app.add_typer(data_commands.app, name="data")
+app.command(epilog=_EPILOG)(_told(instruments))
+app.command(epilog=_EPILOG)(_told(trade))
+app.command(epilog=_EPILOG)(_told(rehearse))
+app.command(epilog=_EPILOG)(_told(study))
+app.add_typer(model_commands.app, name="models")
 
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option("--config", "-c", help="Configuration file. Default: ./config.toml if there is one."),
-]
-DataOption = Annotated[
-    Path | None,
-    typer.Option("--data", help="Folder of bars: SYMBOL/15m.parquet and so on (README, 'Your own data')."),
-]
-FundingOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--funding", help="Folder of funding rates, SYMBOL.parquet. Without it, costs.default_funding."
-    ),
-]
 TokensOption = Annotated[
     str | None,
     typer.Option("--tokens", help="Comma-separated tokens to trade. Default: every symbol but the sources."),
@@ -66,10 +61,6 @@ DaysOption = Annotated[
     ),
 ]
 SeedOption = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of the simulated market.")]
-DirectoryOption = Annotated[
-    Path | None,
-    typer.Option("--directory", help="Where database, models and reports are kept. Default: ./var"),
-]
 FreshOption = Annotated[
     bool,
     typer.Option(
@@ -78,44 +69,14 @@ FreshOption = Annotated[
 ]
 
 
-def _told(function: Callable[P, R]) -> Callable[P, R]:
-    """A mistake that a person can mend ends with its message and exit code, never with a traceback."""
-
-    @wraps(function)
-    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return function(*args, **kwargs)
-        except BotError as error:
-            Console(stderr=True, highlight=False).print(
-                f"error: {error}", style="red", markup=False, soft_wrap=True
-            )
-            raise typer.Exit(error.exit_code) from None
-        except OSError as error:  # a full disk, say, wherever it was noticed
-            Console(stderr=True, highlight=False).print(
-                f"error: the operating system refuses: {error}", style="red", markup=False, soft_wrap=True
-            )
-            raise typer.Exit(BotError.exit_code) from None
-        except KeyboardInterrupt:
-            raise typer.Exit(STOPPED) from None
-
-    return wrapper
-
-
-def _settings(config: Path | None, directory: Path | None, simulation: dict[str, Any]) -> Settings:
-    default = Path("config.toml")
-    path = config or (default if default.exists() else None)
-    overrides: dict[str, Any] = {"simulation": {k: v for k, v in simulation.items() if v is not None}}
-    if directory is not None:
-        overrides["storage"] = {"directory": str(directory)}
-    return load(path, overrides)
-
-
 @app.command(epilog=_EPILOG)
 @_told
 def paper(
     market: Annotated[
-        Literal["simulated", "recorded"],
-        typer.Option("--market", help="Simulated: made up by seed. Recorded: real bars from --data."),
+        Literal["simulated", "recorded", "bybit"],
+        typer.Option(
+            "--market", help="Simulated: made up by seed. Recorded: bars from --data. Bybit: live, no key."
+        ),
     ] = "simulated",
     data: DataOption = None,
     funding: FundingOption = None,
@@ -128,10 +89,12 @@ def paper(
         typer.Option("--speed", min=0, help="Seconds of the market per second; 0 = as fast as it goes."),
     ] = 0.0,
     fresh: FreshOption = False,
+    environment: EnvironmentOption = "mainnet",
+    url: UrlOption = None,
     config: ConfigOption = None,
     directory: DirectoryOption = None,
 ) -> None:
-    """Trade with paper money, on the embedded simulated market or on recorded bars.
+    """Trade with paper money, on the embedded simulated market, on recorded bars or on Bybit's market.
 
     Pretrains the model on BTC and ETH (kept for the next run), then trades every token that is listed while
     it adapts to it, in a live view, and ends with a summary and an HTML report. Ctrl-C stops within two
@@ -139,7 +102,12 @@ def paper(
     """
     from bot.app import run_paper  # here, not above: help and mistakes answer at once
 
-    settings = _settings(config, directory, {"seed": seed, "days": days if market == "simulated" else None})
+    settings = settings_of(config, directory, {"seed": seed, "days": days if market == "simulated" else None})
+    if market == "bybit":
+        from bot.live import Choice, run_live
+
+        run_live(settings, Choice("paper", venue(environment, url), None, names_of(tokens)))
+        return
     run_paper(settings, _recorded(market, data, funding, tokens, start, days, seed), fresh=fresh, speed=speed)
 
 
@@ -165,7 +133,7 @@ def backtest(
     from bot.app import run_backtest
 
     market = "simulated" if data is None else "recorded"
-    settings = _settings(config, directory, {"seed": seed, "days": days if data is None else None})
+    settings = settings_of(config, directory, {"seed": seed, "days": days if data is None else None})
     run_backtest(settings, _recorded(market, data, funding, tokens, start, days, seed))
 
 
@@ -175,6 +143,10 @@ def pretrain(
     data: DataOption = None,
     until: Annotated[
         str | None, typer.Option("--until", help="Learn from bars before this day only, YYYY-MM-DD (UTC).")
+    ] = None,
+    method: Annotated[
+        Literal["supervised", "masked", "contrastive", "predictive", "order", "forecast"] | None,
+        typer.Option("--method", help="Pretext task that initialises the encoder; supervised: none."),
     ] = None,
     seed: SeedOption = None,
     config: ConfigOption = None,
@@ -189,8 +161,8 @@ def pretrain(
 
     if data is not None and seed is not None:
         raise typer.BadParameter("--seed is the simulated market's; with --data there is none")
-    settings = _settings(config, directory, {"seed": seed})
-    run_pretrain(settings, data, _day(until))
+    settings = settings_of(config, directory, {"seed": seed}, {"method": method})
+    run_pretrain(settings, data, day(until))
 
 
 @app.command(epilog=_EPILOG)
@@ -232,132 +204,30 @@ def report(
     """Write the HTML report of a stored run again and print its results."""
     from bot.app import run_report
 
-    run_report(_settings(config, directory, {}), run, output)
+    run_report(settings_of(config, directory, {}), run, output)
 
 
 @app.command(epilog=_EPILOG)
 @_told
-def study(
-    data: Annotated[
-        Path, typer.Option("--data", help="Folder of bars: SYMBOL/15m.parquet (README, 'Your own data').")
-    ],
-    funding: FundingOption = None,
-    tokens: Annotated[
-        str | None, typer.Option("--tokens", help="Comma-separated tokens. Default: all listed in the range.")
+def exchange(
+    port: Annotated[
+        int | None, typer.Option("--port", min=0, max=65_535, help="Loopback port; 0 takes a free one.")
     ] = None,
-    since: Annotated[
-        str | None,
-        typer.Option(
-            "--since",
-            help="Tokens with their first bar from this day on, YYYY-MM-DD (UTC); models may learn from what "
-            "came before. Default: after 60 % of the sources' history.",
-        ),
-    ] = None,
-    until: Annotated[
-        str | None, typer.Option("--until", help="Tokens with their first bar before this day.")
-    ] = None,
-    days: Annotated[
-        str, typer.Option("--days", help="Days after a token's first bar that are evaluated.")
-    ] = "3-60",
-    horizon: Annotated[
-        int, typer.Option("--horizon", min=2, max=96, help="Decision bars from entry to exit.")
-    ] = 16,
-    interval: Annotated[str, typer.Option("--interval", help="Decision bar.")] = "15m",
-    arms: Annotated[
-        str | None, typer.Option("--arms", help="Comma-separated arms. Default: all (docs/study.md).")
-    ] = None,
-    twins: Annotated[
-        bool, typer.Option("--twins/--no-twins", help="Each arm once more, with shuffled labels.")
-    ] = True,
-    jobs: Annotated[
-        int | None, typer.Option("--jobs", min=1, help="Processes. Default: one per core.")
-    ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of everything that is drawn.")] = 1,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder of the results. Default: study/ in var.")
-    ] = None,
+    seed: SeedOption = None,
+    data: DataOption = None,
     config: ConfigOption = None,
-    directory: DirectoryOption = None,
 ) -> None:
-    """Judge every way to transfer on real listings: walk forward, out of sample, in calendar order.
+    """Serve Bybit's V5 interface on a loopback port: REST, public, private and order entry streams.
 
-    For every token with its first bar in the range, each arm says at each decision bar how probable a gain is
-    from the next open to the close HORIZON bars later. Predictions go to predictions.parquet, the table to
-    table.md. Interrupted, it goes on where it was.
-
-    Example: bot study --data ~/bars --since 2025-04-01 --arms lgbm_pooled,frozen,chain_head
+    The market is the simulated one, or recorded bars with --data. Keys, balances and limits are in the
+    [exchange] section of the configuration; by default the key is `local`, the secret `local-secret`.
+    Prints one line when it is ready; Ctrl-C ends it, with exit code 0.
     """
-    from bot.study_command import run_study
+    from bot.exchange.local.launch import serve
 
-    names = tuple(name.strip().upper() for name in tokens.split(",") if name.strip()) if tokens else None
-    options = {
-        "funding": funding, "tokens": names, "since": _day(since), "until": _day(until), "horizon": horizon,
-        "seed": seed,
-    }  # fmt: skip
-    run_study(
-        _settings(config, directory, {}),
-        data,
-        output,
-        arms=arms,
-        jobs=jobs or os.cpu_count() or 1,
-        twins=twins,
-        days=days,
-        interval=interval,
-        options=options,
-    )
-
-
-models = typer.Typer(
-    help="The stored models: where they come from, and which source model is in use.",
-    epilog=_EPILOG,
-    no_args_is_help=True,
-)
-app.add_typer(models, name="models")
-
-
-@models.command("list", epilog=_EPILOG)
-@_told
-def list_models(config: ConfigOption = None, directory: DirectoryOption = None) -> None:
-    """List every stored model, the champions numbered: 1 is in use."""
-    from bot.models_command import list_models
-
-    list_models(_settings(config, directory, {}).storage.directory / "models")
-
-
-@models.command(epilog=_EPILOG)
-@_told
-def show(
-    model: Annotated[str, typer.Argument(help="Id, or its beginning.")],
-    config: ConfigOption = None,
-    directory: DirectoryOption = None,
-) -> None:
-    """Check a model and print its card and its ancestors."""
-    from bot.models_command import show_model
-
-    show_model(_settings(config, directory, {}).storage.directory / "models", model)
-
-
-@models.command(epilog=_EPILOG)
-@_told
-def diff(
-    first: Annotated[str, typer.Argument(help="Id, or its beginning.")],
-    second: Annotated[str, typer.Argument(help="The other one.")],
-    config: ConfigOption = None,
-    directory: DirectoryOption = None,
-) -> None:
-    """Print what differs between two models."""
-    from bot.models_command import diff_models
-
-    diff_models(_settings(config, directory, {}).storage.directory / "models", first, second)
-
-
-@models.command(epilog=_EPILOG)
-@_told
-def rollback(config: ConfigOption = None, directory: DirectoryOption = None) -> None:
-    """Go back to the source model that was in use before."""
-    from bot.models_command import roll_back
-
-    roll_back(_settings(config, directory, {}).storage.directory / "models")
+    settings = settings_of(config, None, {})
+    changes = {key: value for key, value in {"port": port, "seed": seed}.items() if value is not None}
+    serve(settings.exchange.model_copy(update=changes), settings.market.sources, data)
 
 
 def _recorded(
@@ -379,14 +249,6 @@ def _recorded(
     if seed is not None:
         raise typer.BadParameter("--seed is for the simulated market; recorded bars have none")
     names = tuple(name.strip().upper() for name in tokens.split(",") if name.strip()) if tokens else None
-    return {"directory": data, "funding": funding, "tokens": names, "start": _day(start), "days": days}
-
-
-def _day(text: str | None) -> int | None:
-    """ms UTC of a day's first moment."""
-    if text is None:
-        return None
-    try:
-        return int(datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC).timestamp() * 1000)
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is not a day; write YYYY-MM-DD") from None
+    if tokens is not None and not names:
+        raise typer.BadParameter("--tokens names none; leave it out for every symbol but the sources")
+    return {"directory": data, "funding": funding, "tokens": names, "start": day(start), "days": days}

@@ -74,6 +74,9 @@ class Label(Section):
 
 
 class Model(Section):
+    method: Literal["supervised", "masked", "contrastive", "predictive", "order", "forecast"] = Field(
+        "supervised", description="or the pretext task that initialises the encoder first"
+    )
     channels: Annotated[int, Field(ge=4, le=128)] = 32
     blocks: Annotated[int, Field(ge=1, le=7)] = 5
     pool_bars: Annotated[int, Field(ge=1, le=96)] = 16
@@ -109,6 +112,10 @@ class Adaptation(Section):
             raise ValueError(
                 f"every_bars ({self.every_bars}) must be more than delay_bars ({self.delay_bars}): "
                 "one adaptation of a token ends before the next begins"
+            )
+        if self.first_bars > self.window_bars:
+            raise ValueError(
+                f"first_bars ({self.first_bars}) is above window_bars ({self.window_bars}), all that is kept"
             )
         return self
 
@@ -179,9 +186,55 @@ class Costs(Section):
     )
 
 
+class Bybit(Section):
+    """Trading on Bybit: testnet, demo and live. Keys come from the environment only."""
+
+    accept_real_money: bool = Field(False, description="the first half of the confirmation for live")
+    allowed_permissions: tuple[str, ...] = Field(
+        (), description='permissions of the API key to put up with, such as "Withdraw"'
+    )
+    orders_by_websocket: bool = False
+    bar_minutes: Literal[1, 3, 5, 15] = 1
+    newest_days: Count = Field(60, description="tokens launched in the last so many days are traded")
+    max_tokens: Count = Field(20, description="the newest of them")
+    history_days: Count = Field(180, description="BTC and ETH history for pretraining, in days")
+
+
 class Storage(Section):
     directory: Path = Field(Path("var"), description="database, models, reports")
     database: str = Field("", description="SQLAlchemy URL; empty = SQLite in `directory`")
+
+
+class ExchangeAccount(Section):
+    """A customer of the local exchange. Not a real key: it opens nothing but a loopback port."""
+
+    key: str = Field("local", min_length=1)
+    secret: str = Field("local-secret", min_length=1, repr=False)
+    balance: Positive = Field(10_000.0, description="USDT")
+    read_only: bool = False
+
+
+class Exchange(Section):
+    """`bot exchange`: Bybit's interface on loopback, on the simulated market or on recorded bars."""
+
+    port: Annotated[int, Field(ge=0, le=65_535)] = Field(8899, description="0 = any free one")
+    seed: int = Field(7, ge=0, le=2**63 - 1)
+    history_days: Count = Field(30, description="of candles before the exchange opens")
+    future_days: Count = Field(7, description="then prices stand still")
+    rate_limit_scale: Annotated[float, Field(ge=0)] = Field(
+        1.0, description="multiplies Bybit's limits; 0 switches them off"
+    )
+    latency_ms: Annotated[float, Field(ge=0, le=10_000)] = Field(
+        20.0, description="before a WebSocket request is answered"
+    )
+    accounts: tuple[ExchangeAccount, ...] = Field((ExchangeAccount(),), min_length=1)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        keys = [account.key for account in self.accounts]
+        if len(set(keys)) < len(keys):
+            raise ValueError(f"two accounts have the same key: {', '.join(keys)}")
+        return self
 
 
 class Settings(Section):
@@ -196,7 +249,9 @@ class Settings(Section):
     gate: Gate = Gate()
     risk: Risk = Risk()
     costs: Costs = Costs()
+    bybit: Bybit = Bybit()
     storage: Storage = Storage()
+    exchange: Exchange = Exchange()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

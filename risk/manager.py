@@ -37,8 +37,13 @@ class Denied:
 
 
 class AccountState(Protocol):
-    """What risk needs to know of the account; pending entries count as if they were filled."""
+    """What risk needs to know of the account; pending entries count as if they were filled.
 
+    `blocked` says why no position may be opened now, "" when it may.
+    """
+
+    @property
+    def blocked(self) -> str: ...
     @property
     def equity(self) -> float: ...
     @property
@@ -90,8 +95,10 @@ class RiskManager:
 
     # --- the checks, in order ------------------------------------------------------------------------------
 
-    def _halt(self, _: Signal, __: AccountState) -> str | None:
-        return "halted by the drawdown breaker" if self._breaker.halted else None
+    def _halt(self, _: Signal, account: AccountState) -> str | None:
+        if self._breaker.halted:
+            return "halted by the drawdown breaker"
+        return account.blocked or None
 
     def _market(self, signal: Signal, account: AccountState) -> str | None:
         faults = account.market_faults(signal.symbol)

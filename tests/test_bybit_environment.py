@@ -85,12 +85,12 @@ def test_an_endpoint_that_is_not_this_machine_is_refused(endpoint: str) -> None:
 
 
 def test_each_environment_reads_its_own_variables() -> None:
-    variables = {"BYBIT_TESTNET_API_KEY": "k", "BYBIT_TESTNET_API_SECRET": "s", "BYBIT_MAINNET_API_KEY": "m"}
+    variables = {"BOT_TESTNET_API_KEY": "k", "BOT_TESTNET_API_SECRET": "s", "BOT_LIVE_API_KEY": "m"}
     found = credentials(TESTNET, variables)
     assert (found.key, found.secret) == ("k", "s")
-    with pytest.raises(UsageError, match=r"mainnet needs an API key: set BYBIT_MAINNET_API_SECRET$"):
+    with pytest.raises(UsageError, match=r"mainnet needs an API key: set BOT_LIVE_API_SECRET$"):
         credentials(MAINNET, variables)
-    with pytest.raises(UsageError, match="BYBIT_DEMO_API_KEY and BYBIT_DEMO_API_SECRET"):
+    with pytest.raises(UsageError, match="BOT_DEMO_API_KEY and BOT_DEMO_API_SECRET"):
         credentials(DEMO, variables)
 
 

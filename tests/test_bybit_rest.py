@@ -128,7 +128,7 @@ async def test_pybits_method_of_an_endpoint_asks_for_its_path(endpoint: Endpoint
 
 async def test_a_signed_endpoint_without_a_key_says_which_variables_to_set(server: RestServer) -> None:
     client = Rest(server.environment)
-    with pytest.raises(UsageError, match="BYBIT_LOCAL_API_KEY and BYBIT_LOCAL_API_SECRET"):
+    with pytest.raises(UsageError, match="BOT_LOCAL_API_KEY and BOT_LOCAL_API_SECRET"):
         await client.account.key()
     client.close()
     assert server.seen == []
@@ -195,7 +195,7 @@ async def test_an_unknown_key_names_the_environment_that_was_tried_and_the_other
     server.will(KEY, code=10003, text="API key is invalid.")
     error = await failure(rest.account.key())
     assert error.kind is Kind.CONFIGURATION
-    for name in ("local", "mainnet", "testnet", "demo", "BYBIT_LOCAL_API_KEY"):
+    for name in ("local", "mainnet", "testnet", "demo", "BOT_LOCAL_API_KEY"):
         assert name in str(error)
     assert len(server.seen) == 1
 

@@ -5,6 +5,7 @@ import logging
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import pytest
@@ -589,3 +590,15 @@ async def test_a_topic_that_we_do_not_know_is_counted_and_not_delivered(server: 
         assert before == []
         assert stream.traffic.unknown == 1
         assert stream.counts()[0] == stream.counts()[1]
+
+
+async def test_a_snapshot_that_does_not_come_is_asked_for_again(server: StreamServer) -> None:
+    server.snapshots = False
+    impatient = replace(QUICK, snapshot_s=0.05)
+    async with streaming(server.url, BOOK, settings=impatient) as stream:
+        await server.until(lambda: len(server.topics()) >= 1)
+        await server.push_book(BOOK)  # a delta: of no use without a snapshot
+        await server.until(lambda: len(server.topics("unsubscribe")) >= 1)
+        server.snapshots = True
+        await until(stream, Book)
+        assert stream.is_good(BOOK)

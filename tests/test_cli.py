@@ -1,6 +1,7 @@
 """The command line: what it refuses, and in what words."""
 
 import errno
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -26,6 +27,8 @@ def test_help_tells_the_exit_codes(command: list[str]) -> None:
         (["backtest", "--tokens", "NEWUSDT"], "need a recorded market"),
         (["paper", "--market", "recorded"], "needs --data FOLDER"),
         (["backtest", "--data", "bars", "--seed", "3"], "recorded bars have none"),
+        (["backtest", "--data", "bars", "--tokens", " ,"], "names none"),
+        (["pretrain", "--data", "bars", "--seed", "3"], "with --data there is none"),
         (["backtest", "--data", "bars", "--start", "2025-13-01"], "write YYYY-MM-DD"),
         (["paper", "--days", "0"], "--days"),
         (["report", "0"], "run"),
@@ -36,6 +39,13 @@ def test_wrong_usage_is_told_with_exit_code_2(arguments: list[str], message: str
     told = invoke(*arguments)
     assert told.exit_code == 2
     assert message in told.output
+
+
+def test_a_folder_without_bars_is_named_with_what_belongs_there(tmp_path: Path) -> None:
+    told = invoke("backtest", "--data", str(tmp_path))
+    assert told.exit_code == 2
+    assert str(tmp_path) in told.output
+    assert "SYMBOL/15m.parquet" in told.output
 
 
 def test_a_misspelt_variable_is_told_before_anything_happens(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,9 +31,18 @@ RUN: dict[str, Any] = {
 }  # fmt: skip
 NOT_STORED = {
     events.BarClosed, events.InstrumentListed, events.InstrumentDelisted, events.FundingRatePublished,
+    events.InstrumentStatusChanged, events.Traded, events.TickerChanged, events.FeedChanged,
+    events.MicrostructureSampled, events.MarketHealthChanged,
+    commands.FetchBars, commands.FetchBook, commands.RenewBook,
     records.Readiness,
 }  # fmt: skip
-FOLDED = {events.OrderAccepted, events.OrderRejected, events.OrderCancelled, events.StopMoved}
+FOLDED = {
+    events.PositionAdopted,
+    events.OrderAccepted,
+    events.OrderRejected,
+    events.OrderCancelled,
+    events.StopMoved,
+}
 
 
 def order(link_id: str, qty: str = "2", side: Side = Side.BUY) -> OrderRequest:
@@ -156,6 +165,8 @@ def test_every_row_has_the_columns_of_its_table(database: Database, journal: Jou
         records.BreakerTripped(1, "drawdown", 0),
         records.BreakerReleased(1, "new day"),
         records.Alarm(1, "ABCUSDT", "look"),
+        events.EntriesBlocked(1, 2, "feed", "silent"),
+        events.EntriesAllowed(1, 2, "feed"),
     ]
     assert {type(sample) for sample in samples} == set(LOGGED)
     for sample in samples:
@@ -166,8 +177,9 @@ def test_every_row_has_the_columns_of_its_table(database: Database, journal: Jou
     assert database.frame(journal.run_id, "stages")["new"].tolist() == ["SHADOW"]
     assert database.frame(journal.run_id, "gates")["reasons"].tolist() == [["evidence"]]
     alarms = database.frame(journal.run_id, "alarms")
-    assert alarms["kind"].tolist() == ["Refused", "BreakerTripped", "BreakerReleased", "Alarm"]
-    assert alarms["until"].fillna(-1).tolist() == [-1, 0, -1, -1]
+    kinds = ["Refused", "BreakerTripped", "BreakerReleased", "Alarm", "EntriesBlocked", "EntriesAllowed"]
+    assert alarms["kind"].tolist() == kinds
+    assert alarms["until"].fillna(-1).tolist() == [-1, 0, -1, -1, -1, -1]
 
 
 def test_a_run_is_described_by_its_row(database: Database, journal: Journal) -> None:

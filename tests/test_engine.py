@@ -13,12 +13,15 @@ from bot.core.events import (
     AdaptationFailed,
     BarClosed,
     CandidateArrived,
+    EntriesAllowed,
+    EntriesBlocked,
     Event,
     InstrumentDelisted,
     MarketHealthChanged,
     OrderFilled,
+    PositionAdopted,
 )
-from bot.core.records import BreakerTripped, DecisionMade, EquityMarked, Record, Refused
+from bot.core.records import Alarm, BreakerTripped, DecisionMade, EquityMarked, Record, Refused
 from bot.core.signal import Action, Signal
 from bot.core.types import DAY_MS, Position, Side
 from bot.engine.engine import Engine
@@ -292,3 +295,46 @@ def test_whatever_happens_the_books_agree_and_every_position_has_a_live_stop(
             assert held.stop_loss is not None
             assert ours.stop == held.stop_loss
             assert ours.entry == pytest.approx(held.average_price)
+
+
+def test_entries_wait_while_something_is_wrong_and_exits_do_not() -> None:
+    desk = Desk(lambda closed, held: (leave(3),) if held else (enter((closed.start - START) // BAR),))
+    desk.runner.advance([EntriesBlocked(START, START, "feed", "BTCUSDT is silent")])
+    desk.play(bar(0, 100), bar(1, 100))
+    assert {refusal.reason for refusal in desk.journal.of(Refused)} == {"BTCUSDT is silent"}
+    desk.runner.advance([EntriesAllowed(START, START, "clock")])  # another cause: no change
+    desk.play(bar(2, 100))
+    assert desk.journal.of(PlaceOrder) == []
+    desk.runner.advance([EntriesAllowed(START, START, "feed")])
+    desk.play(bar(3, 100), bar(4, 100))
+    assert "NEWUSDT" in desk.engine.portfolio.positions
+    desk.runner.advance([EntriesBlocked(START, START, "feed", "BTCUSDT is silent")])
+    desk.play(bar(5, 100), bar(6, 100))
+    assert desk.engine.portfolio.positions == {}
+
+
+def test_what_the_exchange_says_we_hold_is_taken_over_and_guarded() -> None:
+    desk = Desk(nothing)
+    adopted = PositionAdopted(START, START, "NEWUSDT", Decimal(-2), Decimal(100), None, "held at the start")
+    desk.runner.advance([adopted])
+    assert desk.engine.portfolio.positions["NEWUSDT"].side is Side.SELL
+    assert desk.journal.of(Alarm)[0].text == "held at the start"
+    commands = [message for message in desk.engine.step(bar(0, 100)) if isinstance(message, MoveStop)]
+    assert commands[0].stop_loss == Decimal("101.50")
+    desk.engine.step(PositionAdopted(START, START, "NEWUSDT", Decimal(0), Decimal(0), None, "gone"))
+    assert desk.engine.portfolio.positions == {}
+    assert desk.engine.portfolio.balance == 10_000
+
+
+def test_a_position_in_a_delisted_token_is_sold_while_that_can_be_done() -> None:
+    desk = Desk(nothing)
+    desk.runner.advance(
+        [PositionAdopted(START, START, "NEWUSDT", Decimal(2), Decimal(100), Decimal(99), "held")]
+    )
+    (order,) = [
+        message
+        for message in desk.engine.step(InstrumentDelisted(START, START, "NEWUSDT"))
+        if isinstance(message, PlaceOrder)
+    ]
+    assert order.order.reduce_only
+    assert desk.engine.step(bar(0, 100)) == []  # already on its way out, and nothing else to do

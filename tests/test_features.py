@@ -160,6 +160,19 @@ def test_every_missing_bit_belongs_to_one_group_or_feature_and_every_group_has_i
     assert all(bool(feature.inputs) != (feature.group == "missing") for feature in SPEC)
 
 
+def test_what_is_not_shown_to_a_model_copies_another_feature_where_models_learn(
+    token: BarTable, btc: BarTable
+) -> None:
+    """In a source market with one reference, or within one per cent of the log return."""
+    values = raw_batch(token, btc, btc).values[RAW_WARM_UP:]
+    hidden = [feature.name for feature in SPEC if not feature.shown]
+    assert len(hidden) == 5
+    for name in hidden:
+        others = [i for i, feature in enumerate(SPEC) if feature.shown and values[:, i].std() > 0]
+        alike = [np.corrcoef(values[:, NAMES.index(name)], values[:, i])[0, 1] for i in others]
+        assert np.nanmax(alike) > 0.99, name
+
+
 def test_the_version_is_a_short_hash() -> None:
     assert len(VERSION) == 12
     int(VERSION, 16)

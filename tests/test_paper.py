@@ -35,6 +35,7 @@ full_evidence = 1.1
 source_accuracy = 0.500001
 confidence = 0.501
 drift_blocks = 500
+probation_blocks = 2
 [risk]
 min_move_costs = 0
 """
@@ -55,7 +56,7 @@ def bot(home: Path, *arguments: str, directory: str = "var") -> subprocess.Compl
         command(home, *arguments, directory=directory),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
         check=False,
     )
 
@@ -125,7 +126,7 @@ def test_a_report_can_be_written_again(home: Path) -> None:
 def test_other_settings_do_not_continue_a_stored_run(home: Path) -> None:
     environment = {**os.environ, "BOT_RISK__STOP": "0.01"}
     done = subprocess.run(
-        command(home, "paper"), capture_output=True, text=True, env=environment, timeout=120, check=False
+        command(home, "paper"), capture_output=True, text=True, env=environment, timeout=600, check=False
     )
     assert done.returncode == 2
     assert "risk.stop: 0.015 -> 0.01" in done.stderr
@@ -171,7 +172,7 @@ def test_a_full_disk_is_told_and_no_trade_is_lost(home: Path) -> None:
     small_files = 'ulimit -f 600; exec "$@"'  # in KiB or half of it, by shell
     done = subprocess.run(
         ["/bin/sh", "-c", small_files, "sh", *command(home, "paper", directory="full")],
-        capture_output=True, text=True, timeout=300, check=False,
+        capture_output=True, text=True, timeout=900, check=False,
     )  # fmt: skip
     assert done.returncode == 4, done.stderr
     assert "bot.sqlite: the disk" in done.stderr

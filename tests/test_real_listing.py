@@ -23,7 +23,7 @@ def test_a_token_listed_in_2025_runs_from_its_first_bar(tmp_path: Path) -> None:
     config.write_text(SMALL.split("[gate]", maxsplit=1)[0])  # the gate as shipped
     command = [sys.executable, "-m", "bot", "backtest", "--data", str(KLINES), "--tokens", TOKEN]
     command += ["--days", str(DAYS), "--config", str(config), "--directory", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stderr
 
     with Database.open(tmp_path / "bot.sqlite", readonly=True) as database:

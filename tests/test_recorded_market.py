@@ -237,7 +237,7 @@ def test_gaps_are_counted_in_the_notes(directory: Path) -> None:
 def test_a_source_cannot_be_a_token_and_nothing_cannot_be_traded(directory: Path) -> None:
     with pytest.raises(UsageError, match="BTCUSDT: a source cannot be a token"):
         market(directory, "BTCUSDT")
-    with pytest.raises(UsageError, match="one source and one token"):
+    with pytest.raises(UsageError, match="a run needs one of each"):
         market(directory)
 
 

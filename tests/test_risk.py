@@ -21,6 +21,7 @@ from tests.builders import START, enter, instrument
 class Account:
     equity: float = 10_000.0
     gross_notional: float = 0.0
+    blocked: str = ""
     open_positions: int = 0
     exposed: bool = False
     faults: tuple[str, ...] = ()

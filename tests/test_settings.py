@@ -54,6 +54,19 @@ def test_contradictory_limits_are_refused_together_with_other_mistakes(tmp_path:
     assert "costs.taker_fee" in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"every_bars": 2, "delay_bars": 2}, "every_bars (2) must be more than delay_bars (2)"),
+        ({"first_bars": 101, "window_bars": 100}, "first_bars (101) is above window_bars (100)"),
+    ],
+)
+def test_an_adaptation_that_could_never_be_is_refused(keys: dict[str, int], message: str) -> None:
+    with pytest.raises(UsageError) as error:
+        load(None, {"adaptation": keys})
+    assert message in str(error.value)
+
+
 @pytest.mark.parametrize("text", ["[risk\n", "risk = 3\n", "[risk]\nstop = nan\n", "[risk]\nstop = inf\n"])
 def test_what_is_no_valid_configuration_is_a_usage_error(tmp_path: Path, text: str) -> None:
     with pytest.raises(UsageError):

@@ -286,6 +286,17 @@ def test_without_a_terminal_there_is_a_plain_line_every_few_seconds():
     assert lines[-1].isascii()
 
 
+def test_a_log_is_told_once_that_a_model_is_waited_for():
+    clock, on = Clock(), console(terminal=False)
+    with view(on, clock) as shows:
+        for second in range(60):
+            clock.now = float(second)
+            shows.tick(START + (DAY_MS if second < 40 else 2 * DAY_MS))
+
+    lines = on.file.getvalue().splitlines()
+    assert [line.startswith("waiting") for line in lines] == [False, True, False, True, False]
+
+
 def test_the_summary_names_market_result_and_report(tmp_path):
     on = console()
     shows = view(on)

@@ -4,12 +4,15 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from bot.core.events import (
     AdaptationFailed,
     BarClosed,
     CandidateArrived,
+    FundingRatePublished,
     InstrumentDelisted,
+    MicrostructureSampled,
 )
 from bot.core.records import Alarm, GateDecided, Readiness, StageChanged
 from bot.core.signal import Action, Signal
@@ -19,7 +22,7 @@ from strategies.base import Advice
 from strategies.features.spec import WARM_UP
 from strategies.transfer import TransferStrategy
 from tests.builders import BAR, START, bar, listed
-from tests.test_token import GOOD, KNOWS, SURE, model
+from tests.test_token import GOOD, HINT, KNOWS, SURE, model
 
 BTC, ETH, NEW, OLD = "BTCUSDT", "ETHUSDT", "NEWUSDT", "OLDUSDT"
 SETTINGS = Settings(adaptation={"first_bars": 400})
@@ -109,6 +112,29 @@ def test_a_bar_that_comes_after_its_moment_opens_nothing(market: Market) -> None
     market.play(WARM_UP, WARM_UP + 1, (BTC, ETH))
     (late,) = signals(market.strategy.on_bar(market.bar(NEW, WARM_UP - 1), {}))
     assert late.action is Action.NONE
+
+
+@pytest.mark.parametrize("feature", ["imbalance_5", "trade_imbalance", "funding"])
+def test_book_trades_and_funding_of_the_moment_reach_the_model(feature: str) -> None:
+    market = Market()
+    base = model("pretrained", KNOWS, kind="pretrained")
+    columns = [feature if place == HINT else name for place, name in enumerate(base.card.columns)]
+    base = replace(base, card=replace(base.card, columns=tuple(columns)))
+    market.strategy = TransferStrategy(SETTINGS, base, {})
+    market.strategy.on_event(listed(NEW))
+    market.play(0, WARM_UP - 1)
+    said = []
+    for index, value in enumerate([1.0, -1.0], WARM_UP - 1):
+        start, end = START + index * BAR, START + (index + 1) * BAR
+        book = MicrostructureSampled(end, end, NEW, start, 2.0, value, value, value, 0.1, 5.0, value, 0.2)
+        market.strategy.on_event(book)
+        market.strategy.on_event(FundingRatePublished(start, start, NEW, value * 1e-3))
+        said += [signal.p_up for signal in signals(market.play(index, index + 1))]
+    (without,) = signals(market.play(WARM_UP + 1, WARM_UP + 2))
+    assert said[0] > 0.75
+    assert said[1] < 0.25
+    if feature != "funding":  # which stays in force
+        assert without.p_up == pytest.approx(0.5)
 
 
 def test_a_delisted_token_is_suspended_and_forgotten(market: Market) -> None:

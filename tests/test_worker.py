@@ -30,7 +30,7 @@ from tests.controls import World, replay, snapshot
 ROOT = Path(__file__).parents[1]
 SHAPE = Architecture(features=10, channels=4, blocks=2, pool_bars=4, embedding=4)
 QUICK = Adaptation(steps=3)
-PATIENCE = 60.0  # seconds, on a busy machine
+PATIENCE = 240.0  # seconds, on a busy machine
 WORLD = World(0)
 
 Result = CandidateArrived | AdaptationFailed

@@ -168,6 +168,32 @@ class StopMoved(Event, frozen=True):
     stop_loss: Decimal | None
 
 
+class PositionAdopted(Event, frozen=True):
+    """What the exchange says that we hold, where our books did not know: it is right. `qty` is signed.
+
+    `entry` is its average price and is of no account when `qty` is zero.
+    """
+
+    symbol: str
+    qty: Decimal
+    entry: Decimal
+    stop_loss: Decimal | None
+    reason: str
+
+
+class EntriesBlocked(Event, frozen=True):
+    """Something is not as it must be for opening positions; exits go on. One reason for each `cause`."""
+
+    cause: str  # "feed", "clock", "account", "history"
+    reason: str
+
+
+class EntriesAllowed(Event, frozen=True):
+    """`cause` is over. Entries go on when no other is left."""
+
+    cause: str
+
+
 # --- model ------------------------------------------------------------------------------------------------
 
 

@@ -61,6 +61,7 @@ class TerminalView:
         self._drawn_at = start
         self._due = self._drawn + self._period
         self._speed = math.nan
+        self._is_waiting = False
 
     def __enter__(self) -> Self:
         if self._console.is_terminal:
@@ -82,9 +83,19 @@ class TerminalView:
         wall = self._wall_clock()
         if wall < self._due:
             return
+        self._due = wall + self._period
+        if self._live is None and now == self._drawn_at > self._start:
+            self._tell_wait()
+            return
+        self._is_waiting = False
         self._measure_speed(wall)
         self._draw()
-        self._due = wall + self._period
+
+    def _tell_wait(self) -> None:
+        """Once per stay, in a log: the market's time stands still while a model is being adapted."""
+        if not self._is_waiting:
+            self._console.print("waiting for the adaptation of a model ...", highlight=False)
+        self._is_waiting = True
 
     def _measure_speed(self, wall: float) -> None:
         """Market time per wall time, smoothed over the last few drawings."""

@@ -8,6 +8,8 @@ from bot.core.events import (
     AdaptationFailed,
     BarClosed,
     CandidateArrived,
+    EntriesAllowed,
+    EntriesBlocked,
     Event,
     FundingPaid,
     FundingRatePublished,
@@ -19,6 +21,7 @@ from bot.core.events import (
     OrderCancelled,
     OrderFilled,
     OrderRejected,
+    PositionAdopted,
     StopMoved,
 )
 from bot.core.records import Alarm, BreakerTripped, DecisionMade, Record, Refused
@@ -59,6 +62,7 @@ class Engine:
         self._instruments: dict[str, Instrument] = {}
         self._candles: dict[str, Candles] = {}
         self._guarded: dict[str, Position] = {}  # positions whose stop is live and near enough
+        self._blocked: dict[str, str] = {}  # why no position may be opened now, by cause
         self._faults: dict[str, tuple[str, ...]] = {}  # of our view of the market, by symbol
         self._now = 0  # ts of the newest fact
         self._mark_due = False  # a decision bar closed at that time
@@ -77,6 +81,9 @@ class Engine:
             OrderFilled: self._on_filled,
             FundingPaid: self._on_funding,
             StopMoved: self._on_stop,
+            PositionAdopted: self._on_adopted,
+            EntriesBlocked: self._on_blocked,
+            EntriesAllowed: self._on_allowed,
         }
 
     def step(self, event: Event) -> list[Message]:
@@ -123,7 +130,10 @@ class Engine:
             return out + self._close(position, bar.ts)
         if self._guarded.get(bar.symbol) is position:  # nothing changed since its stop was found good
             return out
-        stop = due_stop(position, self._instruments[bar.symbol], self._risk)
+        instrument = self._instruments.get(bar.symbol)
+        if instrument is None:  # delisted: it is on its way out
+            return out + self._close(position, bar.ts)
+        stop = due_stop(position, instrument, self._risk)
         if stop is None:
             self._guarded[bar.symbol] = position
         elif (bar.close - float(stop)) * position.side.sign <= 0:  # passed already: no stop can be set there
@@ -148,8 +158,10 @@ class Engine:
         return self._on_news(event)
 
     def _on_delisted(self, event: InstrumentDelisted) -> list[Message]:
+        """What is still held is sold while that can be done."""
         self._instruments.pop(event.symbol, None)
-        return self._on_news(event)
+        position = self.portfolio.positions.get(event.symbol)
+        return self._on_news(event) + (self._close(position, event.ts) if position else [])
 
     def _on_health(self, event: MarketHealthChanged) -> list[Message]:
         self._faults[event.symbol] = event.faults
@@ -224,7 +236,23 @@ class Engine:
         self.portfolio.apply_stop(event)
         return []
 
+    def _on_adopted(self, event: PositionAdopted) -> list[Message]:
+        self.portfolio.adopt(event)
+        return [Alarm(event.ts, event.symbol, event.reason), *self._check_drawdown(event.ts)]
+
+    def _on_blocked(self, event: EntriesBlocked) -> list[Message]:
+        self._blocked[event.cause] = event.reason
+        return []
+
+    def _on_allowed(self, event: EntriesAllowed) -> list[Message]:
+        self._blocked.pop(event.cause, None)
+        return []
+
     # --- what risk asks of the account (risk.manager.AccountState) -----------------------------------------
+
+    @property
+    def blocked(self) -> str:
+        return next(iter(self._blocked.values()), "")
 
     @property
     def equity(self) -> float:

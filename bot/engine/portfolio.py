@@ -2,7 +2,7 @@
 
 from decimal import Decimal
 
-from bot.core.events import FundingPaid, OrderFilled, StopMoved
+from bot.core.events import FundingPaid, OrderFilled, PositionAdopted, StopMoved
 from bot.core.types import Position
 
 _ZERO = Decimal(0)
@@ -68,6 +68,17 @@ class Portfolio:
                 opened=position.opened,
                 stop=moved.stop_loss,
             )
+
+    def adopt(self, event: PositionAdopted) -> None:
+        """Hold what the exchange says; the balance stays, since no execution of ours explains the change."""
+        if event.qty == 0:
+            if event.symbol in self.positions:
+                self._drop(event.symbol)
+            return
+        position = Position(
+            symbol=event.symbol, qty=event.qty, entry=event.entry, opened=event.ts, stop=event.stop_loss
+        )
+        self._keep(position, self._last.get(event.symbol, float(event.entry)))
 
     def _keep(self, position: Position, price: float) -> None:
         self.positions[position.symbol] = position

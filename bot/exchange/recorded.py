@@ -88,7 +88,10 @@ class RecordedMarket:
         if both := sorted(set(sources) & set(tokens)):
             raise UsageError(f"{', '.join(both)}: a source cannot be a token of the same run")
         if not (sources and tokens):
-            raise UsageError("a run needs one source and one token at least")
+            raise UsageError(
+                f"{directory}: no bars of a {'token' if sources else 'source'} there, and a run needs one of "
+                "each at least; files are SYMBOL/15m.parquet and so on (README, 'Your own data')"
+            )
         self._sources = {name: _read(directory, name, decision_interval_ms) for name in sources}
         recorded = {name: _read(directory, name, decision_interval_ms) for name in sorted(set(tokens))}
         self._decision_interval = decision_interval_ms

@@ -5,13 +5,14 @@
 """
 
 import math
+from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 import msgspec
 
-from bot.core.errors import DataError
+from bot.core.errors import DataError, RuntimeFault
 from bot.core.types import Instrument
 
 FILE_NAME: Final = "instruments.json"
@@ -40,6 +41,11 @@ class Filters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if self.min_qty > min(self.max_qty, self.max_market_qty):
             raise ValueError("min_qty is above max_qty or max_market_qty")
 
+    @classmethod
+    def of(cls, instrument: Instrument) -> Self:
+        """Raises ValueError for limits that contradict each other."""
+        return cls(**{name: getattr(instrument, name) for name in cls.__struct_fields__})
+
     def instrument(self, symbol: str, launch_time: int, funding_interval_ms: int) -> Instrument:
         return Instrument(
             symbol=symbol,
@@ -58,6 +64,20 @@ def load(directory: Path) -> dict[str, Filters]:
         return {}
     except (msgspec.DecodeError, OSError) as error:
         raise DataError(f"{path}: {error}; correct it, or remove it to have the filters inferred") from None
+
+
+def save(directory: Path, filters: Mapping[str, Filters]) -> Path:
+    """Write the directory's filters anew, whole or not at all; returns the path. Raises RuntimeFault."""
+    path = directory / FILE_NAME
+    unfinished = path.with_suffix(".unfinished")
+    document = msgspec.json.format(msgspec.json.encode(dict(sorted(filters.items()))), indent=1)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        unfinished.write_bytes(document + b"\n")
+        unfinished.replace(path)
+    except OSError as error:
+        raise RuntimeFault(f"{path}: cannot be written ({error}); choose another directory") from None
+    return path
 
 
 def infer(first_close: float) -> Filters:

@@ -94,6 +94,11 @@ class Orders:
         return [CancelOrder(ts, order.symbol, order.link_id) for order in self.pending_entries]
 
 
+def tag_of(started: int) -> str:
+    """The tag of a run that began at `started` (ms UTC): an id is never used twice, across runs either."""
+    return f"t{_base36(started // 1_000)}"
+
+
 def _base36(number: int) -> str:
     digits = "0123456789abcdefghijklmnopqrstuvwxyz"
     text = ""

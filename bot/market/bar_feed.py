@@ -62,10 +62,9 @@ class BarFeed:
         """Requests for every bar that should be there by now and is not, at most every RETRY_MS."""
         if self.next_start is None or now - self._asked < RETRY_MS:
             return []
-        closed = (
-            (now - GRACE_MS) // self.interval * self.interval
-        )  # all before it have closed long enough ago
-        end = max([closed, *self._held])
+        end = max([self._closed(now), *self._held])
+        if end <= self.next_start:
+            return []
         requests = []
         start = self.next_start
         for held in [*sorted(self._held), end]:
@@ -87,9 +86,12 @@ class BarFeed:
         """Bars that have closed but have not come."""
         if self.next_start is None:
             return 0
-        closed = (now - GRACE_MS) // self.interval * self.interval
-        last = max([closed - self.interval, *self._held])
-        return max(0, (last - self.next_start) // self.interval + 1 - len(self._held))
+        end = max([self._closed(now), *(start + self.interval for start in self._held)])
+        return max(0, (end - self.next_start) // self.interval - len(self._held))
+
+    def _closed(self, now: int) -> int:
+        """Bars that opened before it have closed long enough ago."""
+        return (now - GRACE_MS) // self.interval * self.interval
 
     def _count_again(self, known: BarClosed, bar: BarClosed) -> None:
         if _values(known) == _values(bar):

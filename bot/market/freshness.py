@@ -34,5 +34,7 @@ class Freshness:
 
     def stale(self, now: int) -> list[Feed]:
         """Feeds past their deadline, or not heard at all."""
-        ages = {feed: self.age(feed, now) for feed in self._deadlines}
-        return [feed for feed, age in ages.items() if age is None or age > self._deadlines[feed]]
+        heard = self._heard
+        return [
+            feed for feed, limit in self._deadlines.items() if feed not in heard or now - heard[feed] > limit
+        ]

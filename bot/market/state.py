@@ -23,7 +23,7 @@ from bot.core.events import (
 )
 from bot.core.types import Feed, TradingStatus
 from bot.market.bar_feed import BarFeed
-from bot.market.book import Audit, Book, Outcome
+from bot.market.book import Audit, Book, Outcome, State
 from bot.market.book_care import BookCare
 from bot.market.book_messages import RestBook
 from bot.market.book_samples import BookSamples
@@ -126,10 +126,23 @@ class SymbolState:
             large_share=large,
         )
 
+    def faults(self, now: int) -> tuple[str, ...]:
+        """As in SymbolHealth, but cheap."""
+        found = []
+        if self.status is not TradingStatus.TRADING:
+            found.append(f"the exchange's status is {self.status}")
+        if self.book.state is not State.LIVE:
+            found.append(f"the book is {self.book.state}: {self.book.health(now).reason}")
+        found += [f"{feed}: nothing heard within the deadline" for feed in self.freshness.stale(now)]
+        if self.bars.missing(now):
+            found.append("bars are missing")
+        return tuple(found)
+
     def health(self, now: int) -> SymbolHealth:
         return SymbolHealth(
             symbol=self.symbol,
             status=self.status,
+            faults=self.faults(now),
             book=self.book.health(now),
             ages={feed: self.freshness.age(feed, now) for feed in Feed},
             stale=tuple(self.freshness.stale(now)),
@@ -212,7 +225,7 @@ class MarketState:
             tick = state.tick(now)
             events += tick.events
             commands += tick.commands
-            faults = state.health(now).faults
+            faults = state.faults(now)
             if self._faults.get(symbol) != faults:
                 self._faults[symbol] = faults
                 events.append(MarketHealthChanged(now, now, symbol, faults))

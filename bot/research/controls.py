@@ -23,7 +23,7 @@ from strategies.learning.controls import KINDS, World, bayes_accuracy
 DETACHED: Final = "mmd_detached"
 RIGHT: Final = {
     "covariate": ("adapted",),
-    "affine": ("adapted", "scratch"),
+    "affine": ("adapted", "scratch", "frozen"),  # frozen where the gains happen to leave it right
     "none": ("frozen",),
     "reversed": ("scratch", "none"),
     "irrelevant": ("scratch", "none"),

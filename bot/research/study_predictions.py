@@ -73,15 +73,15 @@ def of_token(study: Study, symbol: str, arms: tuple[str, ...]) -> Iterator[Predi
                 scores = Scores.load(path_of(study, arm, symbol, twin=twin))
                 for name, p in _forms(token, arm, scores, twin=twin):
                     found[name] = scores, p
-    for twin in ("", "~shuffled"):
-        members = [f"{name}+prior{twin}" for name in MEMBERS if f"{name}+prior{twin}" in found]
+    for suffix in ("", "~shuffled"):
+        members = [f"{name}+prior{suffix}" for name in MEMBERS if f"{name}+prior{suffix}" in found]
         if len(members) > 1:
             first = found[members[0]][0]
             until = np.max([found[name][0].until for name in members], axis=0)
             stacked = np.stack([found[name][1] for name in [BASE, *members]])
             n = stacked.shape[1]
             p = mixture(stacked, token.y[:n], token.weight[:n], token.known[:n])
-            found[f"{ENSEMBLE}{twin}"] = first._replace(until=until), p
+            found[f"{ENSEMBLE}{suffix}"] = first._replace(until=until), p
     evaluated = token.market.evaluated(study)
     for name, (scores, p) in found.items():
         rows = np.flatnonzero(evaluated[: len(p)])

@@ -78,25 +78,17 @@ def write(directory: Path, table: BarTable) -> Path:
 
     Raises DataError when the bars break a rule of the format, RuntimeFault when the disk does not take them.
     """
-    if table.interval not in _NAMES:
-        raise DataError(
-            f"{table.symbol}: no file name for bars of {table.interval} ms; use {', '.join(INTERVALS)}"
-        )
-    path = directory / table.symbol / f"{_NAMES[table.interval]}.parquet"
+    path = path_of(directory, table.symbol, table.interval)
     check(table, path)
-    columns = {"start": table.start, **{name: getattr(table, name) for name in COLUMNS}}
-    unfinished = path.with_suffix(".unfinished")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.table(columns), unfinished)
-        unfinished.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            unfinished.unlink()
-        raise RuntimeFault(
-            f"{path}: cannot be written ({error}); free space or choose another directory"
-        ) from None
+    _write(path, {"start": table.start, **{name: getattr(table, name) for name in COLUMNS}})
     return path
+
+
+def path_of(directory: Path, symbol: str, interval: int) -> Path:
+    """Where the bars of a symbol are kept. Raises DataError for an interval that has no file name."""
+    if interval not in _NAMES:
+        raise DataError(f"{symbol}: no file name for bars of {interval} ms; use {', '.join(INTERVALS)}")
+    return directory / symbol / f"{_NAMES[interval]}.parquet"
 
 
 def find(directory: Path, symbol: str, decision_interval_ms: int) -> Path:
@@ -135,11 +127,26 @@ def read_funding(path: Path) -> FundingTable:
             f"{path}: no such file; funding rates are optional: leave the directory out to do without"
         )
     columns = _columns(path, {"ts": pa.int64(), "rate": pa.float64()})
-    ts, rate = columns["ts"], columns["rate"]
-    rules = _Rules(path, columns, "ts")
-    rules.require_times(ts)
-    rules.require(np.abs(rate) < 1, "rate must be a fraction between -1 and 1", "0.01 % is written 0.0001")
-    return FundingTable(path.stem, ts, rate)
+    table = FundingTable(path.stem, columns["ts"], columns["rate"])
+    check_funding(table, path)
+    return table
+
+
+def write_funding(directory: Path, table: FundingTable) -> Path:
+    """Write `<directory>/<symbol>.parquet` whole or not at all; raises as `write` does."""
+    path = directory / f"{table.symbol}.parquet"
+    check_funding(table, path)
+    _write(path, {"ts": table.ts, "rate": table.rate})
+    return path
+
+
+def check_funding(table: FundingTable, path: Path) -> None:
+    """As `check`, for funding rates."""
+    rules = _Rules(path, {"ts": table.ts, "rate": table.rate}, "ts")
+    rules.require_times(table.ts)
+    rules.require(
+        np.abs(table.rate) < 1, "rate must be a fraction between -1 and 1", "0.01 % is written 0.0001"
+    )
 
 
 def check(table: BarTable, path: Path) -> None:
@@ -199,6 +206,20 @@ class _Rules:
         )
 
 
+def _write(path: Path, columns: dict[str, NDArray[Any]]) -> None:
+    unfinished = path.with_suffix(".unfinished")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table(columns), unfinished)
+        unfinished.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
+        raise RuntimeFault(
+            f"{path}: cannot be written ({error}); free space or choose another directory"
+        ) from None
+
+
 def _columns(path: Path, types: dict[str, pa.DataType], optional: str = "") -> dict[str, NDArray[Any]]:
     """The named columns of a Parquet file as arrays; the optional one is NaN where it is absent or null."""
     try:
@@ -232,8 +253,11 @@ def _columns(path: Path, types: dict[str, pa.DataType], optional: str = "") -> d
 def _check_type(path: Path, field: pa.Field, expected: pa.DataType) -> None:
     if field.type != expected:
         name = "float64" if expected == pa.float64() else str(expected)
+        how = f".astype('{name}')"
+        if pa.types.is_timestamp(field.type):  # whose numbers may count seconds, micro- or nanoseconds
+            how = ".astype('datetime64[ms, UTC]').astype('int64')"
         raise DataError(
-            f"{path}: column {field.name} is {field.type}, not {expected}; convert it, e.g. .astype('{name}')"
+            f"{path}: column {field.name} is {field.type}, not {expected}; convert it, e.g. {how}"
         )
 
 

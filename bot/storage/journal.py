@@ -267,6 +267,8 @@ LOGGED: Final[dict[type[Message], tuple[str, Callable[[Any], Row]]]] = {
     events.FundingPaid: ("funding", asdict),
     events.CandidateArrived: ("candidates", _candidate),
     events.AdaptationFailed: ("candidates", _candidate),
+    events.EntriesBlocked: ("alarms", lambda m: _alarm(m, text=f"no entries ({m.cause}): {m.reason}")),
+    events.EntriesAllowed: ("alarms", lambda m: _alarm(m, text=f"entries allowed again ({m.cause})")),
     records.EquityMarked: ("equity", asdict),
     records.DecisionMade: ("decisions", _decision),
     records.LabelMatured: ("labels", asdict),

@@ -6,7 +6,15 @@ from typing import Any, Final
 import msgspec
 
 from bot.core.commands import Command, PlaceOrder
-from bot.core.events import Event, OrderAccepted, OrderCancelled, OrderFilled, OrderRejected, StopMoved
+from bot.core.events import (
+    Event,
+    OrderAccepted,
+    OrderCancelled,
+    OrderFilled,
+    OrderRejected,
+    PositionAdopted,
+    StopMoved,
+)
 from bot.core.records import Record
 from bot.core.types import OrderStatus
 
@@ -77,6 +85,10 @@ class Ledger:
                 self._fill_position(message)
             case StopMoved():
                 self._position(message.symbol, message.ts).stop_loss = message.stop_loss
+            case PositionAdopted():
+                position = self._position(message.symbol, message.ts)
+                position.qty, position.stop_loss = message.qty, message.stop_loss
+                position.avg_price = message.entry if message.qty else None
             case _:
                 pass
 

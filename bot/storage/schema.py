@@ -58,7 +58,7 @@ runs = Table(
     "runs",
     metadata,
     Column("id", Integer, primary_key=True),
-    Column("kind", String, nullable=False),  # paper | backtest
+    Column("kind", String, nullable=False),  # paper | backtest | testnet | demo | live | rehearsal
     Column("title", String, nullable=False),
     Column("simulated", Boolean, nullable=False),
     Column("config_hash", String, nullable=False),
@@ -207,7 +207,7 @@ stages = _log(
 
 alarms = _log(
     "alarms",
-    Column("kind", String, nullable=False),  # Refused | BreakerTripped | BreakerReleased | Alarm
+    Column("kind", String, nullable=False),  # the type of the message
     Column("symbol", String, nullable=False),  # empty where it concerns the account
     Column("text", Text, nullable=False),
     Column("until", BigInteger),  # of a breaker; 0 = until a person clears it

@@ -6,7 +6,18 @@ from strategies.features.kernel import LONG
 from strategies.features.normaliser import CLIP, MIN_BARS, PRIOR_SAMPLES, STRIDE, WINDOW
 from strategies.features.spec import COUNT, RAW_WARM_UP, SPEC, VERSION, WARM_UP, Feature
 
-_HEADINGS = ("#", "name", "group", "made from", "bars", "range", "normalised", "missing bit", "meaning")
+_HEADINGS = (
+    "#",
+    "name",
+    "group",
+    "made from",
+    "bars",
+    "range",
+    "normalised",
+    "missing bit",
+    "shown",
+    "meaning",
+)
 
 
 def page() -> str:
@@ -32,15 +43,17 @@ A feature with a *missing bit* may be missing. It is then 0 and its bit is 1; so
 statistics of its own yet. Any other value that is not finite, and infinity in any feature, makes the row
 not ready, for this token and this bar alone, and is counted.
 
-The model sees the features that vary in its source markets: nothing would have taught the weights of others.
+Of those that may be *shown*, the model sees the features that vary in its source markets: nothing would have
+taught the weights of others. The rest nearly copy another feature, there at least; they are for people.
 
 {lines}
 """
 
 
 def _cells(number: int, f: Feature) -> tuple[str, ...]:
-    bounds, scaled = f"{f.low:g} to {f.high:g}", "yes" if f.normalised else ""
-    return str(number), f"`{f.name}`", f.group, f.inputs, str(f.warm_up), bounds, scaled, f.bit, f.doc
+    bounds = f"{f.low:g} to {f.high:g}"
+    scaled, shown = ("yes" if answer else "" for answer in (f.normalised, f.shown))
+    return str(number), f"`{f.name}`", f.group, f.inputs, str(f.warm_up), bounds, scaled, f.bit, shown, f.doc
 
 
 if __name__ == "__main__":

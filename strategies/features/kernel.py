@@ -33,9 +33,9 @@ FUNDING_SCALE: Final = 5e-4
 AGE_DAYS: Final = 365.0
 
 # Columns of a ring slot. A reference's return counts where its weight is 1, else both are 0.
-CLOSE, LOG, RETURN, VOLUME, TRADED, FIRST_LOG, FIRST, FIRST_WEIGHT, SECOND_LOG, SECOND, SECOND_WEIGHT = range(
-    11
-)
+(
+    CLOSE, LOG, RETURN, VOLUME, TRADED, FIRST_LOG, FIRST, FIRST_WEIGHT, SECOND_LOG, SECOND, SECOND_WEIGHT,
+) = range(11)  # fmt: skip
 SLOT: Final = 12  # one and a half cache lines
 
 # Sliding sums. Those of a reference run over the bars where its return exists.
@@ -80,8 +80,8 @@ TOKEN: Final = np.dtype(
     align=True,
 )
 
-# The bar in hand and its features. A field of a record costs nothing to hand on; a row of an array is counted
-# by numba, with two atomic instructions each time.
+# The bar in hand. A field of a record is handed on for nothing; for a row of an array, numba counts its
+# references, with two atomic instructions each time.
 SCRATCH: Final = np.dtype([("bar", "f8", (INPUTS + len(LOGGED),))], align=True)
 
 _MASK: Final = SLOTS - 1

@@ -20,6 +20,8 @@ class Feature(NamedTuple):
     normalised: by the token's own trailing median and MAD; otherwise the raw, bounded value is passed on
     bit: name of the feature that is 1 where this one, or another of its kind, is missing, which then is 0;
         "" = it may not be missing: a value that is not finite makes the row not ready
+    shown: whether a model may see it. A copy of another feature is for people only: it teaches nothing, and a
+        network that learnt to split a weight between two copies errs where they differ.
     """
 
     name: str
@@ -31,6 +33,7 @@ class Feature(NamedTuple):
     doc: str
     normalised: bool = True
     bit: str = ""
+    shown: bool = True
 
     @property
     def maskable(self) -> bool:
@@ -44,12 +47,19 @@ def _scaled(name: str, group: str, doc: str, inputs: str = "bars", bit: str = ""
     return Feature(name, group, inputs, _SCALED, -CLIP, CLIP, doc, bit=bit)
 
 
+def _simple_return(bars: int) -> Feature:
+    """Almost the log return, once normalised."""
+    doc = f"price change over {bars} bars as a fraction / (sigma sqrt {bars})"
+    return _scaled(f"simple_return_{bars}", "return", doc)._replace(shown=False)
+
+
 def _first(name: str, doc: str) -> Feature:
     return _scaled(name, "reference", doc, "bars, first", "reference_missing")
 
 
-def _second(name: str, doc: str) -> Feature:
-    return _scaled(name, "reference", doc, "bars, second", "reference_missing")
+def _second(name: str, doc: str, *, shown: bool) -> Feature:
+    """With two sources, each is the other's only reference: the second's features copy the first's there."""
+    return _scaled(name, "reference", doc, "bars, second", "reference_missing")._replace(shown=shown)
 
 
 def _passed(name: str, group: str, inputs: str, low: float, high: float, doc: str, bit: str = "") -> Feature:
@@ -70,8 +80,8 @@ SPEC: Final[tuple[Feature, ...]] = (
     _scaled("return_4", "return", "log return of 4 bars / (sigma sqrt 4)"),
     _scaled("return_16", "return", "log return of 16 bars / (sigma sqrt 16)"),
     _scaled("return_96", "return", "log return of 96 bars / (sigma sqrt 96)"),
-    _scaled("simple_return_16", "return", "price change over 16 bars as a fraction / (sigma sqrt 16)"),
-    _scaled("simple_return_96", "return", "price change over 96 bars as a fraction / (sigma sqrt 96)"),
+    _simple_return(16),
+    _simple_return(96),
     _scaled("volatility", "volatility", "log sigma"),
     _scaled("volatility_ratio", "volatility", "log of sigma over 16 bars / sigma"),
     _scaled("range", "bar", "high - low, in steps"),
@@ -96,10 +106,10 @@ SPEC: Final[tuple[Feature, ...]] = (
     _first("beta", "of log returns to the first reference, 96 bars"),
     _first("residual", "(return - beta x first reference's return) / sigma"),
     _first("relative_strength", "return_16 minus the first reference's, same units"),
-    _second("second_return", "log return of the second reference (ETH) / its own sigma"),
-    _second("second_correlation", "of log returns with the second reference, 96 bars"),
-    _second("second_beta", "of log returns to the second reference, 96 bars"),
-    _second("second_strength", "return_16 minus the second reference's, same units"),
+    _second("second_return", "log return of the second reference (ETH) / its own sigma", shown=True),
+    _second("second_correlation", "of log returns with the second reference, 96 bars", shown=False),
+    _second("second_beta", "of log returns to the second reference, 96 bars", shown=False),
+    _second("second_strength", "return_16 minus the second reference's, same units", shown=False),
     _scaled("spread", "book", "log of the mean bid-ask spread in basis points", "book", "book_missing"),
     _book("imbalance_5", "mean of (bids - asks) / both, sizes of the best 5 levels a side"),
     _book("imbalance_10", "the same of the best 10 levels"),
@@ -153,6 +163,7 @@ SPEC: Final[tuple[Feature, ...]] = (
 
 NAMES: Final = tuple(feature.name for feature in SPEC)
 COUNT: Final = len(SPEC)
+SHOWN: Final = tuple(feature.shown for feature in SPEC)
 RAW_WARM_UP: Final = max(feature.warm_up for feature in SPEC)
 WARM_UP: Final = RAW_WARM_UP - 1 + MIN_BARS  # bars from a token's first until its first ready row
 _PARTS: Final = (REVISION, SPEC, CLIP, MIN_BARS, MIN_SCALE, PRIOR_SAMPLES, STRIDE, WINDOW)

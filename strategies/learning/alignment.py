@@ -136,7 +136,7 @@ def _coral(source: Embedded, target: Embedded) -> Tensor:
 
 METHODS: Final = (
     "frozen", "normalise", "coral", "mmd", "fourier_mmd", "class_mmd", "adversarial", "combined",
-    "mmd_detached",
+    "mmd_detached", "cached",
 )  # fmt: skip
 
 

@@ -139,12 +139,12 @@ def _unfreeze(encoder: Encoder, phase: Phase) -> tuple[str, ...]:
 def _optimiser(encoder: Encoder, phase: Phase, rate: float) -> torch.optim.Optimizer:
     """One group per layer, every free parameter in exactly one."""
     parameters = dict(encoder.named_parameters())
-    groups = []
+    groups, grouped = [], 0
     for depth, layer in enumerate(layers(encoder)):
         free = [parameters[name] for name in layer if parameters[name].requires_grad]
         if free:
             groups.append({"params": free, "lr": rate * phase.rate * phase.slower**depth})
-    grouped = sum(len(list(group["params"])) for group in groups)  # type: ignore[call-overload]
+            grouped += len(free)
     assert grouped == sum(p.requires_grad for p in parameters.values())
     return torch.optim.Adam(groups)
 

@@ -135,11 +135,9 @@ def align(
         far = draw(target, target_cut, pace.chunks, generator)
         outputs = after(source.context, encoder(torch.cat([near.x, far.x])))
         of_near, of_far = _parted(outputs, len(near.x))
-        samples = [
-            _embedded(one, batch, source.context, generator)
-            for one, batch in ((of_near, near), (of_far, far))
-        ]
-        trainer.step(_task(of_near, near) + weight * apart(*samples, step / pace.steps))
+        drawn_near = _embedded(of_near, near, source.context, generator)
+        drawn_far = _embedded(of_far, far, source.context, generator)
+        trainer.step(_task(of_near, near) + weight * apart(drawn_near, drawn_far, step / pace.steps))
 
 
 def _embedded(outputs: Outputs, batch: Batch, context: int, generator: torch.Generator) -> Embedded:

@@ -5,7 +5,6 @@ import hashlib
 import multiprocessing
 import signal
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Final
@@ -15,13 +14,11 @@ import msgspec
 from bot.core.errors import BotError, DataError, RuntimeFault
 from bot.core.interrupt import interrupts_held_back
 from bot.market.bars import COLUMNS, BarTable
-from bot.settings import Model as ModelSettings
 from bot.settings import Settings
 from strategies.features.spec import VERSION
 from strategies.learning import sources
 from strategies.learning.dataset import SourceReplay, cut_time
 from strategies.learning.registry import Model, ModelCard, Registry
-from strategies.learning.sources import Sources
 
 POLL_SECONDS: Final = 0.05
 SEED: Final = 1
@@ -45,18 +42,6 @@ class _Failed(msgspec.Struct, tag=True):
     is_data: bool
 
 
-class _Origin(msgspec.Struct):
-    """What the card says that training does not find out; fields as in ModelCard."""
-
-    columns: tuple[str, ...]
-    location: tuple[float, ...]
-    scale: tuple[float, ...]
-    symbols: tuple[str, ...]
-    since: int
-    until: int
-    key: str
-
-
 class Pretraining:
     """The source model of some bars and settings: found if it was made before, made otherwise.
 
@@ -68,7 +53,7 @@ class Pretraining:
         self._settings = settings
         self._registry = Registry(models)
         self.key = _key(tables, settings)
-        self.replay_path = models / f"replay-{self.key}.npz"
+        self.replay_path = _replay_path(models, self.key)
 
     def find(self) -> Model | None:
         """The model, if it and the source rows that adaptation rehearses are both there and whole.
@@ -81,29 +66,16 @@ class Pretraining:
             return None
         return self._registry.find_pretrained(self.key)
 
-    @cached_property
-    def _sources(self) -> Sources:
-        for table in self._tables:
-            if len(table) < self._settings.model.min_source_bars:
-                raise DataError(
-                    f"{table.symbol}: {len(table)} decision bars before the run, "
-                    f"{self._settings.model.min_source_bars} are needed (model.min_source_bars): "
-                    "start the run later or give the sources a longer history"
-                )
-        return sources.build(self._tables, self._settings.label)
-
     async def run(self, stop: asyncio.Event, on_epoch: OnEpoch) -> Model | None:
         """Train, and keep the model; None when `stop` was set before the end.
 
         Raises DataError for data that teaches nothing, RuntimeFault when the child fails.
         """
-        series, model = self._sources.series, self._settings.model
-        cut = cut_time(series, model.validation_share)
-        SourceReplay(tuple(series), cut, self._settings.label.horizon_bars).save(self.replay_path)
+        self._check_history()
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe(duplex=False)
-        origin, settings = msgspec.json.encode(self._origin()), msgspec.json.encode(model.model_dump())
-        arguments = (theirs, self.replay_path, origin, self._registry.directory, settings)
+        settings = self._settings.model_dump_json()
+        arguments = (theirs, tuple(self._tables), settings, self.key, self._registry.directory)
         child = context.Process(target=_child, args=arguments, daemon=True)
         with interrupts_held_back():
             child.start()
@@ -128,17 +100,14 @@ class Pretraining:
             child.join()
         return None
 
-    def _origin(self) -> "_Origin":
-        statistics = self._sources.statistics
-        return _Origin(
-            columns=self._sources.columns,
-            location=tuple(statistics.location.tolist()),
-            scale=tuple(statistics.scale.tolist()),
-            symbols=tuple(table.symbol for table in self._tables),
-            since=min(int(table.start[0]) for table in self._tables),
-            until=max(int(table.start[-1]) + table.interval for table in self._tables),
-            key=self.key,
-        )
+    def _check_history(self) -> None:
+        for table in self._tables:
+            if len(table) < self._settings.model.min_source_bars:
+                raise DataError(
+                    f"{table.symbol}: {len(table)} decision bars before the run, "
+                    f"{self._settings.model.min_source_bars} are needed (model.min_source_bars): "
+                    "start the run later or give the sources a longer history"
+                )
 
 
 def _key(tables: Sequence[BarTable], settings: Settings) -> str:
@@ -152,33 +121,53 @@ def _key(tables: Sequence[BarTable], settings: Settings) -> str:
     return digest.hexdigest()[:16]
 
 
-def _child(pipe: Connection, replay: Path, origin: bytes, registry: Path, settings: bytes) -> None:
+def _replay_path(models: Path, key: str) -> Path:
+    return models / f"replay-{key}.npz"
+
+
+def _child(pipe: Connection, tables: Sequence[BarTable], settings: str, key: str, models: Path) -> None:
+    """Everything that is large happens here: features of years of bars, and torch."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent decides
+
+    def tell(message: _Epoch | _Done | _Failed) -> None:
+        pipe.send_bytes(msgspec.msgpack.encode(message))
+
+    try:
+        model = _pretrain(tables, Settings.model_validate_json(settings), key, models, tell)
+    except BotError as error:
+        tell(_Failed(str(error), isinstance(error, DataError)))
+    else:
+        tell(_Done(model.model_id))
+
+
+def _pretrain(
+    tables: Sequence[BarTable], settings: Settings, key: str, models: Path, tell: Callable[[_Epoch], None]
+) -> Model:
     import torch  # here, in the child only
 
     from strategies.learning.pretraining import pretrain
 
     torch.set_num_threads(THREADS)
-
-    source = SourceReplay.load(replay)
-    try:
-        trained = pretrain(
-            source.series,
-            ModelSettings(**msgspec.json.decode(settings)),
-            source.horizon,
-            SEED,
-            lambda at: pipe.send_bytes(msgspec.msgpack.encode(_Epoch(at.epoch, at.loss, at.validation_loss))),
-        )
-        card = ModelCard(
-            kind="pretrained",
-            architecture=trained.architecture,
-            features=VERSION,
-            temperature=trained.temperature,
-            metrics=trained.metrics,
-            seed=SEED,
-            **msgspec.structs.asdict(msgspec.json.decode(origin, type=_Origin)),
-        )
-        model = Registry(registry).save(trained.weights, card)
-        pipe.send_bytes(msgspec.msgpack.encode(_Done(model.model_id)))
-    except BotError as error:
-        pipe.send_bytes(msgspec.msgpack.encode(_Failed(str(error), isinstance(error, DataError))))
+    series, statistics, columns = sources.build(tables, settings.label)
+    horizon = settings.label.horizon_bars
+    cut = cut_time(series, settings.model.validation_share)
+    SourceReplay(tuple(series), cut, horizon).save(_replay_path(models, key))
+    trained = pretrain(
+        series, settings.model, horizon, SEED, lambda at: tell(_Epoch(at.epoch, at.loss, at.validation_loss))
+    )
+    card = ModelCard(
+        kind="pretrained",
+        architecture=trained.architecture,
+        features=VERSION,
+        columns=columns,
+        location=tuple(statistics.location.tolist()),
+        scale=tuple(statistics.scale.tolist()),
+        symbols=tuple(table.symbol for table in tables),
+        since=min(int(table.start[0]) for table in tables),
+        until=max(int(table.start[-1]) + table.interval for table in tables),
+        temperature=trained.temperature,
+        metrics=trained.metrics,
+        key=key,
+        seed=SEED,
+    )
+    return Registry(models).save(trained.weights, card)

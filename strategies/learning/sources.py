@@ -12,7 +12,7 @@ from bot.settings import Label
 from strategies import labels
 from strategies.features import pipeline
 from strategies.features.normaliser import SourceStatistics
-from strategies.features.spec import NAMES
+from strategies.features.spec import NAMES, SHOWN
 from strategies.learning.dataset import LabelledSeries
 
 _VARIES = 1e-6  # least standard deviation of a feature that can teach anything
@@ -21,8 +21,9 @@ _VARIES = 1e-6  # least standard deviation of a feature that can teach anything
 class Sources(NamedTuple):
     """series: one per source; statistics: robust location and scale of the raw features.
 
-    columns: names of the features that vary in the sources, in order. The model sees only these: a feature
-    that is constant there (the age of a token, say) would reach the network with weights that nothing taught.
+    columns: names of the features that are shown and vary in the sources, in order. The model sees only
+    these: a feature that is constant there (the age of a token, say) would reach the network with weights
+    that nothing taught.
     """
 
     series: list[LabelledSeries]
@@ -43,9 +44,9 @@ def build(tables: Sequence[BarTable], label: Label) -> Sources:
     rows = np.concatenate([one.x for one in series])
     if not len(rows):
         raise DataError("no bar of the sources has all its features; give them a longer history")
-    varying = rows.std(axis=0) > _VARIES
-    kept = [one.with_columns(varying) for one in series]
-    return Sources(kept, statistics, tuple(np.array(NAMES)[varying].tolist()))
+    seen = (rows.std(axis=0) > _VARIES) & np.array(SHOWN)
+    kept = [one.with_columns(seen) for one in series]
+    return Sources(kept, statistics, tuple(np.array(NAMES)[seen].tolist()))
 
 
 def column_indices(columns: Sequence[str]) -> NDArray[np.int64]:

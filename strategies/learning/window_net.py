@@ -42,13 +42,15 @@ class Projection(nn.Module):
 
 
 class WindowNet(nn.Module):
-    """`encoder` reads both domains; the token's windows pass `projection` first. scale: of all inputs."""
+    """`encoder` reads both domains; the token's windows pass `projection` before it and `correction` between
+    its blocks and its last layer, both the identity until something trains them. scale: of all inputs."""
 
     def __init__(self, architecture: Architecture, scale: float, dropout: float = 0.0) -> None:
         super().__init__()
         self.scale = scale
         self.encoder = Encoder(architecture, dropout)
         self.projection = Projection(architecture.features)
+        self.correction = Projection(2 * architecture.channels)
 
     def copy(self, dropout: float = 0.0) -> "WindowNet":
         """The same weights, detached."""
@@ -64,23 +66,36 @@ class WindowNet(nn.Module):
         return self.projection(x * self.scale) if own else x * self.scale
 
     def forward(self, sensors: Tensor) -> Embedded:
-        encoder = self.encoder
-        h = lifted = encoder.input(sensors)
-        for block in encoder.blocks:
+        lifted, deep = self.trunk(sensors)
+        return self.top(sensors, lifted, deep)
+
+    def trunk(self, sensors: Tensor) -> tuple[Tensor, Tensor]:
+        """Last and mean step, (n, 2 C), of the input layer and of the last block."""
+        h = lifted = self.encoder.input(sensors)
+        for block in self.encoder.blocks:
             h = block(h)
-        z = encoder.project(torch.cat([h[:, -1], h.mean(1)], dim=1))
-        ends = torch.cat([lifted[:, -1], lifted.mean(1)], dim=1)
-        return Embedded(sensors, ends, z, encoder.direction(z).squeeze(1))
+        return _ends(lifted), _ends(h)
+
+    def top(self, sensors: Tensor, lifted: Tensor, deep: Tensor) -> Embedded:
+        z = self.encoder.project(deep)
+        return Embedded(sensors, lifted, z, self.encoder.direction(z).squeeze(1))
 
     @torch.no_grad()
     def measure(self, x: Tensor, *, own: bool) -> Embedded:
         """All windows, dropout off. Of `sensors` only the last bar is kept, (n, 1, F)."""
         training = self.training
         self.eval()
-        parts = [self(self.prepared(part, own=own)) for part in torch.split(x, PASS)]
+        parts = []
+        for part in torch.split(x, PASS):
+            sensors = self.prepared(part, own=own)
+            lifted, deep = self.trunk(sensors)
+            parts.append(self.top(sensors[:, -1:], lifted, self.correction(deep) if own else deep))
         self.train(training)
-        ends = [part._replace(sensors=part.sensors[:, -1:]) for part in parts]
-        return Embedded(*(torch.cat(group) for group in zip(*ends, strict=True)))
+        return Embedded(*(torch.cat(group) for group in zip(*parts, strict=True)))
+
+
+def _ends(h: Tensor) -> Tensor:
+    return torch.cat([h[:, -1], h.mean(1)], dim=1)
 
 
 def architecture_for(bars: int, features: int) -> Architecture:

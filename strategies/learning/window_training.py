@@ -11,7 +11,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from bot.core.errors import RuntimeFault
 from strategies.learning.alignment import Alignment, alignment
-from strategies.learning.window_net import WindowNet, architecture_for
+from strategies.learning.window_net import PASS, Embedded, Projection, WindowNet, architecture_for
 
 VALIDATION: Final = 0.15  # newest share of the source: when to stop, temperature, forgetting
 EPOCHS: Final = 14
@@ -22,6 +22,7 @@ DROPOUT: Final = 0.2
 CLIP: Final = 5.0
 
 STEPS: Final = 300  # of an adaptation, and of the scratch rival: the same budget
+CACHED_STEPS: Final = 500
 ALIGNED: Final = 192  # windows of each domain per step
 ENCODER_RATE: Final = 3e-4
 MIXING_RATE: Final = 4e-3  # of the projection; what it turns and stretches
@@ -33,6 +34,8 @@ HALF_LIFE: Final = (
 
 SCRATCH_BATCH: Final = 64
 SCRATCH_DECAY: Final = 0.05
+
+_Pair = tuple[Tensor, Tensor]  # of the source and of the token
 
 
 def train_source(x: Tensor, y: Tensor, scale: float, seed: int) -> WindowNet:
@@ -69,21 +72,21 @@ def adapt(
     but for `share_up`, its estimated share of "up": the source's batches are balanced to it, or aligning the
     marginals would pull the classes into each other.
 
-    "normalise" only shifts and stretches every sensor; the other methods train.
+    "normalise" only shifts and stretches every sensor, "cached" runs the frozen encoder once and trains
+    before and after it with random Fourier features; the other methods train everything.
     """
     if method == "normalise":
         return _normalised(net, source, target)
+    if method == "cached":
+        return _adapt_cached(net, source, source_y, target, share_up, seed)
     generator = torch.Generator().manual_seed(seed)
     adapted = net.copy()
     width = 2 * net.encoder.architecture.channels + net.encoder.architecture.embedding
     apart = alignment(method, width, generator)
     parameters = [*adapted.parameters(), *apart.parameters()]
     optimiser = _optimiser(adapted, apart)
-    decay = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda step: 0.02 + 0.5 * (1 + math.cos(math.pi * step / STEPS))
-    )
-    of_class = torch.where(source_y > 0.5, share_up / source_y.mean(), (1 - share_up) / (1 - source_y.mean()))
-    recency = torch.from_numpy(0.5 ** (np.arange(len(target))[::-1] / (HALF_LIFE * len(target))))
+    decay = torch.optim.lr_scheduler.LambdaLR(optimiser, _cosine)
+    of_class, recency = _class_weight(source_y, share_up), _recency(len(target))
     for step in range(1, STEPS + 1):
         ours = torch.multinomial(of_class, ALIGNED, generator=generator, replacement=True)
         theirs = torch.multinomial(recency, ALIGNED, generator=generator, replacement=True)
@@ -93,6 +96,65 @@ def adapt(
         _step(optimiser, task + WEIGHT * apart(of_source, of_target, step / STEPS), parameters)
         decay.step()
     return adapted
+
+
+def _adapt_cached(
+    net: WindowNet, source: Tensor, source_y: Tensor, target: Tensor, share_up: float, seed: int
+) -> WindowNet:
+    """The encoder is frozen and runs once. First the sensors' projection is learnt on a summary of each
+    window, which a linear map commutes with; then a correction of what the frozen blocks made of it."""
+    generator = torch.Generator().manual_seed(seed)
+    adapted = net.copy()
+    chances = _class_weight(source_y, share_up), _recency(len(target))
+    bars = _summary(source * net.scale, generator), _summary(target * net.scale, generator)
+    _align_cached(adapted.projection, bars, chances, generator)
+    deep = _trunk(adapted, source, own=False), _trunk(adapted, target, own=True)
+    _align_cached(adapted.correction, deep, chances, generator)
+    return adapted
+
+
+def _align_cached(learnt: Projection, both: _Pair, chances: _Pair, generator: torch.Generator) -> None:
+    """Half of the steps. both: (n, k, d) of source and token, k views of every window, aligned jointly."""
+    apart = alignment("fourier_mmd", 0, generator)
+    rates = [{"params": [learnt.mixing], "lr": MIXING_RATE}, {"params": [learnt.offset], "lr": OFFSET_RATE}]
+    optimiser = torch.optim.Adam(rates)
+    steps = CACHED_STEPS // 2
+    decay = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _cosine(step, steps))
+    for step in range(1, steps + 1):
+        drawn = [
+            torch.multinomial(chance, ALIGNED, generator=generator, replacement=True) for chance in chances
+        ]
+        views = both[0][drawn[0]], learnt(both[1][drawn[1]])
+        sides = [Embedded(v, v.flatten(1), v[:, 0], v[:, 0, 0]) for v in views]
+        _step(optimiser, WEIGHT * apart(sides[0], sides[1], step / steps), list(learnt.parameters()))
+        decay.step()
+
+
+def _summary(x: Tensor, generator: torch.Generator) -> Tensor:
+    """(n, 4, F): the last bar, the mean bar and two neighbouring bars, of every window others."""
+    at = torch.randint(x.shape[1] - 1, (len(x),), generator=generator)
+    rows = torch.arange(len(x))
+    return torch.stack([x[:, -1], x.mean(1), x[rows, at], x[rows, at + 1]], dim=1)
+
+
+@torch.no_grad()
+def _trunk(net: WindowNet, x: Tensor, *, own: bool) -> Tensor:
+    """(n, 1, 2 C): what the frozen blocks give, as one view of every window."""
+    return torch.cat([net.trunk(net.prepared(part, own=own))[1] for part in torch.split(x, PASS)])[:, None]
+
+
+def _class_weight(y: Tensor, share_up: float) -> Tensor:
+    """(n,) chances that draw a share `share_up` of ups."""
+    return torch.where(y > 0.5, share_up / y.mean(), (1 - share_up) / (1 - y.mean()))
+
+
+def _recency(n: int) -> Tensor:
+    return torch.from_numpy(0.5 ** (np.arange(n)[::-1] / (HALF_LIFE * n)))
+
+
+def _cosine(step: int, steps: int = STEPS) -> float:
+    """Learning rates fall along half a cosine to a fiftieth."""
+    return 0.02 + 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
 def train_scratch(x: Tensor, y: Tensor, scale: float, seed: int) -> WindowNet:

@@ -22,7 +22,7 @@ class Environment:
     rest: str
     public_streams: str
     private_streams: str
-    keys: str = "MAINNET"  # the part of the variable names that differs
+    keys: str = "LIVE"  # the part of the variable names that differs
     real_money: bool = False
     orders_by_websocket: bool = True
 
@@ -41,7 +41,7 @@ class Environment:
 
     @property
     def key_variables(self) -> tuple[str, str]:
-        return f"BYBIT_{self.keys}_API_KEY", f"BYBIT_{self.keys}_API_SECRET"
+        return f"BOT_{self.keys}_API_KEY", f"BOT_{self.keys}_API_SECRET"
 
 
 def _mainnet(region: str, rest_host: str, stream_host: str = "stream.bybit.com") -> Environment:

@@ -56,6 +56,16 @@ def events_from_private(message: Pushed, received: int, category: str = "linear"
     return []
 
 
+def events_of_order(order: Order, received: int, category: str = "linear") -> list[Event]:
+    """The facts in one order, of the stream or of a REST list. Raises WireError."""
+    return list(_of_order(order, received, category))
+
+
+def events_of_position(position: Position, received: int, category: str = "linear") -> list[Event]:
+    """The facts in one position, of the stream or of a REST list. Raises WireError."""
+    return list(_of_position(position, received, category))
+
+
 def event_of_execution(execution: Execution, received: int) -> Event:
     """One execution, of the stream or of a REST list. Raises WireError for a kind that we cannot book."""
     if execution.exec_type == "Funding":

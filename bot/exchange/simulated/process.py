@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
-from scipy.signal import lfilter
 from scipy.special import expit, ndtr
 
 Array = NDArray[np.float64]
@@ -138,10 +138,17 @@ def autoregression(random: np.random.Generator, count: int, half_life: float, ba
 
 def smooth(innovations: Array, phi: float) -> Array:
     """AR(1) of unit variance from standard normal innovations; the first one is its stationary start."""
-    scaled = innovations * np.sqrt(1 - phi**2)
+    scaled: Array = innovations * np.sqrt(1 - phi**2)
     scaled[:1] = innovations[:1]
-    filtered: Array = lfilter([1.0], [1.0, -phi], scaled)
-    return filtered
+    _accumulate(scaled, phi)
+    return scaled
+
+
+@njit(cache=True)
+def _accumulate(values: Array, phi: float) -> None:
+    """values[i] += phi values[i - 1]. scipy.signal does it too, and takes 60 MB to be imported."""
+    for i in range(1, len(values)):
+        values[i] += phi * values[i - 1]
 
 
 def response(pressure: Array) -> Array:

@@ -22,11 +22,14 @@ class Rest:
         clock: ExchangeClock | None = None,
         limits: Limits | None = None,
         timeout: float = 5.0,
+        recv_window_ms: int = 5_000,
     ) -> None:
         """Without credentials only `market` works."""
         self.clock = clock or ExchangeClock()
         self.limits = limits or Limits()
-        self.transport = Transport(environment, credentials, self.clock, self.limits, timeout=timeout)
+        self.transport = Transport(
+            environment, credentials, self.clock, self.limits, timeout=timeout, recv_window_ms=recv_window_ms
+        )
         self.transport.resync = self.measure_clock
         self.market = MarketRest(self.transport)
         self.account = AccountRest(self.transport)

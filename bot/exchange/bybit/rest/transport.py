@@ -97,7 +97,8 @@ class Transport:
     async def _outcome(self, endpoint: Endpoint, parameters: Params) -> Outcome:
         future = self._lanes[endpoint.lane].submit(endpoint, parameters)
         try:
-            return await asyncio.wait_for(asyncio.wrap_future(future), 2 * self._timeout)
+            async with asyncio.timeout(2 * self._timeout):  # wait_for could swallow our cancellation
+                return await asyncio.wrap_future(future)
         except TimeoutError:
             # the thread may still be at it: only a request that no thread had picked up is known not to leave
             return Silence(f"no answer within {2 * self._timeout:g} s", sent=not future.cancel())

@@ -17,10 +17,11 @@ class Verdict(StrEnum):
 class BookTrack:
     """The state of one order book topic. `epoch` grows whenever what is queued has become worthless."""
 
-    __slots__ = ("epoch", "joined_by_consumer", "last", "symbol", "topic")
+    __slots__ = ("asked", "epoch", "joined_by_consumer", "last", "symbol", "topic")
 
     def __init__(self, topic: str) -> None:
         self.topic = topic
+        self.asked = 0.0  # monotonic time of the last subscription, which a snapshot should answer
         self.symbol = topic.rpartition(".")[2]
         self.joined_by_consumer = topic.startswith("orderbook.full.")  # deltas only, to be joined with REST
         self.epoch = 0

@@ -4,7 +4,7 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from bot.exchange.bybit import wire
 from bot.exchange.bybit.clock import ExchangeClock
@@ -34,6 +34,7 @@ from bot.exchange.bybit.wire import Pushed, WireError
 from bot.exchange.bybit.wire.control import Reply
 from bot.exchange.bybit.wire.public import Book
 
+_BOOKS: Final = "orderbook."
 Resync = Callable[[], Awaitable[object]]
 
 
@@ -178,7 +179,12 @@ class Stream:
             self.rejected[topic] = reason
             self._tell(TopicRejected(topic, reason))
         self._freshness.forget(refused)
-        self._active |= set(topics) - refused.keys()
+        accepted = set(topics) - refused.keys()
+        self._active |= accepted
+        now = time.monotonic()
+        for topic in accepted:
+            if topic.startswith(_BOOKS):
+                self._books.setdefault(topic, BookTrack(topic)).asked = now
 
     async def _renew_and_drop(self, ask: Callable[[str, list[str]], Awaitable[Reply]]) -> None:
         """Subscribe anew what needs a new snapshot, give up what is not wanted any more."""
@@ -206,6 +212,14 @@ class Stream:
         for topic, silent in self._freshness.newly_stale(now):
             self._tell(TopicStale(topic, silent))
         self._renew(self._freshness.to_wake(now))
+        self._renew(
+            topic
+            for topic, track in self._books.items()
+            if track.last is None
+            and topic in self._active - self._lagging
+            and not track.joined_by_consumer
+            and now - track.asked > self.settings.snapshot_s
+        )
         if self._freshness.dead:
             raise ConnectionLost("no topic speaks any more")
 

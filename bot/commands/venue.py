@@ -1,0 +1,58 @@
+"""Options that say which exchange is meant, and a REST client for it."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from bot.exchange.bybit.environment import Environment, local
+from bot.exchange.bybit.environment import environment as named
+from bot.exchange.bybit.rest import Rest
+
+T = TypeVar("T")
+
+EnvironmentOption = Annotated[
+    str,
+    typer.Option(
+        "--environment", "-e", help="mainnet, testnet, demo, or a regional host such as mainnet-eu."
+    ),
+]
+UrlOption = Annotated[
+    str | None,
+    typer.Option("--url", help="A local exchange instead, http://127.0.0.1:PORT (see `bot exchange`)."),
+]
+
+
+def venue(environment: str, url: str | None) -> Environment:
+    """The exchange that the options name. Raises UsageError."""
+    return local(url) if url else named(environment)
+
+
+@asynccontextmanager
+async def public_rest(environment: str, url: str | None) -> AsyncIterator[Rest]:
+    """A REST client without a key, its clock measured. Raises UsageError, ExchangeError."""
+    rest = Rest(venue(environment, url))
+    try:
+        await rest.measure_clock()
+        yield rest
+    finally:
+        rest.close()
+
+
+def interruptible(body: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run to the end; Ctrl-C and SIGTERM cancel it, so that its `finally` clauses keep what is there."""
+
+    async def main() -> T:
+        task = asyncio.ensure_future(body())
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, task.cancel)
+        return await task
+
+    try:
+        return asyncio.run(main())
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None

@@ -1,0 +1,103 @@
+"""The closing account of a run: what we believe, beside what the exchange says."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Final
+
+from bot.core.commands import Command, PlaceOrder
+from bot.core.events import Event, OrderAccepted, OrderCancelled, OrderFilled, OrderRejected
+from bot.core.records import Record
+from bot.core.types import MINUTE_MS, Position
+from bot.exchange.bybit.rest import Rest
+
+_CENT: Final = Decimal("0.01")
+_SETTLE: Final = "USDT"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One thing that must be equal. Texts, for people."""
+
+    what: str
+    ours: str
+    theirs: str
+    equal: bool
+
+
+@dataclass(slots=True)
+class RunLog:
+    """An observer of a run: ids of what it sent and booked."""
+
+    sent: list[str] = field(default_factory=list)
+    existed: set[str] = field(default_factory=set)  # accepted or filled
+    refused: set[str] = field(default_factory=set)
+    finished: set[str] = field(default_factory=set)
+    executions: list[str] = field(default_factory=list)
+
+    def apply(self, message: Event | Command | Record) -> None:
+        if isinstance(message, PlaceOrder):
+            self.sent.append(message.order.link_id)
+        elif isinstance(message, OrderAccepted):
+            self.existed.add(message.link_id)
+        elif isinstance(message, OrderRejected):
+            self.refused.add(message.link_id)
+        elif isinstance(message, OrderCancelled):
+            self.finished.add(message.link_id)
+        elif isinstance(message, OrderFilled):
+            self.executions.append(message.exec_id)
+            self.existed.add(message.link_id)
+            if not message.leaves_qty:
+                self.finished.add(message.link_id)
+
+
+async def audit(
+    rest: Rest, log: RunLog, positions: Sequence[Position], balance: Decimal, since: int
+) -> list[Line]:
+    """Compare with the exchange. `since`: start of the run, ms, at most 7 days ago. Raises ExchangeError."""
+    now = rest.clock.now_ms() + MINUTE_MS
+    orders = [
+        *await rest.orders.open_orders(settle_coin=_SETTLE),
+        *await rest.orders.history(start=since, end=now),
+    ]
+    sent = set(log.sent)
+    there = {order.order_link_id for order in orders} & sent
+    refused_there = {order.order_link_id for order in orders if order.order_status == "Rejected"} & sent
+    executions = [
+        item for item in await rest.orders.executions(start=since, end=now) if item.exec_type != "Funding"
+    ]
+    held = {item.symbol: item for item in await rest.account.positions() if item.size}
+    wallet = await rest.account.wallet(_SETTLE)
+    cash = next((coin.wallet_balance for coin in wallet.coin if coin.coin == _SETTLE), None) or Decimal(0)
+    existed = (log.existed & sent) - log.refused
+    quantities = {item.symbol: item.qty for item in positions}
+    stops = {item.symbol: item.stop for item in positions}
+    return [
+        _sets("orders that came to be", existed, there - refused_there),
+        Line(
+            "orders without an outcome", str(len(sent - log.finished - log.refused)), "0",
+            not sent - log.finished - log.refused,
+        ),
+        _sets("executions", set(log.executions), {item.exec_id for item in executions}),
+        Line("executions booked twice", str(len(log.executions) - len(set(log.executions))), "0",
+             len(log.executions) == len(set(log.executions))),
+        _values("positions", quantities, {name: item.signed_size for name, item in held.items()}),
+        _values("stops", stops, {name: item.stop_loss or None for name, item in held.items()}),
+        Line("balance", f"{balance:.4f}", f"{cash:.4f}", abs(balance - cash) < _CENT),
+    ]  # fmt: skip
+
+
+def _sets(what: str, ours: set[str], theirs: set[str]) -> Line:
+    odd = sorted(ours ^ theirs)
+    detail = f" ({', '.join(odd[:3])}{', …' if len(odd) > 3 else ''})" if odd else ""
+    return Line(what, f"{len(ours)}{detail}", str(len(theirs)), ours == theirs)
+
+
+def _values(what: str, ours: Mapping[str, Decimal | None], theirs: Mapping[str, Decimal | None]) -> Line:
+    odd = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
+    return Line(
+        what,
+        ", ".join(f"{name} {ours.get(name)}" for name in odd) or str(len(ours)),
+        ", ".join(f"{name} {theirs.get(name)}" for name in odd) or str(len(theirs)),
+        not odd,
+    )

@@ -1,0 +1,256 @@
+"""The market as it happens, as the same events that a recorded market gives.
+
+Bars come confirmed from the kline stream; those that do not come are asked for by REST, and a moment is told
+when all its bars are there. Listings, delistings and changed filters are found by polling the instruments,
+funding rates by asking after each settlement.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final, NoReturn
+
+from bot.core.errors import UsageError
+from bot.core.events import (
+    EntriesAllowed,
+    EntriesBlocked,
+    Event,
+    InstrumentDelisted,
+    InstrumentListed,
+)
+from bot.core.types import MINUTE_MS, Instrument
+from bot.exchange.bybit.environment import Environment
+from bot.exchange.bybit.errors import ExchangeError, Kind
+from bot.exchange.bybit.market_watch import MarketWatch
+from bot.exchange.bybit.rest import Rest
+from bot.exchange.bybit.rest.market import interval_name
+from bot.exchange.bybit.streams import Backoff, ConnectionBudget, Stream, StreamSettings
+from bot.exchange.bybit.streams.connection import first_to_end
+from bot.exchange.bybit.translate import bars_from_klines, bars_from_rows, funding_published, instrument
+from bot.exchange.bybit.wire import WireError
+from bot.exchange.bybit.wire.instruments import InstrumentInfo
+from bot.exchange.bybit.wire.public import Klines
+from bot.market.sequencer import BarSequencer
+
+_PERPETUAL: Final = "LinearPerpetual"
+Wanted = Callable[[Instrument, int], bool]  # a token to follow? at this time (ms)
+
+
+@dataclass(frozen=True, slots=True)
+class MarketSettings:
+    """Seconds, but for the intervals (ms)."""
+
+    interval: int = MINUTE_MS
+    decision_interval: int = 15 * MINUTE_MS
+    grace: float = 2.0  # after a close, before a bar is asked for by REST
+    patience: float = 5.0  # after a close, before a moment is told without the bars that it lacks
+    give_up: float = 15.0  # after a close, before the exchange's word that there is no bar is believed
+    late: float = 20.0  # after a close, before a missing bar blocks entries
+    look: float = 0.25
+    instruments: float = 60.0  # between looks for listings
+    funding: float = 20.0  # between looks for rates that are due
+
+
+class LiveMarket:
+    """`open`, then `run`. Tells `emit` one event after the other, in the order of a recorded market.
+
+    sources are always followed; of the other USDT perpetuals the newest that are `wanted`, `most` of them.
+    """
+
+    def __init__(
+        self,
+        environment: Environment,
+        rest: Rest,
+        sources: Sequence[str],
+        wanted: Wanted,
+        emit: Callable[[Event], None],
+        settings: MarketSettings | None = None,
+        *,
+        most: int = 100,
+        stream_settings: StreamSettings | None = None,
+        budget: ConnectionBudget | None = None,
+        backoff: Callable[[], Backoff] = Backoff,
+    ) -> None:
+        self._settings = settings or MarketSettings()
+        self._market = rest.market
+        self._clock = rest.clock
+        self._sources = tuple(sources)
+        self._wanted = wanted
+        self._most = most
+        self._emit = emit
+        self._sequencer = BarSequencer(self._settings.interval, sources)
+        self._instruments: dict[str, Instrument] = {}  # as told
+        self._funding: dict[str, int] = {}  # token to the last settlement told, ms
+        self._blocked = ""
+        self._stream = Stream(
+            environment.public_url(), clock=rest.clock, budget=budget, settings=stream_settings,
+            backoff=backoff(), raw_books=True,
+        )  # fmt: skip
+        self._watch = MarketWatch(
+            self._stream, rest.market, rest.clock, emit, self._settings.decision_interval,
+            self._settings.interval,
+        )  # fmt: skip
+
+    async def open(self) -> list[Instrument]:
+        """The instruments to follow, sources first; entries wait until `run` has caught up with the present.
+
+        Raises ExchangeError, UsageError for unknown sources.
+        """
+        listed = await self._listed()
+        if missing := [name for name in self._sources if name not in listed]:
+            raise UsageError(f"the exchange does not list {', '.join(missing)}, which market.sources names")
+        now = self._clock.now_ms()
+        self._blocked = "catching up with the present"
+        self._emit(EntriesBlocked(now, now, "feed", self._blocked))
+        tokens = [item for item in listed.values() if item.symbol not in self._sources]
+        chosen = sorted(
+            (item for item in tokens if self._wanted(item, now)), key=lambda item: -item.launch_time
+        )[: self._most]
+        return [*(listed[name] for name in self._sources), *chosen]
+
+    def follow(self, item: Instrument, since: int) -> None:
+        """Tell a listing and the bars of a symbol that open at or after `since` (ms)."""
+        now = self._clock.now_ms()
+        self._instruments[item.symbol] = item
+        self._funding.setdefault(item.symbol, now)
+        since += -since % self._settings.interval
+        self._sequencer.follow(item.symbol, since)
+        self._stream.subscribe(f"kline.{interval_name(self._settings.interval)}.{item.symbol}")
+        self._emit(InstrumentListed(now, now, item))
+        self._watch.follow(item.symbol, since)
+
+    async def run(self) -> NoReturn:
+        """Until cancelled."""
+        await first_to_end(
+            self._stream.run(), self._listen(), self._watch.run(), self._keep_whole(),
+            self._look_for_listings(), self._look_for_funding(),
+        )  # fmt: skip
+        raise AssertionError("none of them ends")
+
+    # --- bars -----------------------------------------------------------------------------------------------
+
+    async def _listen(self) -> NoReturn:
+        while True:
+            for delivery in await self._stream.take():
+                if isinstance(delivery.message, Klines):
+                    with suppress(WireError):  # REST has the bar, or says what is wrong
+                        for bar in bars_from_klines(delivery.message, delivery.received):
+                            self._sequencer.offer(bar)
+                else:
+                    self._watch.hear(delivery)
+            self._tell_bars()
+
+    async def _keep_whole(self) -> NoReturn:
+        """Ask for bars that are overdue, and say when the feed is not to be trusted."""
+        while True:
+            now = self._clock.now_ms()
+            closed = int(now - self._settings.grace * 1_000)
+            lacking = self._sequencer.lacking(closed // self._settings.interval * self._settings.interval)
+            trouble = ""
+            for symbol, first, end in lacking:
+                trouble = await self._repair(symbol, first, end) or trouble
+                self._tell_bars()
+            self._judge(trouble)
+            await asyncio.sleep(self._settings.look)
+
+    async def _repair(self, symbol: str, first: int, end: int) -> str:
+        """Bars by REST; what is wrong if that fails."""
+        interval = self._settings.interval
+        try:
+            async for rows in self._market.closed_klines(symbol, interval, first, end):
+                for bar in bars_from_rows(symbol, interval, rows, self._clock.now_ms()):
+                    self._sequencer.offer(bar)
+        except ExchangeError as error:
+            if error.kind is not Kind.REFUSED:
+                return str(error)
+        except WireError as error:
+            return str(error)
+        if self._clock.now_ms() - end > self._settings.give_up * 1_000:
+            for _, gap, gap_end in (item for item in self._sequencer.lacking(end) if item[0] == symbol):
+                self._sequencer.skip(symbol, gap, gap_end)
+                self._watch.skip(symbol, gap_end)
+        return ""
+
+    def _tell_bars(self) -> None:
+        overdue = int(self._clock.now_ms() - self._settings.patience * 1_000)
+        for bar in self._sequencer.ready(overdue):
+            self._watch.on_bar(bar)
+
+    def _judge(self, trouble: str) -> None:
+        symbol, late = self._sequencer.behind(self._clock.now_ms())
+        reason = ""
+        if late > self._settings.late * 1_000:
+            reason = f"bars of {symbol} are {late / 1_000:.0f} s late" + (f": {trouble}" if trouble else "")
+        if bool(reason) == bool(self._blocked):
+            return
+        now = self._clock.now_ms()
+        self._blocked = reason
+        self._emit(EntriesBlocked(now, now, "feed", reason) if reason else EntriesAllowed(now, now, "feed"))
+
+    # --- listings -------------------------------------------------------------------------------------------
+
+    async def _look_for_listings(self) -> NoReturn:
+        while True:
+            await asyncio.sleep(self._settings.instruments)
+            with suppress(ExchangeError):  # the feed says so too
+                self._compare(await self._listed())
+
+    def _compare(self, listed: dict[str, Instrument]) -> None:
+        """Tell what has changed. An answer without the sources is not believed."""
+        if any(name not in listed for name in self._sources):
+            return
+        now = self._clock.now_ms()
+        for symbol, known in list(self._instruments.items()):
+            if symbol not in listed:
+                self._leave(symbol, now)
+            elif listed[symbol] != known:
+                self._instruments[symbol] = listed[symbol]
+                self._emit(InstrumentListed(now, now, listed[symbol]))
+        for item in listed.values():
+            room = len(self._instruments) < len(self._sources) + self._most
+            if item.symbol not in self._instruments and room and self._wanted(item, now):
+                self.follow(item, item.launch_time)
+
+    def _leave(self, symbol: str, now: int) -> None:
+        del self._instruments[symbol]
+        self._funding.pop(symbol, None)
+        self._sequencer.drop(symbol)
+        self._watch.leave(symbol)
+        self._stream.unsubscribe(f"kline.{interval_name(self._settings.interval)}.{symbol}")
+        self._emit(InstrumentDelisted(now, now, symbol))
+        self._tell_bars()  # the others need not wait for it any more
+
+    async def _listed(self) -> dict[str, Instrument]:
+        """USDT perpetuals that trade and are not about to end, by symbol."""
+        found = {}
+        for info in await self._market.instruments(statuses=("Trading",)):
+            if _is_tradable(info):
+                with suppress(WireError):  # without filters it cannot be traded
+                    found[info.symbol] = instrument(info)
+        return found
+
+    # --- funding --------------------------------------------------------------------------------------------
+
+    async def _look_for_funding(self) -> NoReturn:
+        while True:
+            await asyncio.sleep(self._settings.funding)
+            for symbol, last in list(self._funding.items()):
+                known = self._instruments.get(symbol)
+                now = self._clock.now_ms()
+                if known is None or now // known.funding_interval_ms * known.funding_interval_ms <= last:
+                    continue
+                with suppress(ExchangeError):
+                    for rate in await self._market.funding_rates(symbol, last + 1, now):
+                        self._funding[symbol] = rate.ts
+                        self._emit(funding_published(rate, now))
+
+
+def _is_tradable(info: InstrumentInfo) -> bool:
+    """A positive delivery time announces the end of a perpetual."""
+    return (
+        info.contract_type == _PERPETUAL
+        and info.settle_coin == "USDT"
+        and info.status == "Trading"
+        and info.delivery_time == 0
+    )

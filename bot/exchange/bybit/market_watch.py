@@ -1,0 +1,121 @@
+"""Books, trades and tickers of the symbols that are followed, between the streams and the market state.
+
+What of it concerns the engine (health, microstructure) is told; the bars go through it; what the state wants
+of the exchange (a new snapshot, a book to compare with) is asked for.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Final, NoReturn
+
+from bot.core.commands import FetchBook, RenewBook
+from bot.core.events import BarClosed, Event, FeedChanged
+from bot.core.types import Feed
+from bot.exchange.bybit.clock import ExchangeClock
+from bot.exchange.bybit.errors import ExchangeError
+from bot.exchange.bybit.rest.market import MarketRest
+from bot.exchange.bybit.streams import BookLost, Delivery, Disconnected, RawBook, Stream
+from bot.exchange.bybit.translate import rest_book, ticker, trades
+from bot.exchange.bybit.wire import WireError
+from bot.exchange.bybit.wire.public import Ticker, Trades
+from bot.market.state import MarketState
+
+_DEPTH: Final = 50
+_LOST: Final = (Feed.BOOK, Feed.TRADES, Feed.TICKER)
+
+
+class MarketWatch:
+    """`hear` takes what the stream brings; `run` looks after it once a second."""
+
+    def __init__(
+        self,
+        stream: Stream,
+        market: MarketRest,
+        clock: ExchangeClock,
+        emit: Callable[[Event], None],
+        decision_interval: int,
+        bar_interval: int,
+    ) -> None:
+        self._stream = stream
+        self._market = market
+        self._clock = clock
+        self._emit = emit
+        self._state = MarketState(decision_interval, bar_interval, _DEPTH)
+        self._heard: dict[str, bool] = {}  # symbol: whether its ticker has come since it was subscribed
+
+    def follow(self, symbol: str, first: int) -> None:
+        """`first`: open of the first bar that will come, ms."""
+        self._state.add(symbol, first)
+        self._heard.setdefault(symbol, False)
+        self._stream.subscribe(*_topics(symbol))
+
+    def leave(self, symbol: str) -> None:
+        self._state.remove(symbol)
+        self._heard.pop(symbol, None)
+        self._stream.unsubscribe(*_topics(symbol))
+
+    def skip(self, symbol: str, end: int) -> None:
+        """The exchange has no bars before `end` (ms) any more: nobody need wait for them."""
+        feed = self._state[symbol].bars
+        if feed.next_start is not None and feed.next_start < end:
+            feed.lost += (end - feed.next_start) // feed.interval
+            feed.next_start = end
+
+    def on_bar(self, bar: BarClosed) -> None:
+        """Tell a bar, behind what book and trades did during its decision bar."""
+        self._tell(self._state.on_event(bar))
+
+    def hear(self, delivery: Delivery) -> None:
+        message, received = delivery.message, delivery.received
+        if isinstance(message, RawBook):
+            self._state.on_book(message.topic, message.payload, received)
+        elif isinstance(message, Trades):
+            for trade in trades(message, received):
+                self._state.on_event(trade)
+        elif isinstance(message, Ticker):
+            self._begin(message.data.symbol, received)
+            self._state.on_event(ticker(message, received))
+        elif isinstance(message, BookLost):
+            self._change([message.topic.rpartition(".")[2]], [Feed.BOOK], received, alive=False)
+        elif isinstance(message, Disconnected):
+            self._change(self._heard, _LOST, received, alive=False)
+            self._heard = dict.fromkeys(self._heard, False)
+
+    async def run(self) -> NoReturn:
+        """Until cancelled."""
+        while True:
+            now = self._clock.now_ms()
+            events, commands = self._state.tick(now)
+            self._tell(events)
+            for command in commands:
+                if isinstance(command, RenewBook):
+                    self._stream.renew(command.topic, command.reason)
+                elif isinstance(command, FetchBook):
+                    await self._audit(command)
+            await asyncio.sleep(1.0)
+
+    async def _audit(self, command: FetchBook) -> None:
+        try:
+            snapshot = await self._market.order_book(command.symbol, command.levels)
+        except (ExchangeError, WireError):
+            return  # it will be asked for again
+        self._state.on_rest_book(rest_book(snapshot), self._clock.now_ms())
+
+    def _begin(self, symbol: str, received: int) -> None:
+        """The ticker's snapshot comes after its subscription, and the trades were in the same request."""
+        if self._heard.get(symbol) is False:
+            self._heard[symbol] = True
+            self._change([symbol], [Feed.TRADES, Feed.TICKER], received, alive=True)
+
+    def _change(self, symbols: Iterable[str], feeds: Iterable[Feed], ts: int, *, alive: bool) -> None:
+        for symbol in symbols:
+            for feed in feeds:
+                self._state.on_event(FeedChanged(ts, ts, symbol, feed, alive))
+
+    def _tell(self, events: Iterable[Event]) -> None:
+        for event in events:
+            self._emit(event)
+
+
+def _topics(symbol: str) -> tuple[str, ...]:
+    return f"orderbook.{_DEPTH}.{symbol}", f"publicTrade.{symbol}", f"tickers.{symbol}"

@@ -1,0 +1,248 @@
+"""Commands to the exchange, each to its end: sent, refused, or of unknown outcome and then found out.
+
+An order is never sent again blindly. What was certainly not done may be sent again under the same
+`orderLinkId`; what may have been done is asked for until the answer is certain. A request that was signed at
+T cannot be accepted after T + recv_window: an order that the exchange does not know then never came to be.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Final, Protocol
+
+from bot.core.commands import CancelOrder, MoveStop, PlaceOrder
+from bot.core.events import EntriesBlocked, Event, OrderCancelled, OrderRejected
+from bot.core.types import OrderRequest
+from bot.exchange.bybit.account_book import AccountBook
+from bot.exchange.bybit.errors import ExchangeError, Kind
+from bot.exchange.bybit.requests import Cancellation, NewOrder, TradingStop, new_order
+from bot.exchange.bybit.rest import Rest
+from bot.exchange.bybit.wire import WireError
+from bot.exchange.bybit.wire.account import OrderIds
+from bot.exchange.bybit.wire.private import Execution, Order, Position
+
+_PERSON: Final = (Kind.CONFIGURATION, Kind.FATAL)  # somebody must act
+
+
+class OrderEntry(Protocol):
+    """REST or WebSocket."""
+
+    async def create(self, order: NewOrder) -> OrderIds: ...
+    async def cancel(self, order: Cancellation) -> OrderIds: ...
+
+
+@dataclass(frozen=True, slots=True)
+class DeskSettings:
+    """Seconds."""
+
+    entry_valid: float = 30.0  # an entry that could not be sent for so long is not wanted any more
+    exit_valid: float = 300.0
+    confirm: float = 3.0  # after an acknowledgement, until the stream should have spoken
+    recv_window: float = 5.0
+    margin: float = 2.0  # creation is asynchronous: an order may show this much after it was accepted
+    shortest_wait: float = 0.25
+    longest_wait: float = 2.0
+
+
+class OrderDesk:
+    """Each method runs as a task of its own; what comes of it is told to `emit`."""
+
+    def __init__(
+        self,
+        rest: Rest,
+        entry: OrderEntry,
+        book: AccountBook,
+        emit: Callable[[Event], None],
+        settings: DeskSettings,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._rest = rest
+        self._entry = entry
+        self._book = book
+        self._emit = emit
+        self._settings = settings
+        self._rng = rng or random.Random()
+        self._creating: dict[str, asyncio.Event] = {}  # set when the request has come to an end
+        self._wanted_stops: dict[str, MoveStop] = {}
+
+    # --- commands -------------------------------------------------------------------------------------------
+
+    def accept(self, command: PlaceOrder | CancelOrder | MoveStop) -> None:
+        """Take note before the task begins, so that what follows finds it."""
+        if isinstance(command, PlaceOrder):
+            self._book.track(command.order)
+            self._creating[command.order.link_id] = asyncio.Event()
+        elif isinstance(command, MoveStop):
+            self._wanted_stops[command.symbol] = command
+
+    async def carry_out(self, command: PlaceOrder | CancelOrder | MoveStop) -> None:
+        if isinstance(command, PlaceOrder):
+            try:
+                await self._place(command)
+            finally:
+                self._creating.pop(command.order.link_id).set()
+        elif isinstance(command, CancelOrder):
+            await self._cancel(command)
+        else:
+            await self._move_stop(command)
+
+    async def _place(self, command: PlaceOrder) -> None:
+        order = command.order
+        valid = self._settings.exit_valid if order.reduce_only else self._settings.entry_valid
+        waits = self._waits()
+        while self._now() <= command.ts + valid * 1_000:
+            left_at = self._now()
+            try:
+                await self._entry.create(await self._request(order))
+            except ExchangeError as error:
+                if error.kind is Kind.RETRY:
+                    await asyncio.sleep(max(waits(), error.retry_after))
+                elif error.kind is Kind.UNKNOWN:
+                    await self.resolve(order.link_id, order.symbol, left_at)
+                    return
+                else:
+                    self._refused(order, error)
+                    return
+            else:
+                await self._confirm(order, left_at)
+                return
+        self._reject(order.link_id, f"not sent: older than {valid:g} s")
+
+    async def _request(self, order: OrderRequest) -> NewOrder:
+        last = None
+        if order.trigger_price is not None:  # its direction depends on the price now
+            (ticker,) = await self._rest.market.tickers(order.symbol)
+            last = Decimal(repr(ticker.last_price))
+        return new_order(order, last)
+
+    async def _confirm(self, order: OrderRequest, left_at: int) -> None:
+        """The exchange took it; if the stream does not say so, ask."""
+        await asyncio.sleep(self._settings.confirm)
+        if not self._book.is_heard(order.link_id):
+            await self.resolve(order.link_id, order.symbol, left_at)
+
+    def _refused(self, order: OrderRequest, error: ExchangeError) -> None:
+        if error.kind in _PERSON:
+            now = self._now()
+            self._emit(EntriesBlocked(now, now, "account", str(error)))
+        self._reject(order.link_id, f"{error.reason}: {error.text}" if error.text else error.reason)
+
+    def _reject(self, link_id: str, reason: str) -> None:
+        now = self._now()
+        self._tell(self._book.reject(OrderRejected(now, now, link_id, reason)))
+
+    async def _cancel(self, command: CancelOrder) -> None:
+        link_id, symbol = command.link_id, command.symbol
+        if (creating := self._creating.get(link_id)) is not None:
+            with suppress(TimeoutError):  # a cancel that overtakes its order would find nothing
+                async with asyncio.timeout(self._settings.recv_window):
+                    await creating.wait()
+        waits = self._waits()
+        while self._book.is_open(link_id):
+            try:
+                await self._entry.cancel(Cancellation(symbol=symbol, order_link_id=link_id))
+                await asyncio.sleep(self._settings.confirm)
+            except ExchangeError as error:
+                if error.kind not in (Kind.RETRY, Kind.UNKNOWN):
+                    now = self._now()
+                    self._emit(EntriesBlocked(now, now, "account", f"cannot cancel {link_id}: {error}"))
+                    return
+                await asyncio.sleep(max(waits(), error.retry_after))
+            if self._book.is_open(link_id):
+                await self.look_up(link_id, symbol)
+
+    async def _move_stop(self, command: MoveStop) -> None:
+        """The newest wish for a symbol counts; afterwards the exchange says where the stop is."""
+        symbol, waits = command.symbol, self._waits()
+        while self._wanted_stops.get(symbol) is command:
+            try:
+                await self._rest.orders.set_stop(TradingStop(symbol=symbol, stop_loss=command.stop_loss))
+            except ExchangeError as error:
+                if error.kind in (Kind.RETRY, Kind.UNKNOWN):
+                    await asyncio.sleep(max(waits(), error.retry_after))
+                    continue
+            try:
+                for position in await self._rest.account.positions(symbol=symbol):
+                    self.take_position(position)
+            except ExchangeError:
+                await asyncio.sleep(waits())
+                continue
+            self._wanted_stops.pop(symbol, None)
+
+    # --- finding out ----------------------------------------------------------------------------------------
+
+    async def resolve(self, link_id: str, symbol: str, left_at: int) -> None:
+        """Until the exchange knows the order, signed at `left_at` (ms), or cannot know it any more."""
+        certain_at = left_at + (self._settings.recv_window + self._settings.margin) * 1_000
+        waits, empty = self._waits(), 0
+        while not self._book.is_heard(link_id):
+            asked_at = self._now()
+            if await self.look_up(link_id, symbol) is False and asked_at >= certain_at:
+                empty += 1
+                if empty == 2:  # two answers, so that one that came from a lagging part does not decide
+                    self._reject(link_id, "the exchange never received it")
+                    return
+            await asyncio.sleep(waits())
+
+    def is_sending(self, link_id: str) -> bool:
+        """A task is still at it."""
+        return link_id in self._creating
+
+    def give_up(self, link_id: str) -> None:
+        now = self._now()
+        self._tell(self._book.give_up(OrderCancelled(now, now, link_id, "the exchange does not know it")))
+
+    async def look_up(self, link_id: str, symbol: str) -> bool | None:
+        """Ask for an order and its executions; None when no answer came."""
+        try:
+            order = await self._rest.orders.find(link_id, symbol)
+            executions = await self._rest.orders.executions(symbol=symbol, link_id=link_id)
+        except ExchangeError:
+            return None
+        for execution in sorted(executions, key=lambda item: item.exec_time):
+            if execution.order_link_id == link_id:
+                self.take_execution(execution)
+        if order is not None:
+            self.take_order(order)
+        return order is not None or bool(executions)
+
+    # --- what the exchange says -----------------------------------------------------------------------------
+
+    def take_order(self, order: Order) -> None:
+        self._take(lambda: self._book.on_order(order, self._now()))
+
+    def take_execution(self, execution: Execution) -> None:
+        self._take(lambda: self._book.on_execution(execution, self._now()))
+
+    def take_position(self, position: Position) -> None:
+        self._take(lambda: self._book.on_position(position, self._now()))
+
+    def _take(self, read: Callable[[], list[Event]]) -> None:
+        """What cannot be understood blocks entries until a reconciliation finds everything in order."""
+        try:
+            self._tell(read())
+        except WireError as error:
+            now = self._now()
+            self._emit(EntriesBlocked(now, now, "account", str(error)))
+
+    def _tell(self, events: list[Event]) -> None:
+        for event in events:
+            self._emit(event)
+
+    def _now(self) -> int:
+        return self._rest.clock.now_ms()
+
+    def _waits(self) -> Callable[[], float]:
+        """Growing waits between attempts, in seconds, with jitter."""
+        settings, attempt = self._settings, 0
+
+        def wait() -> float:
+            nonlocal attempt
+            bound = min(settings.longest_wait, settings.shortest_wait * 2**attempt)
+            attempt += 1
+            return self._rng.uniform(bound / 2, bound)
+
+        return wait

@@ -1,0 +1,169 @@
+"""Our books against the exchange's, by REST: at the start, after every reconnect, and now and then.
+
+Quantities are compared, never timestamps: Bybit stamps a position some milliseconds after its fill.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Final
+
+from bot.core.events import Event
+from bot.core.types import DAY_MS, MINUTE_MS
+from bot.exchange.bybit.account_book import AccountBook, Held
+from bot.exchange.bybit.order_desk import OrderDesk
+from bot.exchange.bybit.rest import Rest
+from bot.exchange.bybit.wire.private import Execution, Position
+
+_OVERLAP: Final = 2 * MINUTE_MS
+_LONGEST: Final = 7 * DAY_MS - MINUTE_MS  # of one question for executions
+_SETTLE: Final = "USDT"
+_LOOKS: Final = (0.0, 0.5, 1.0)  # seconds before each look at a difference
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """The account as a run finds it."""
+
+    balance: Decimal  # wallet balance, USDT, without unrealised P&L
+    positions: dict[str, Held]
+    leftovers: list[str] = field(default_factory=list)  # link ids of open orders that are not ours
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciled:
+    """What a reconciliation found. `differences`: what had to be adopted, in words."""
+
+    ts: int
+    missed: int = 0  # executions that the stream had not brought
+    asked: int = 0  # orders that had to be asked for
+    differences: tuple[str, ...] = ()
+
+
+class Reconciler:
+    def __init__(
+        self,
+        rest: Rest,
+        book: AccountBook,
+        desk: OrderDesk,
+        emit: Callable[[Event], None],
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    ) -> None:
+        self._rest = rest
+        self._book = book
+        self._desk = desk
+        self._emit = emit
+        self._sleep = sleep
+        self._since = 0  # executions before are booked
+        self._unknown: set[str] = set()  # orders that the exchange did not know the last time
+        self._lock = asyncio.Lock()
+
+    async def open(self) -> Opening:
+        """Begin with what the exchange says: past executions are in the positions. Raises ExchangeError."""
+        async with self._lock:
+            start = self._rest.clock.now_ms() - _OVERLAP
+            while True:
+                before = {item.exec_id for item in await self._executions(start)}
+                positions = await self._positions()
+                wallet = await self._rest.account.wallet("USDT")
+                after = {item.exec_id for item in await self._executions(start)}
+                if before == after:  # nothing happened while we looked
+                    break
+            self._since = start + _OVERLAP
+            self._book.mark_seen(after)
+            for symbol, held in positions.items():
+                self._adopt(symbol, held, "held at the start")
+            orders = await self._rest.orders.open_orders(settle_coin=_SETTLE)
+            coin = next((coin for coin in wallet.coin if coin.coin == _SETTLE), None)
+            balance = coin.wallet_balance if coin is not None and coin.wallet_balance else Decimal(0)
+            leftovers = [order.order_link_id for order in orders if order.order_link_id]
+            return Opening(balance, positions, leftovers)
+
+    async def reconcile(self) -> Reconciled:
+        """Find out what was missed; adopt what stays unexplained. Raises ExchangeError."""
+        async with self._lock:
+            now = self._rest.clock.now_ms()
+            missed = await self._catch_up()
+            asked = await self._ask_for_orders(now)
+            differences = await self._compare()
+            self._since = now
+            return Reconciled(now, missed, asked, differences)
+
+    async def _catch_up(self) -> int:
+        """Book executions that the stream did not bring; how many."""
+        before = self._book.booked
+        found = await self._executions(self._since - _OVERLAP)
+        for execution in sorted(found, key=lambda item: item.exec_time):
+            self._desk.take_execution(execution)
+        return self._book.booked - before
+
+    async def _ask_for_orders(self, now: int) -> int:
+        """The fate of our orders that are not open at the exchange."""
+        ours = self._book.open_links()
+        if not ours:
+            return 0
+        open_there = await self._rest.orders.open_orders(settle_coin=_SETTLE)
+        for order in open_there:
+            self._desk.take_order(order)
+        doubtful = ours.keys() - {order.order_link_id for order in open_there}
+        unknown = set()
+        for link_id in sorted(doubtful):
+            if not self._book.is_open(link_id) or self._desk.is_sending(link_id):
+                continue
+            if await self._desk.look_up(link_id, ours[link_id]) is False:
+                unknown.add(link_id)
+        for link_id in unknown & self._unknown:  # the second time: lists may lag
+            self._desk.give_up(link_id)
+        self._unknown = unknown - self._unknown
+        return len(doubtful)
+
+    async def _compare(self) -> tuple[str, ...]:
+        """A difference that lasts, while nothing is booked, is the exchange's word against ours: it is right.
+
+        Positions are read before executions, so that our books know at least as much as what they are
+        compared with; a symbol that is booked meanwhile cannot be compared.
+        """
+        suspects: dict[str, tuple[Held, Decimal]] | None = None
+        for pause in _LOOKS:
+            await self._sleep(pause)
+            before = self._book.bookings.copy()
+            positions = await self._positions()
+            await self._catch_up()
+            ours, booked = self._book.quantities, self._book.bookings
+            differing = {
+                symbol: (positions.get(symbol, Held()), ours.get(symbol, Decimal(0)))
+                for symbol in positions.keys() | ours.keys()
+                if positions.get(symbol, Held()).qty != ours.get(symbol, Decimal(0))
+                and booked[symbol] == before[symbol]
+            }
+            if suspects is None:
+                suspects = differing
+            suspects = {name: found for name, found in suspects.items() if differing.get(name) == found}
+            if not suspects:
+                return ()
+        told = []
+        for symbol, (held, own) in sorted((suspects or {}).items()):
+            text = f"the exchange holds {held.qty:f}, our books {own:f}"
+            self._adopt(symbol, held, text)
+            told.append(f"{symbol}: {text}")
+        return tuple(told)
+
+    def _adopt(self, symbol: str, held: Held, reason: str) -> None:
+        for event in self._book.adopt(symbol, held, self._rest.clock.now_ms(), reason):
+            self._emit(event)
+
+    async def _executions(self, start: int) -> list[Execution]:
+        now = self._rest.clock.now_ms()
+        return await self._rest.orders.executions(start=max(start, now - _LONGEST), end=now + MINUTE_MS)
+
+    async def _positions(self) -> dict[str, Held]:
+        """Open positions; their stops are taken note of."""
+        found = await self._rest.account.positions()
+        for position in found:
+            self._desk.take_position(position)
+        return {position.symbol: _held(position) for position in found if position.size}
+
+
+def _held(position: Position) -> Held:
+    return Held(position.signed_size, position.entry or Decimal(0), position.stop_loss or None)

@@ -1,0 +1,249 @@
+"""What the exchange does to positions without an order of theirs: modes, funding, liquidation, settlement."""
+
+from collections.abc import Mapping
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from typing import Any, Final
+
+from bot.core.types import Side
+from bot.exchange.local import render
+from bot.exchange.local.account import CROSS, ISOLATED, Account, Entry, Holding
+from bot.exchange.local.admission import check_tradable
+from bot.exchange.local.contract import CLOSED
+from bot.exchange.local.engine import Engine
+from bot.exchange.local.market import Market, Print
+from bot.exchange.local.orders import FILLED, IOC, MARKET, Order, Refused
+from bot.exchange.local.terms import PARAMS, choice, number, text, whole, wrong
+from bot.exchange.simulated.account import ZERO
+from bot.exchange.simulated.costs import SMALLEST_CASH
+
+BEFORE_LIQUIDATION: Final = "CancelAllBeforeLiq"
+BY_SETTLEMENT: Final = "CancelBySettle"
+
+
+class Clearing:
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    # --- modes --------------------------------------------------------------------------------------------
+
+    def set_leverage(self, account: Account, body: Mapping[str, Any], now: int) -> None:
+        """Raises Refused; 110043 when nothing changes."""
+        market = self._engine.market(text(body, "symbol"))
+        check_tradable(market)
+        buy, sell = number(body, "buyLeverage"), number(body, "sellLeverage")
+        if buy is None or sell is None:
+            raise wrong("buyLeverage and sellLeverage are required")
+        if market.symbol not in account.hedged and buy != sell:
+            raise wrong("buy leverage and sell leverage must be equal in one-way mode")
+        for leverage in (buy, sell):
+            if not 1 <= leverage <= market.contract.max_leverage:
+                raise Refused(110013, "cannot set leverage gt maxLeverage by risk limit")
+        if (account.leverage_of(market.symbol, 1), account.leverage_of(market.symbol, 2)) == (buy, sell):
+            raise Refused(110043, "leverage not modified")
+        self._require_cover(account, market, buy, sell)
+        account.leverage[market.symbol] = buy, sell
+        for index, leverage in ((0, buy), (1, buy), (2, sell)):
+            holding = account.holdings.get((market.symbol, index))
+            if holding is not None:
+                holding.leverage, holding.updated = leverage, now
+                account.touch(holding)
+
+    def _require_cover(self, account: Account, market: Market, buy: Decimal, sell: Decimal) -> None:
+        """Lower leverage needs more margin; the tier of the position allows only so much leverage."""
+        extra = ZERO
+        for index, leverage in ((0, buy), (1, buy), (2, sell)):
+            holding = account.holdings.get((market.symbol, index))
+            if holding is None:
+                continue
+            if holding.qty and leverage > holding.tier.max_leverage:
+                raise Refused(110013, "cannot set leverage gt maxLeverage by risk limit")
+            before, old = holding.initial_margin + holding.order_margin, holding.leverage
+            holding.leverage = leverage
+            extra += holding.initial_margin + holding.order_margin - before
+            holding.leverage = old
+        if extra > 0 and extra > account.available:
+            raise Refused(110044, "Available margin is insufficient")
+
+    def switch_mode(self, account: Account, body: Mapping[str, Any]) -> None:
+        """One-way (0) or hedge (3), for a symbol or for all of a coin. Raises Refused."""
+        mode = whole(body, "mode", -1)
+        if mode not in (0, 3):
+            raise wrong("mode invalid")
+        symbol = text(body, "symbol")
+        if symbol:
+            symbols = [self._engine.market(symbol).symbol]
+        elif text(body, "coin") == "USDT":
+            symbols = list(self._engine.markets)
+        else:
+            raise wrong("symbol or coin is required")
+        wanted = [name for name in symbols if (name in account.hedged) != (mode == 3)]
+        if not wanted:
+            raise Refused(110025, "Position mode is not modified")
+        for name in wanted:
+            if any(holding.qty for (owner, _), holding in account.holdings.items() if owner == name):
+                raise Refused(110024, "You have an existing position, so the mode cannot be switched")
+            if any(order.symbol == name for order in account.open_orders.values()):
+                raise Refused(110028, "You have existing orders, so the mode cannot be switched")
+        for name in wanted:
+            (account.hedged.add if mode == 3 else account.hedged.discard)(name)
+
+    def set_margin_mode(self, account: Account, body: Mapping[str, Any], now: int) -> None:
+        mode = choice(body, "setMarginMode", (CROSS, ISOLATED, "PORTFOLIO_MARGIN"))
+        if mode == "PORTFOLIO_MARGIN":
+            raise Refused(PARAMS, "portfolio margin is not available here")
+        if account.held() or account.open_orders:
+            raise Refused(110024, "You have existing positions or orders, so the mode cannot be switched")
+        account.margin_mode, account.updated = mode, now
+
+    # --- funding ------------------------------------------------------------------------------------------
+
+    def pay_funding(self, market: Market, rate: Decimal, now: int) -> None:
+        """Position value at mark x rate; longs pay shorts when the rate is positive."""
+        engine = self._engine
+        engine.now = max(engine.now, now)
+        for account, holding in self._holdings(market):
+            amount = (holding.qty * holding.mark * rate).quantize(SMALLEST_CASH, ROUND_CEILING)
+            engine.seq += 1
+            id_ = engine.new_id()
+            holding.realised -= amount
+            holding.session_realised -= amount
+            account.realised -= amount
+            detail = {
+                "symbol": market.symbol,
+                "side": holding.side.value if holding.side else "",
+                "tradeId": id_,
+                "tradePrice": market.contract.price_text(market.mark),
+                "qty": market.contract.quantity_text(holding.lots),
+                "size": format(holding.qty, "f"),
+                "feeRate": format(rate, "f"),
+            }
+            balance = account.wallet - amount
+            account.book(Entry(now, "SETTLEMENT", -amount, balance, funding=-amount, detail=detail))
+            execution = render.funding_view(holding, market, amount, rate, id_, now, engine.seq)
+            account.executions.append(execution)
+            if account.watchers:
+                engine.outbox.append((account, "execution", execution))
+            account.touch(holding)
+
+    def _holdings(self, market: Market) -> list[tuple[Account, Holding]]:
+        return [
+            (account, holding)
+            for account in self._engine.accounts
+            for holding in account.held()
+            if holding.contract is market.contract
+        ]
+
+    # --- liquidation --------------------------------------------------------------------------------------
+
+    def liquidate(self, now: int) -> None:
+        """Take over what the mark price has ruined. Call it after the mark prices have moved."""
+        self._engine.now = max(self._engine.now, now)
+        for account in self._engine.accounts:
+            if account.margin_mode == ISOLATED:
+                self._liquidate_isolated(account)
+            else:
+                self._liquidate_cross(account)
+
+    def _liquidate_isolated(self, account: Account) -> None:
+        for holding in account.held():
+            price = holding.isolated_liquidation_price()
+            sign = 1 if holding.qty > 0 else -1
+            if (holding.mark - price) * sign <= 0:
+                self._cancel_all(account, holding, BEFORE_LIQUIDATION)
+                self._take_over(account, holding, holding.bankruptcy_price)
+
+    def _liquidate_cross(self, account: Account) -> None:
+        """The largest position first, at the price that leaves nothing; until the account is safe."""
+        while (held := account.held()) and account.equity <= account.maintenance_margin:
+            for holding in list(account.holdings.values()):
+                self._cancel_all(account, holding, BEFORE_LIQUIDATION)
+            worst = max(held, key=lambda holding: holding.maintenance_margin)
+            size, sign = abs(worst.qty), (1 if worst.qty > 0 else -1)
+            fee = worst.contract.taker_fee
+            # equity + sign x size x (price - mark) - size x price x fee = 0
+            price = (sign * worst.mark - account.equity / size) / (sign - fee)
+            self._take_over(account, worst, price)
+
+    def _cancel_all(self, account: Account, holding: Holding, reason: str) -> None:
+        for order in list(account.open_orders.values()):
+            if order.contract is holding.contract and order.index == holding.index:
+                self._engine.end(order, cancel_type=reason)
+
+    def _take_over(self, account: Account, holding: Holding, price: Decimal) -> None:
+        """The exchange closes the position at its bankruptcy price; it bears what the wallet cannot."""
+        contract = holding.contract
+        rounding = ROUND_CEILING if holding.qty > 0 else ROUND_FLOOR  # in favour of the account
+        ticks = max(1, int((price / contract.tick).to_integral_value(rounding)))
+        market = self._engine.markets[contract.symbol]
+        market.liquidations.append(
+            (self._engine.now, Side.BUY if holding.qty > 0 else Side.SELL, holding.lots, ticks)
+        )
+        self._force(account, holding, market, ticks, "CreateByTakeOver_PassThrough", "BustTrade")
+        if account.wallet < 0 and not account.held():
+            account.book(Entry(self._engine.now, "BONUS", -account.wallet, ZERO))
+
+    def _force(
+        self, account: Account, holding: Holding, market: Market, ticks: int, create_type: str, kind: str
+    ) -> None:
+        """Close a position outside the book."""
+        engine = self._engine
+        side = Side.SELL if holding.qty > 0 else Side.BUY
+        order = Order(
+            number=engine.next_number(),
+            id=engine.new_id(),
+            account=account,
+            contract=holding.contract,
+            side=side,
+            type=MARKET,
+            time_in_force=IOC,
+            qty=holding.lots,
+            price=ticks,
+            created=engine.now,
+            updated=engine.now,
+            index=holding.index,
+            reduce_only=True,
+            create_type=create_type,
+        )
+        account.admit(order)
+        engine.seq += 1
+        trade = Print(engine.now, side, ticks, order.qty, engine.new_id(), engine.seq)
+        order.executed, order.leaves, order.value = order.qty, 0, order.qty * ticks
+        order.status = FILLED
+        rate = ZERO if kind == "Settle" else holding.contract.taker_fee
+        engine.settle_trade(order, holding, market, trade, rate, is_maker=False, kind=kind)
+        account.finish(order)
+        engine.tell(order)
+        engine.after_position(holding)
+
+    # --- the end of a contract ----------------------------------------------------------------------------
+
+    def close_market(self, market: Market, now: int) -> None:
+        """A delisted contract: orders are cancelled, positions settled at the mark price without a fee."""
+        engine = self._engine
+        engine.now = max(engine.now, now)
+        for account in engine.accounts:
+            for order in list(account.open_orders.values()):
+                if order.contract is market.contract:
+                    engine.end(order, cancel_type=BY_SETTLEMENT)
+        for account, holding in self._holdings(market):
+            self._force(account, holding, market, market.mark, "CreateBySettle", "Settle")
+        market.contract.status = CLOSED
+        for half in (market.book.buys, market.book.sells):
+            for level in list(half.best_first()):
+                for quote in list(level.orders.values()):
+                    market.book.remove(quote)
+
+    def liquidation_price(self, account: Account, holding: Holding) -> Decimal | None:
+        """At which mark price this position would be taken over, the other positions as they are."""
+        if not holding.qty:
+            return None
+        if account.margin_mode == ISOLATED:
+            return holding.isolated_liquidation_price()
+        size, sign, tier = abs(holding.qty), (1 if holding.qty > 0 else -1), holding.tier
+        others = account.maintenance_margin - holding.maintenance_margin
+        # equity + sign x size x (p - mark) = others + size x p x MMR - deduction + fee to close
+        constant = (
+            account.equity - sign * size * holding.mark - others + tier.deduction - holding.fee_to_close
+        )
+        price = constant / (size * (tier.maintenance - sign))
+        return price if price > 0 else None

@@ -1,0 +1,184 @@
+"""`bot rehearse`: the real client against the local exchange, in real time, through its restarts.
+
+The exchange is a process of its own. Streams, REST, order entry, journal and engine are those of a live run;
+only the strategy is one that trades at every bar (`strategies.exercise`): a rehearsal is about orders.
+"""
+
+import asyncio
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+from rich.console import Console
+
+from bot.app import summary, with_stop
+from bot.core.commands import AdaptModel
+from bot.core.errors import RuntimeFault
+from bot.core.events import AdaptationFailed, CandidateArrived, Event
+from bot.core.types import MINUTE_MS
+from bot.dashboard.audit_table import audit_table
+from bot.dashboard.lines import LineView
+from bot.exchange.bybit.audit import Line
+from bot.exchange.bybit.broker import BrokerSettings, BybitBroker
+from bot.exchange.bybit.environment import Environment, check_key, credentials, local
+from bot.exchange.bybit.live_market import LiveMarket, MarketSettings
+from bot.exchange.bybit.rest import Rest
+from bot.live import engine_of
+from bot.settings import Settings
+from bot.storage.database import Database
+from bot.storage.journal import Journal
+from bot.wiring import Wiring
+from strategies.exercise import Exercise
+
+_READY: Final = re.compile(r"http://127\.0\.0\.1:\d+")
+_READY_SECONDS: Final = 60.0
+_BAR: Final = MINUTE_MS
+_LISTED: Final = "LATEUSDT"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a rehearsal does. `restarts` of the exchange are spread evenly over the `minutes`."""
+
+    minutes: float = 5.0
+    seed: int = 7
+    restarts: int = 2
+    restart_ms: int = 3_000
+    orders_by_websocket: bool = False
+
+
+def run_rehearsal(settings: Settings, plan: Plan, directory: Path) -> None:
+    """Raises RuntimeFault when at the end our books are not the exchange's."""
+    console = Console()
+    with Database.open(directory / "rehearsal.sqlite") as database:
+        lines = asyncio.run(with_stop(lambda stop: _rehearse(settings, plan, database, console, stop)))
+    console.print(audit_table(lines))
+    if not all(line.equal for line in lines):
+        raise RuntimeFault("the rehearsal ended with books that differ from the exchange's")
+
+
+async def _rehearse(
+    settings: Settings, plan: Plan, database: Database, console: Console, stop: asyncio.Event
+) -> list[Line]:
+    async with local_exchange(plan.seed) as url:
+        console.print(f"Local exchange at {url}, {plan.minutes:g} minutes", highlight=False)
+        environment = local(url)
+        keys = credentials(environment, {})
+        rest = Rest(environment, keys)
+        try:
+            await rest.measure_clock()
+            check_key(await rest.account.key(), environment)
+            return await _trade(settings, plan, environment, rest, database, console, stop)
+        finally:
+            rest.close()
+
+
+async def _trade(
+    settings: Settings, plan: Plan, environment: Environment, rest: Rest, database: Database,
+    console: Console, stop: asyncio.Event,
+) -> list[Line]:  # fmt: skip
+    inbox: asyncio.Queue[Event] = asyncio.Queue()
+    started = rest.clock.now_ms()
+    broker = BybitBroker(
+        environment, credentials(environment, {}), rest, inbox.put_nowait,
+        BrokerSettings(orders_by_websocket=plan.orders_by_websocket),
+    )  # fmt: skip
+    sources = settings.market.sources
+    market = LiveMarket(
+        environment, rest, sources, lambda item, now: True, inbox.put_nowait,
+        MarketSettings(interval=_BAR, decision_interval=_BAR, instruments=5.0),
+    )  # fmt: skip
+    try:
+        opening = await broker.start()
+        wiring = Wiring(
+            rest, inbox, market, broker,
+            engine_of(settings, Exercise(sources), opening.balance, _BAR, started),
+            _journal(database, settings, plan, started), LineView(float(opening.balance), console),
+            _NoAdaptation(), 0,
+        )  # fmt: skip
+        for item in await market.open():
+            market.follow(item, started // _BAR * _BAR)  # the bar that is open now is the first
+        trouble = asyncio.create_task(_make_trouble(environment.rest, plan, console, stop))
+        await wiring.live(stop)
+        trouble.cancel()
+        lines = await wiring.close(started)
+        wiring.journal.finish(summary(wiring.view.state))
+        return lines
+    finally:
+        await broker.close()
+
+
+async def _make_trouble(url: str, plan: Plan, console: Console, stop: asyncio.Event) -> None:
+    """A listing at once, restarts on the way, the end of the listing announced after the first; then stop."""
+    pause = plan.minutes * 60 / (plan.restarts + 1)
+    async with aiohttp.ClientSession(trust_env=False) as session:
+        await _switch(session, url, "list", {"symbol": _LISTED, "price": 3.0})
+        for number in range(1, plan.restarts + 1):
+            await asyncio.sleep(pause)
+            console.print(f"The exchange restarts ({number} of {plan.restarts})", style="yellow")
+            await _switch(session, url, "faults", {"kind": "restart", "ms": plan.restart_ms})
+            if number == 1:
+                await _switch(session, url, "delist", {"symbol": _LISTED, "in_ms": 10 * MINUTE_MS})
+        await asyncio.sleep(pause)
+    stop.set()
+
+
+async def _switch(session: aiohttp.ClientSession, url: str, what: str, body: dict[str, Any]) -> None:
+    async with session.post(f"{url}/admin/{what}", json=body) as answer:
+        if answer.status != 200:
+            raise RuntimeFault(f"the local exchange refuses {what} {body}: {await answer.text()}")
+
+
+@asynccontextmanager
+async def local_exchange(seed: int) -> AsyncIterator[str]:
+    """A local exchange in a process of its own; its address. Raises RuntimeFault when it does not start."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "bot", "exchange", "--port", "0", "--seed", str(seed),
+        stdout=asyncio.subprocess.PIPE, env={**os.environ, "BOT_EXCHANGE__HISTORY_DAYS": "1"},
+        start_new_session=True,  # Ctrl-C is for us: the exchange must outlive our last questions
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        try:
+            async with asyncio.timeout(_READY_SECONDS):
+                line = (await process.stdout.readline()).decode()
+        except TimeoutError:
+            line = ""
+        found = _READY.search(line)
+        if found is None:
+            raise RuntimeFault(f"the local exchange did not start: {line.strip() or 'it said nothing'}")
+        yield found.group()
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()
+
+
+class _NoAdaptation:
+    """The exercise has no model."""
+
+    def submit(self, job: AdaptModel) -> None:
+        raise AssertionError("the exercise asked for a model")
+
+    def poll(self) -> None:
+        return
+
+    def take(self, symbol: str, cut: int, due: int) -> CandidateArrived | AdaptationFailed | None:
+        return None
+
+
+def _journal(database: Database, settings: Settings, plan: Plan, started: int) -> Journal:
+    config = settings.model_dump(mode="json", exclude={"storage"}) | {"plan": {"minutes": plan.minutes}}
+    return Journal.start(
+        database, kind="rehearsal", title="local exchange", simulated=True,
+        config_json=json.dumps(config, sort_keys=True), seed=plan.seed, started=int(time.time() * 1_000),
+        start_ts=started, end_ts=started,
+    )  # fmt: skip

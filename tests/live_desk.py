@@ -1,0 +1,88 @@
+"""An engine that trades through the real client: the loop of a live run with a strategy that tests script."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from decimal import Decimal
+from typing import Any
+
+from bot.core.events import Event
+from bot.engine.engine import Engine
+from bot.engine.live import follow
+from bot.engine.portfolio import Portfolio
+from bot.engine.runner import Runner
+from bot.exchange.bybit.audit import RunLog
+from bot.exchange.bybit.broker import BrokerSettings, BybitBroker
+from bot.exchange.bybit.clock import ExchangeClock
+from bot.exchange.bybit.environment import Credentials, Environment
+from bot.exchange.bybit.rest import Rest
+from bot.exchange.bybit.streams import Backoff, StreamSettings
+from bot.execution.orders import Orders, tag_of
+from bot.settings import Costs, Gate, Risk
+from risk.breaker import Breaker
+from risk.manager import RiskManager
+from tests.test_engine import NoModels, Recorder, Scripted, Wish
+
+RISK = Risk(position_share=0.02, max_exposure=1.0)
+
+
+class LiveDesk:
+    """Feed it with `tell`; what it did is in `journal` and `engine`."""
+
+    def __init__(self, rest: Rest, broker: BybitBroker, inbox: "asyncio.Queue[Event]") -> None:
+        self.rest, self.broker, self.inbox = rest, broker, inbox
+        self.journal = Recorder()
+        self.log = RunLog()
+        self.stop = asyncio.Event()
+        self.engine: Engine
+        self.runner: Runner
+
+    def build(self, wish: Wish, balance: Decimal, interval: int) -> None:
+        breaker = Breaker(0.9, float(balance))
+        self.engine = Engine(
+            Scripted(wish), RiskManager(RISK, Gate(), Costs(), breaker), breaker, Portfolio(balance),
+            Orders(tag_of(self.rest.clock.now_ms())), RISK, interval,
+        )  # fmt: skip
+        self.runner = Runner(self.engine, self.broker, NoModels(), self.journal, 0, (self.log.apply,))
+
+    def tell(self, *events: Event) -> None:
+        for event in events:
+            self.inbox.put_nowait(event)
+
+    async def until(self, condition: Callable[[], bool], seconds: float = 10.0, what: str = "") -> None:
+        """Wait for any state of the engine; AssertionError with `what` when it does not come in time."""
+        end = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < end, f"not within {seconds:g} s: {what}"
+            await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def live_desk(
+    environment: Environment, credentials: Credentials, wish: Wish, interval: int, *,
+    settings: BrokerSettings, streams: StreamSettings, clock: ExchangeClock | None = None, **more: Any,
+) -> AsyncIterator[LiveDesk]:  # fmt: skip
+    rest = Rest(
+        environment, credentials, clock=clock, timeout=2.0,
+        recv_window_ms=int(settings.desk.recv_window * 1_000),
+    )  # fmt: skip
+    await rest.measure_clock()
+    inbox: asyncio.Queue[Event] = asyncio.Queue()
+    broker = BybitBroker(
+        environment, credentials, rest, inbox.put_nowait, settings, stream_settings=streams,
+        backoff=lambda: Backoff(0.05, 0.5), **more,
+    )  # fmt: skip
+    desk = LiveDesk(rest, broker, inbox)
+    try:
+        opening = await broker.start()
+        desk.build(wish, opening.balance, interval)
+        loop = asyncio.create_task(follow(desk.runner, inbox, desk.stop, desk.journal.commit, lambda: None))
+        try:
+            yield desk
+        finally:
+            desk.stop.set()
+            await loop
+    finally:
+        await broker.close()
+        rest.close()

@@ -1,0 +1,344 @@
+"""The broker: no order lost, none doubled, and our books are the exchange's, whatever breaks on the way."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from decimal import Decimal
+from typing import Any, TypeVar
+
+import pytest
+
+from bot.core.commands import CancelOrder, MoveStop, PlaceOrder
+from bot.core.errors import RuntimeFault
+from bot.core.events import (
+    EntriesAllowed,
+    EntriesBlocked,
+    Event,
+    OrderAccepted,
+    OrderCancelled,
+    OrderFilled,
+    OrderRejected,
+    PositionAdopted,
+    StopMoved,
+)
+from bot.core.types import OrderRequest, OrderType, Side
+from bot.exchange.bybit.broker import BrokerSettings, BybitBroker
+from bot.exchange.bybit.order_desk import DeskSettings
+from bot.exchange.bybit.rest import Rest
+from bot.exchange.bybit.streams import Backoff, StreamSettings
+from tests.bybit_account import AccountServer
+from tests.bybit_server import CREDENTIALS
+
+SYMBOL = "NEWUSDT"
+QUICK = StreamSettings(open_s=1.0, answer_s=1.0, ping_s=30.0, close_s=0.05, look_s=0.05, renew_pause_s=0.0)
+DESK = DeskSettings(
+    entry_valid=2.0, exit_valid=4.0, confirm=0.2, recv_window=0.6, margin=0.3, shortest_wait=0.02,
+    longest_wait=0.1,
+)  # fmt: skip
+T = TypeVar("T")
+
+
+class Heard:
+    """What the engine would hear, and a way to wait for it."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self._changed = asyncio.Event()
+
+    def emit(self, event: Event) -> None:
+        self.events.append(event)
+        self._changed.set()
+
+    def of(self, kind: type[T]) -> list[T]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+    async def until(self, kind: type[T], count: int = 1) -> list[T]:
+        async with asyncio.timeout(8):
+            while len(found := self.of(kind)) < count:
+                self._changed.clear()
+                await self._changed.wait()
+        return found
+
+
+@pytest.fixture
+async def venue() -> AsyncIterator[AccountServer]:
+    async with AccountServer() as running:
+        yield running
+
+
+@asynccontextmanager
+async def trading(venue: AccountServer, **settings: Any) -> AsyncIterator[tuple[BybitBroker, Heard]]:
+    rest, heard = Rest(venue.environment, CREDENTIALS, timeout=1.0), Heard()
+    await rest.measure_clock()
+    wanted = BrokerSettings(**{"desk": DESK, "reconcile": 60.0, "look": 0.1, "patience": 5.0, **settings})
+    broker = BybitBroker(
+        venue.environment, CREDENTIALS, rest, heard.emit, wanted, stream_settings=QUICK,
+        backoff=lambda: Backoff(0.01, 0.05),
+    )  # fmt: skip
+    await broker.start()
+    try:
+        yield broker, heard
+    finally:
+        await broker.close()
+        rest.close()
+
+
+def order(link: str = "t-1", qty: str = "2", side: Side = Side.BUY, **changes: Any) -> PlaceOrder:
+    request = OrderRequest(
+        link_id=link, symbol=SYMBOL, side=side, type=OrderType.MARKET, qty=Decimal(qty),
+        **{"stop_loss": Decimal(99), **changes},
+    )  # fmt: skip
+    return PlaceOrder(int(time.time() * 1_000), request)
+
+
+async def test_an_order_is_accepted_filled_and_has_its_stop(venue: AccountServer) -> None:
+    async with trading(venue) as (broker, heard):
+        assert broker.submit(order()) == []
+        await heard.until(StopMoved)
+        accepted, filled, moved = heard.events
+        assert isinstance(accepted, OrderAccepted)
+        assert isinstance(filled, OrderFilled)
+        assert (filled.qty, filled.leaves_qty) == (2, 0)
+        assert filled.fee == Decimal("0.11")
+        assert isinstance(moved, StopMoved)
+        assert moved.stop_loss == 99
+
+
+@pytest.mark.parametrize("fate", ["ack lost", "10000", "10016"])
+async def test_an_unknown_outcome_is_found_out_and_never_sent_again(venue: AccountServer, fate: str) -> None:
+    venue.creates.append(fate)
+    venue.muted = {"order", "execution", "position"}  # the stream is of no help
+    async with trading(venue) as (broker, heard):
+        broker.submit(order())
+        await broker.settled()
+        assert venue.sent == ["t-1"]
+        if fate == "ack lost":
+            assert [event.qty for event in heard.of(OrderFilled)] == [2]
+        else:
+            (rejected,) = heard.of(OrderRejected)
+            assert rejected.reason == "the exchange never received it"
+
+
+async def test_an_order_that_shows_late_is_not_given_up_early(venue: AccountServer) -> None:
+    """An empty answer proves nothing while the request may still be accepted."""
+    venue.creates.append("hidden 0.7")
+    venue.muted = {"order", "execution", "position"}
+    async with trading(venue) as (broker, heard):
+        broker.submit(order())
+        await broker.settled()
+        assert len(heard.of(OrderFilled)) == 1
+        assert heard.of(OrderRejected) == []
+
+
+@pytest.mark.parametrize("fate", ["10006", "10002"])
+async def test_what_was_certainly_not_done_is_sent_again_under_the_same_id(
+    venue: AccountServer, fate: str
+) -> None:
+    venue.creates.append(fate)
+    async with trading(venue) as (broker, heard):
+        broker.submit(order())
+        await heard.until(OrderFilled)
+        assert venue.sent == ["t-1", "t-1"]
+        assert venue.positions[SYMBOL] == 2
+
+
+async def test_an_entry_that_cannot_leave_in_time_is_dropped(venue: AccountServer) -> None:
+    venue.creates.extend(["10006"] * 100)
+    async with trading(venue) as (broker, heard):
+        broker.submit(order())
+        (rejected,) = await heard.until(OrderRejected)
+        assert rejected.reason == "not sent: older than 2 s"
+        sent = len(venue.sent)
+        await broker.settled()
+        assert len(venue.sent) == sent
+
+
+async def test_a_refusal_has_the_exchanges_reason(venue: AccountServer) -> None:
+    venue.creates.append("110007")
+    async with trading(venue) as (broker, heard):
+        broker.submit(order())
+        (rejected,) = await heard.until(OrderRejected)
+        assert "not enough balance" in rejected.reason
+        assert venue.sent == ["t-1"]
+
+
+async def test_a_key_without_permission_blocks_entries(venue: AccountServer) -> None:
+    venue.creates.append("10005")
+    async with trading(venue) as (broker, heard):
+        broker.submit(order())
+        (blocked,) = await heard.until(EntriesBlocked)
+        assert "lacks a permission" in blocked.reason
+        assert heard.of(OrderRejected)
+
+
+async def test_a_fill_that_the_stream_lost_is_asked_for(venue: AccountServer) -> None:
+    venue.muted = {"execution"}
+    async with trading(venue) as (broker, heard):
+        broker.submit(order())
+        (filled,) = await heard.until(OrderFilled)
+        assert filled.leaves_qty == 0
+
+
+async def test_a_fill_that_comes_twice_is_booked_once(venue: AccountServer) -> None:
+    async with trading(venue) as (broker, heard):
+        broker.submit(order())
+        await heard.until(OrderFilled)
+        await venue.push("execution", venue.executions[0])
+        await broker.reconcile()
+        assert len(heard.of(OrderFilled)) == 1
+
+
+async def test_a_cancelled_order_ends_after_its_last_fill(venue: AccountServer) -> None:
+    venue.fills = False
+    async with trading(venue) as (broker, heard):
+        broker.submit(order())
+        await heard.until(OrderAccepted)
+        venue.muted = {"execution"}
+        await venue.fill("t-1", Decimal("0.5"))
+        broker.submit(CancelOrder(0, SYMBOL, "t-1"))
+        await heard.until(OrderCancelled)
+        kinds = [type(event) for event in heard.events if isinstance(event, OrderFilled | OrderCancelled)]
+        assert kinds == [OrderFilled, OrderCancelled]
+
+
+async def test_a_cancel_that_lost_the_race_finds_the_fill(venue: AccountServer) -> None:
+    venue.muted = {"execution", "order"}
+    async with trading(venue) as (broker, heard):
+        broker.submit(order())
+        broker.submit(CancelOrder(0, SYMBOL, "t-1"))
+        await broker.settled()
+        assert len(heard.of(OrderFilled)) == 1
+        assert heard.of(OrderCancelled) == []
+
+
+async def test_a_stop_is_moved_and_confirmed(venue: AccountServer) -> None:
+    async with trading(venue) as (broker, heard):
+        broker.submit(order())
+        await heard.until(StopMoved)
+        broker.submit(MoveStop(0, SYMBOL, Decimal("99.5")))
+        moved = await heard.until(StopMoved, 2)
+        assert moved[-1].stop_loss == Decimal("99.5")
+
+
+async def test_a_stop_that_is_refused_is_told_as_it_is(venue: AccountServer) -> None:
+    async with trading(venue) as (broker, heard):
+        broker.submit(order())
+        await heard.until(StopMoved)
+        venue.stop_answers.append((10001, "StopLoss set for Buy position should lower than base_price"))
+        broker.submit(MoveStop(0, SYMBOL, Decimal(120)))
+        await broker.settled()
+        assert venue.stops[SYMBOL] == "99"
+        assert heard.of(StopMoved)[-1].stop_loss == 99
+
+
+async def test_a_stop_survives_a_busy_exchange(venue: AccountServer) -> None:
+    async with trading(venue) as (broker, heard):
+        broker.submit(order())
+        await heard.until(StopMoved)
+        venue.stop_answers.extend([(10006, "Too many visits!"), (10016, "busy")])
+        broker.submit(MoveStop(0, SYMBOL, Decimal("99.9")))
+        moved = await heard.until(StopMoved, 2)
+        assert moved[-1].stop_loss == Decimal("99.9")
+
+
+async def test_after_a_reconnect_everything_that_was_missed_is_known(venue: AccountServer) -> None:
+    venue.fills = False
+    async with trading(venue) as (broker, heard):
+        broker.submit(order())
+        await heard.until(OrderAccepted)
+        for session in list(venue.streams.sessions):
+            session.transport.abort()
+        await venue.streams.until(lambda: not venue.streams.sessions)
+        await venue.fill("t-1")
+        (filled,) = await heard.until(OrderFilled)
+        assert filled.leaves_qty == 0
+        await heard.until(EntriesAllowed)
+        assert [
+            type(event) for event in heard.events if isinstance(event, EntriesBlocked | EntriesAllowed)
+        ] == [
+            EntriesBlocked,
+            EntriesAllowed,
+        ]
+        assert venue.sent == ["t-1"]
+
+
+async def test_the_positions_that_a_run_finds_are_adopted_and_their_fills_are_not_booked_again(
+    venue: AccountServer,
+) -> None:
+    await venue.fill("", Decimal(3), side="Sell")
+    venue.stops[SYMBOL] = "101"
+    async with trading(venue) as (broker, heard):
+        (adopted,) = heard.of(PositionAdopted)
+        assert (adopted.qty, adopted.entry, adopted.stop_loss) == (-3, 100, 101)
+        await venue.push("execution", venue.executions[0])
+        reconciled = await broker.reconcile()
+        assert reconciled.differences == ()
+        assert heard.of(OrderFilled) == []
+
+
+async def test_what_somebody_else_does_with_the_account_is_booked(venue: AccountServer) -> None:
+    async with trading(venue) as (broker, heard):
+        broker.submit(order())
+        await heard.until(OrderFilled)
+        await venue.fill("by-hand", Decimal(2), side="Sell")
+        await heard.until(OrderFilled, 2)
+        assert (await broker.reconcile()).differences == ()
+
+
+async def test_a_difference_without_an_explanation_is_adopted_and_told(venue: AccountServer) -> None:
+    async with trading(venue) as (broker, heard):
+        broker.submit(order())
+        await heard.until(OrderFilled)
+        venue.positions[SYMBOL] = Decimal(5)
+        reconciled = await broker.reconcile()
+        assert reconciled.differences == ("NEWUSDT: the exchange holds 5, our books 2",)
+        (adopted,) = heard.of(PositionAdopted)
+        assert adopted.qty == 5
+        assert heard.of(EntriesBlocked)
+        await broker.reconcile()
+        assert heard.of(EntriesAllowed)
+
+
+async def test_an_order_that_the_exchange_forgot_ends(venue: AccountServer) -> None:
+    venue.fills = False
+    async with trading(venue) as (broker, heard):
+        broker.submit(order())
+        await heard.until(OrderAccepted)
+        await broker.settled()
+        venue.orders.clear()
+        await broker.reconcile()
+        assert heard.of(OrderCancelled) == []  # lists may lag
+        await broker.reconcile()
+        assert len(heard.of(OrderCancelled)) == 1
+
+
+async def test_an_account_that_cannot_be_read_is_told(venue: AccountServer) -> None:
+    venue.rest.will_act("/v5/position/list", venue._wallet)
+    venue.rest._answers["/v5/position/list"].popleft()
+    with pytest.raises(RuntimeFault, match=r"could not be read within 2 s \(ExchangeError: .*symbol"):
+        async with trading(venue, patience=2.0):
+            pass
+
+
+async def test_orders_by_websocket_are_the_same_orders(venue: AccountServer) -> None:
+    async with trading(venue, orders_by_websocket=True) as (broker, _):
+        venue.streams.order_replies.append({"data": {"orderId": "o-t-1", "orderLinkId": "t-1"}})
+        broker.submit(order())
+        await venue.streams.until(lambda: any(frame["op"] == "order.create" for frame in venue.streams.seen))
+        frame = next(frame for frame in venue.streams.seen if frame["op"] == "order.create")
+        assert frame["args"][0]["orderLinkId"] == "t-1"
+        assert frame["args"][0]["stopLoss"] == "99"
+
+
+async def test_a_position_whose_fill_is_still_on_its_way_is_not_adopted(venue: AccountServer) -> None:
+    venue.creates.append("hidden 0.7")
+    venue.muted = {"order", "execution", "position"}
+    async with trading(venue) as (broker, heard):
+        broker.submit(order())
+        async with asyncio.timeout(5):
+            while not venue.positions:  # noqa: ASYNC110  # the exchange's own state
+                await asyncio.sleep(0.01)
+        assert (await broker.reconcile()).differences == ()
+        assert heard.of(PositionAdopted) == []
+        await heard.until(OrderFilled)

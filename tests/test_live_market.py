@@ -1,0 +1,290 @@
+"""The live market tells what a recorded one would: each bar once, in order, listings, funding, trouble."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from bot.core.errors import UsageError
+from bot.core.events import (
+    BarClosed,
+    EntriesAllowed,
+    EntriesBlocked,
+    FundingRatePublished,
+    InstrumentDelisted,
+    InstrumentListed,
+    MarketHealthChanged,
+    MicrostructureSampled,
+)
+from bot.core.types import HOUR_MS, MINUTE_MS
+from bot.exchange.bybit.clock import ExchangeClock
+from bot.exchange.bybit.live_market import LiveMarket, MarketSettings
+from bot.exchange.bybit.rest import Rest
+from bot.exchange.bybit.streams import Backoff
+from tests.bybit_server import RestServer, StreamServer, envelope
+from tests.test_bybit_broker import QUICK, Heard
+from tests.test_download import contract
+
+SOURCES = ("BTCUSDT", "ETHUSDT")
+QUICKLY = MarketSettings(
+    grace=0.0, patience=0.5, give_up=0.3, late=1.0, look=0.02, instruments=0.05, funding=0.05
+)
+
+
+class Venue:
+    """Instruments, klines and funding that the test changes; time runs as the test says."""
+
+    def __init__(self, rest: RestServer, streams: StreamServer) -> None:
+        self.rest, self.streams = rest, streams
+        self.now = 1_750_000_040_000  # some seconds into a minute
+        self.started = time.monotonic()
+        self.listed = {name: contract(name) for name in SOURCES}
+        self.holes: set[tuple[str, int]] = set()
+        self.asked: list[tuple[str, int, int]] = []
+        self.broken = False
+        for path, act in (
+            ("/v5/market/kline", self._klines),
+            ("/v5/market/instruments-info", self._instruments),
+            ("/v5/market/funding/history", self._funding),
+        ):
+            rest.will_act(path, act)
+
+    @property
+    def minute(self) -> int:
+        """Open of the minute that is under way."""
+        return self.now // MINUTE_MS * MINUTE_MS
+
+    async def close_bar(self, *symbols: str, start: int | None = None) -> None:
+        for symbol in symbols:
+            opened = self.minute - MINUTE_MS if start is None else start
+            data = {
+                "start": opened, "end": opened + MINUTE_MS - 1, "interval": "1", "open": "1", "close": "1",
+                "high": "1", "low": "1", "volume": "1", "turnover": "1", "confirm": True,
+                "timestamp": self.now,
+            }  # fmt: skip
+            await self.streams.push(
+                {"topic": f"kline.1.{symbol}", "type": "snapshot", "ts": self.now, "data": [data]}
+            )
+
+    async def _klines(self, request: web.Request) -> web.StreamResponse:
+        if self.broken:
+            return web.json_response(envelope({}, 10016, "busy", time=self.now))
+        symbol = request.query["symbol"]
+        start, end = int(request.query["start"]), int(request.query["end"])
+        self.asked.append((symbol, start, end))
+        opens = range(start + -start % MINUTE_MS, min(end, self.now) + 1, MINUTE_MS)
+        rows = [[str(ts), *["1"] * 6] for ts in reversed(opens) if (symbol, ts) not in self.holes]
+        return web.json_response(envelope({"symbol": symbol, "list": rows}, time=self.now))
+
+    async def _instruments(self, request: web.Request) -> web.StreamResponse:
+        found = [item for item in self.listed.values() if item["status"] == request.query["status"]]
+        return web.json_response(envelope({"category": "linear", "list": found}, time=self.now))
+
+    async def _funding(self, request: web.Request) -> web.StreamResponse:
+        start, end = int(request.query["startTime"]), int(request.query["endTime"])
+        times = range(start + -start % (8 * HOUR_MS), end + 1, 8 * HOUR_MS)
+        rates = [
+            {"symbol": request.query["symbol"], "fundingRate": "0.0001", "fundingRateTimestamp": str(ts)}
+            for ts in times
+        ]
+        return web.json_response(envelope({"list": rates}, time=self.now))
+
+
+class TestClock(ExchangeClock):
+    __test__ = False
+
+    def __init__(self, venue: Venue) -> None:
+        super().__init__()
+        self.venue = venue
+
+    def now_ms(self) -> int:
+        return self.venue.now
+
+
+@pytest.fixture
+async def venue() -> AsyncIterator[Venue]:
+    async with RestServer() as rest, StreamServer() as streams:
+        yield Venue(rest, streams)
+
+
+@asynccontextmanager
+async def watching(
+    venue: Venue, since: int | None = None, **changes: Any
+) -> AsyncIterator[tuple[LiveMarket, Heard]]:
+    environment = replace(venue.rest.environment, public_streams=f"ws://127.0.0.1:{venue.streams.port}")
+    rest, heard = Rest(environment, clock=TestClock(venue)), Heard()
+    market = LiveMarket(
+        environment, rest, SOURCES, lambda item, now: item.launch_time > now - HOUR_MS, heard.emit,
+        replace(QUICKLY, **changes), stream_settings=QUICK, backoff=lambda: Backoff(0.01, 0.05),
+    )  # fmt: skip
+    for item in await market.open():
+        market.follow(item, venue.minute if since is None else since)
+    running = asyncio.create_task(market.run())
+    try:
+        await venue.streams.until(lambda: bool(venue.streams.topics()))
+        yield market, heard
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        rest.close()
+
+
+def bars(heard: Heard) -> list[tuple[str, int]]:
+    return [(event.symbol, event.start) for event in heard.of(BarClosed)]
+
+
+async def test_confirmed_bars_are_told_together_and_sources_in_their_order(venue: Venue) -> None:
+    async with watching(venue) as (_, heard):
+        first = venue.minute
+        venue.broken = True  # nothing can come from REST
+        venue.now += MINUTE_MS
+        await venue.close_bar("ETHUSDT", "BTCUSDT", "ETHUSDT")
+        await heard.until(BarClosed, 2)
+        assert bars(heard) == [("BTCUSDT", first), ("ETHUSDT", first)]
+
+
+async def test_a_bar_that_does_not_come_is_asked_for(venue: Venue) -> None:
+    async with watching(venue) as (_, heard):
+        first = venue.minute
+        venue.now += MINUTE_MS
+        await venue.close_bar("BTCUSDT")
+        await heard.until(BarClosed, 2)
+        assert ("ETHUSDT", first, first + MINUTE_MS - 1) in venue.asked
+        assert bars(heard) == [("BTCUSDT", first), ("ETHUSDT", first)]
+
+
+async def test_what_happened_before_is_brought_first(venue: Venue) -> None:
+    since = venue.minute - 3 * MINUTE_MS
+    async with watching(venue, since) as (_, heard):
+        assert heard.of(EntriesBlocked)[0].reason == "catching up with the present"
+        await heard.until(BarClosed, 6)
+        expected = [(name, since + n * MINUTE_MS) for n in range(3) for name in SOURCES]
+        assert sorted(bars(heard)) == sorted(expected)
+
+
+async def test_a_bar_that_the_exchange_does_not_have_is_a_gap(venue: Venue) -> None:
+    async with watching(venue) as (_, heard):
+        first = venue.minute
+        venue.holes = {("ETHUSDT", first)}
+        venue.now += MINUTE_MS
+        await heard.until(BarClosed)
+        venue.now += MINUTE_MS
+        await heard.until(BarClosed, 3)
+        assert ("ETHUSDT", first) not in bars(heard)
+        assert ("ETHUSDT", first + MINUTE_MS) in bars(heard)
+
+
+async def test_a_feed_that_is_late_blocks_entries_until_it_is_whole_again(venue: Venue) -> None:
+    async with watching(venue) as (_, heard):
+        await heard.until(EntriesAllowed)
+        venue.broken = True
+        venue.now += 2 * MINUTE_MS
+        blocked = (await heard.until(EntriesBlocked, 2))[-1]
+        assert "bars of BTCUSDT are" in blocked.reason
+        assert blocked.cause == "feed"
+        venue.broken = False
+        await heard.until(EntriesAllowed, 2)
+        assert len(bars(heard)) == 4
+
+
+async def test_a_reconnect_loses_no_bar(venue: Venue) -> None:
+    async with watching(venue) as (_, heard):
+        first = venue.minute
+        for session in list(venue.streams.sessions):
+            session.transport.abort()
+        venue.now += 2 * MINUTE_MS
+        await heard.until(BarClosed, 4)
+        assert sorted(bars(heard)) == sorted(
+            (name, start) for start in (first, first + MINUTE_MS) for name in SOURCES
+        )
+
+
+async def test_a_new_listing_is_told_followed_and_told_when_it_ends(venue: Venue) -> None:
+    async with watching(venue) as (_, heard):
+        new = {**contract("NEWUSDT"), "launchTime": str(venue.minute), "status": "PreLaunch"}
+        venue.listed["NEWUSDT"] = new
+        await asyncio.sleep(0.2)
+        assert len(heard.of(InstrumentListed)) == len(SOURCES)
+        venue.listed["NEWUSDT"] = {**new, "status": "Trading"}
+        listed = await heard.until(InstrumentListed, 3)
+        assert listed[-1].instrument.symbol == "NEWUSDT"
+        venue.now += MINUTE_MS
+        await heard.until(BarClosed, 3)
+        assert {symbol for symbol, _ in bars(heard)} == {*SOURCES, "NEWUSDT"}
+        venue.listed["NEWUSDT"] = {**new, "status": "Trading", "deliveryTime": str(venue.now + HOUR_MS)}
+        (gone,) = await heard.until(InstrumentDelisted)
+        assert gone.symbol == "NEWUSDT"
+
+
+async def test_changed_filters_are_told(venue: Venue) -> None:
+    async with watching(venue) as (_, heard):
+        lots = {**contract()["lotSizeFilter"], "maxMktOrderQty": "77"}
+        venue.listed["ETHUSDT"] = {**contract("ETHUSDT"), "lotSizeFilter": lots}
+        listed = await heard.until(InstrumentListed, 3)
+        assert listed[-1].instrument.max_market_qty == 77
+
+
+async def test_an_answer_without_the_sources_is_not_believed(venue: Venue) -> None:
+    async with watching(venue) as (_, heard):
+        kept, venue.listed = venue.listed, {}
+        await asyncio.sleep(0.2)
+        venue.listed = kept
+        assert heard.of(InstrumentDelisted) == []
+
+
+async def test_funding_rates_are_told_once_when_they_are_settled(venue: Venue) -> None:
+    venue.now = venue.now // (8 * HOUR_MS) * 8 * HOUR_MS + 1
+    async with watching(venue) as (_, heard):
+        await asyncio.sleep(0.2)
+        assert heard.of(FundingRatePublished) == []
+        venue.now += 8 * HOUR_MS
+        told = await heard.until(FundingRatePublished, 2)
+        await asyncio.sleep(0.2)
+        assert len(heard.of(FundingRatePublished)) == 2
+        assert told[0].ts == venue.now - 1
+
+
+async def test_sources_must_exist(venue: Venue) -> None:
+    del venue.listed["ETHUSDT"]
+    with pytest.raises(UsageError, match="does not list ETHUSDT"):
+        async with watching(venue):
+            pass
+
+
+def ticker_frame(symbol: str, now: int) -> dict[str, Any]:
+    data = {"symbol": symbol, "lastPrice": "1", "markPrice": "1", "turnover24h": "1"}
+    return {"topic": f"tickers.{symbol}", "type": "snapshot", "ts": now, "cs": 1, "data": data}
+
+
+def faults(heard: Heard, symbol: str) -> tuple[str, ...]:
+    told = [event for event in heard.of(MarketHealthChanged) if event.symbol == symbol]
+    return told[-1].faults if told else ("nothing told yet",)
+
+
+async def test_a_symbol_is_well_while_its_book_ticker_and_trades_are_heard(venue: Venue) -> None:
+    async with watching(venue) as (_, heard):
+        await heard.until(MarketHealthChanged)
+        assert faults(heard, "BTCUSDT")
+        for symbol in SOURCES:
+            await venue.streams.push(ticker_frame(symbol, venue.now))
+        while faults(heard, "BTCUSDT"):
+            await heard.until(MarketHealthChanged, len(heard.of(MarketHealthChanged)) + 1)
+        for session in list(venue.streams.sessions):
+            session.transport.abort()
+        while not faults(heard, "BTCUSDT"):
+            await heard.until(MarketHealthChanged, len(heard.of(MarketHealthChanged)) + 1)
+
+
+async def test_a_decision_bar_comes_behind_what_the_book_did_meanwhile(venue: Venue) -> None:
+    async with watching(venue, decision_interval=MINUTE_MS) as (_, heard):
+        venue.now += MINUTE_MS
+        await heard.until(BarClosed, 2)
+        kinds = [
+            type(event) for event in heard.events if isinstance(event, BarClosed | MicrostructureSampled)
+        ]
+        assert kinds == [MicrostructureSampled, BarClosed] * 2

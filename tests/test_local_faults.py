@@ -1,0 +1,362 @@
+"""Every switch does what it says, and our client comes through without a lost or doubled order."""
+
+import asyncio
+import hmac
+import json
+import random
+import time
+from collections.abc import AsyncIterator, Iterator
+from decimal import Decimal
+from typing import Any
+from urllib.parse import urlencode
+
+import aiohttp
+import pytest
+from yarl import URL
+
+from bot.core.types import Side
+from bot.exchange.bybit.environment import local
+from bot.exchange.bybit.errors import ExchangeError, Kind
+from bot.exchange.bybit.limits import Limits
+from bot.exchange.bybit.rest import Rest
+from bot.exchange.bybit.streams import BookLost, Connected, Disconnected, Stream, StreamSettings
+from bot.exchange.bybit.streams.raw import RawBook
+from bot.exchange.bybit.trade_stream import TradeStream
+from bot.exchange.bybit.wire.private import Orders
+from bot.exchange.bybit.wire.public import Book as BookFrame
+from bot.exchange.bybit.wire.public import Trades
+from bot.exchange.local.endpoints import ENDPOINTS
+from bot.exchange.local.market_api import MARKET
+from bot.market.book import Book, State
+from tests.local_exchange import LocalExchange, local_exchange
+from tests.test_local_own_client import CREDENTIALS, FAST, limit_order, market_order, streaming, until
+
+CREATE, TOPIC = "/v5/order/create", "orderbook.50.BTCUSDT"
+
+
+@pytest.fixture
+def exchange() -> Iterator[LocalExchange]:
+    with local_exchange() as running:
+        yield running
+
+
+@pytest.fixture
+async def rest(exchange: LocalExchange) -> AsyncIterator[Rest]:
+    client = Rest(local(exchange.url), CREDENTIALS, limits=Limits(FAST), timeout=0.5)
+    await client.measure_clock()
+    yield client
+    client.close()
+
+
+async def placed(rest: Rest, link_id: str = "a") -> ExchangeError | None:
+    try:
+        async with asyncio.timeout(8):
+            await rest.orders.create(limit_order(link_id))
+    except ExchangeError as error:
+        return error
+    return None
+
+
+# --- requests ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["ack_lost", "server_error", "delay"])
+async def test_an_answer_that_fails_after_the_order_was_taken(
+    exchange: LocalExchange, rest: Rest, kind: str
+) -> None:
+    exchange.arm(kind, CREATE, count=1, ms=1_000)
+    error = await placed(rest)
+    assert error is not None
+    assert error.kind is Kind.UNKNOWN
+    found = await rest.orders.find("a", "BTCUSDT")
+    assert found is not None
+    assert found.order_status == "New"
+    again = await placed(rest)
+    assert again is not None
+    assert again.code == 110072  # sending it again cannot double it
+    assert len(exchange.account.open_orders) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "verdict"),
+    [
+        ("refuse", Kind.UNKNOWN),
+        ("drop", Kind.UNKNOWN),
+        ("bad_gateway", Kind.UNKNOWN),
+        ("too_many_visits", Kind.RETRY),
+        ("maintenance", Kind.UNKNOWN),
+    ],
+)
+async def test_a_request_that_fails_before_the_order_was_taken(
+    exchange: LocalExchange, rest: Rest, kind: str, verdict: Kind
+) -> None:
+    exchange.arm(kind, "*" if kind == "maintenance" else CREATE, count=None if kind == "maintenance" else 1)
+    error = await placed(rest)
+    assert error is not None
+    assert error.kind is verdict
+    assert not exchange.account.orders
+    if kind == "maintenance":
+        assert [item.state for item in await rest.market.system_status()] == ["ongoing"]
+        exchange.do(exchange.venue.faults.clear)
+    assert await rest.orders.find("a", "BTCUSDT") is None
+    assert await placed(rest) is None
+    assert len(exchange.account.open_orders) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"), [("bad_timestamp", {"count": 1}), ("clock_skew", {"ms": 20_000})]
+)
+async def test_a_clock_that_disagrees_is_measured_again_and_the_order_arrives_once(
+    exchange: LocalExchange, rest: Rest, kind: str, options: dict[str, Any]
+) -> None:
+    exchange.arm(kind, **options)
+    error = await placed(rest)
+    assert error is not None
+    assert (error.kind, error.code) == (Kind.RETRY, 10002)
+    assert not exchange.account.orders
+    assert await placed(rest) is None
+    assert len(exchange.account.open_orders) == 1
+
+
+async def test_the_streams_may_tell_a_fill_before_the_answer_comes(
+    exchange: LocalExchange, rest: Rest
+) -> None:
+    exchange.arm("fill_before_ack", CREATE, count=1, ms=200)
+    async with streaming(local(exchange.url).private_url, rest, "order", credentials=CREDENTIALS) as stream:
+        await until(stream, Connected)
+        answer = asyncio.create_task(rest.orders.create(market_order("a")))
+        orders = await until(stream, Orders)
+        assert not answer.done()
+        assert (orders.data[0].order_link_id, orders.data[0].order_status) == ("a", "Filled")
+        assert (await answer).order_id == orders.data[0].order_id
+
+
+async def test_order_entry_by_websocket_loses_its_acknowledgement(
+    exchange: LocalExchange, rest: Rest
+) -> None:
+    notices: asyncio.Queue[Any] = asyncio.Queue()
+    stream = TradeStream(
+        local(exchange.url), CREDENTIALS, clock=rest.clock, limits=rest.limits, on_notice=notices.put_nowait,
+    )  # fmt: skip
+    running = asyncio.create_task(stream.run())
+    async with asyncio.timeout(10):
+        await notices.get()
+        exchange.arm("ack_lost", "order.create", count=1)
+        with pytest.raises(ExchangeError) as caught:
+            await stream.create(limit_order("a"))
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    assert caught.value.kind is Kind.UNKNOWN
+    found = await rest.orders.find("a", "BTCUSDT")
+    assert found is not None
+
+
+# --- streams ----------------------------------------------------------------------------------------------
+
+
+async def follow(stream: Stream, book: Book, exchange: LocalExchange, rest: Rest) -> list[str]:
+    """Feed the book until it equals the exchange's; what was lost on the way, by reason."""
+    lost: list[str] = []
+    async with asyncio.timeout(10):
+        while True:
+            expected = await rest.market.order_book("BTCUSDT", 50)
+            if (book.bids(), book.asks()) == (expected.bids, expected.asks):
+                return lost
+            exchange.advance(100)
+            await asyncio.sleep(0.01)
+            for delivery in await stream.take():
+                if isinstance(delivery.message, BookLost):
+                    lost.append(delivery.message.reason)
+                elif isinstance(delivery.message, RawBook):
+                    book.update(delivery.message.payload, 1)
+                    if book.state is State.STALE:
+                        stream.renew(TOPIC, book.health(1).reason)
+
+
+@pytest.mark.parametrize("kind", ["gap", "crossed_book", "drop", "duplicate", "reorder", "delay"])
+async def test_a_disturbed_book_is_right_again(exchange: LocalExchange, rest: Rest, kind: str) -> None:
+    book = Book("BTCUSDT", 50)
+    async with streaming(local(exchange.url).public_url(), rest, TOPIC, raw_books=True) as stream:
+        await follow(stream, book, exchange, rest)
+        exchange.arm(kind, TOPIC, count=1, ms=50)
+        exchange.move("BTCUSDT", 1.002)
+        exchange.move("BTCUSDT", 1.002)
+        lost = await follow(stream, book, exchange, rest)
+        assert exchange.venue.faults.struck[kind] == 1
+        assert bool(lost) == (kind != "duplicate")
+
+
+async def test_after_a_restart_the_stream_comes_back_and_books_begin_with_one(
+    exchange: LocalExchange, rest: Rest
+) -> None:
+    async with streaming(local(exchange.url).public_url(), rest, TOPIC) as stream:
+        await until(stream, BookFrame)
+        exchange.arm("restart", ms=100)
+        await until(stream, Disconnected)
+        frame = await until(stream, BookFrame)
+        assert (frame.type, frame.data.update_id) == ("snapshot", 1)
+
+
+async def test_a_half_open_connection_is_noticed_and_replaced(exchange: LocalExchange, rest: Rest) -> None:
+    settings = StreamSettings(
+        open_s=1.0, answer_s=0.5, ping_s=0.1, read_deadline_s=0.3, close_s=0.05, look_s=0.01
+    )
+    async with streaming(local(exchange.url).public_url(), rest, TOPIC, settings=settings) as stream:
+        await until(stream, BookFrame)
+        exchange.arm("half_open", "public", lasts_ms=400)
+        await until(stream, Disconnected)
+        await until(stream, BookFrame)
+
+
+async def test_a_slow_reader_delays_but_loses_nothing(exchange: LocalExchange, rest: Rest) -> None:
+    async with streaming(local(exchange.url).public_url(), rest, "publicTrade.BTCUSDT") as stream:
+        await until(stream, Connected)
+        exchange.arm("slow_reader", "public", ms=200)
+        stream.subscribe(TOPIC)
+        await until(stream, BookFrame)
+        await rest.orders.create(market_order("a", Side.SELL))
+        trades = await until(stream, Trades)
+        assert trades.data[0].side is Side.SELL
+
+
+# --- the switchboard itself -------------------------------------------------------------------------------
+
+
+async def test_the_switches_are_reachable_by_http(exchange: LocalExchange) -> None:
+    async with aiohttp.ClientSession(exchange.url) as session:
+        async with session.post("/admin/faults", json={"kind": "bad_gateway", "count": 1}) as answer:
+            assert [fault["kind"] for fault in (await answer.json())["armed"]] == ["bad_gateway"]
+        async with session.get("/v5/market/time") as answer:
+            assert answer.status == 502
+        async with session.get("/v5/market/time") as answer:
+            assert answer.status == 200
+        async with session.post("/admin/faults", json={"kind": "earthquake"}) as answer:
+            assert answer.status == 400
+            assert "ack_lost" in (await answer.json())["error"]
+        async with session.post("/admin/move", json={"symbol": "BTCUSDT", "factor": 1.01}) as answer:
+            assert answer.status == 200
+        async with session.post("/admin/advance", json={"ms": 200}) as answer:
+            now = (await answer.json())["now"]
+        async with session.get("/v5/market/tickers?category=linear&symbol=BTCUSDT") as answer:
+            [ticker] = (await answer.json())["result"]["list"]
+        assert Decimal(ticker["markPrice"]) == Decimal("60600.0")
+        assert now == exchange.venue.world.now
+        async with session.delete("/admin/faults") as answer:
+            assert (await answer.json())["armed"] == []
+
+
+@pytest.mark.parametrize(
+    "frame",
+    ["", "{", "[]", "null", '"x"', "{}", '{"op":1}', '{"op":"subscribe"}', '{"op":"auth","args":[1]}',
+     '{"op":"subscribe","args":[null,{}]}', '{"op":"order.create","args":[[]]}', '{"op":"ping","req_id":{}}',
+     "\x00" * 50, '{"op":"subscribe","args":["' + "x" * 30_000 + '"]}'],
+)  # fmt: skip
+@pytest.mark.parametrize("path", ["/v5/public/linear", "/v5/private", "/v5/trade"])
+async def test_nonsense_is_answered_and_the_socket_stays_open(
+    exchange: LocalExchange, path: str, frame: str
+) -> None:
+    async with aiohttp.ClientSession() as session, session.ws_connect(exchange.url + path) as socket:
+        await socket.send_str(frame)
+        await socket.send_str('{"op":"ping"}')
+        async with asyncio.timeout(5):
+            answers = [json.loads((await socket.receive()).data) for _ in range(2)]
+        assert answers[0] != answers[1] or frame == '{"op":"ping","req_id":{}}'
+
+
+async def test_one_bad_topic_rejects_the_whole_request(exchange: LocalExchange) -> None:
+    async with aiohttp.ClientSession() as session:
+        async with session.ws_connect(f"{exchange.url}/v5/public/linear") as socket:
+            await socket.send_json(
+                {"op": "subscribe", "req_id": "1", "args": [TOPIC, "orderbook.500.BTCUSDT"]}
+            )
+            assert await socket.receive_json() == {
+                "success": False, "ret_msg": "error:handler not found,topic:orderbook.500.BTCUSDT",
+                "conn_id": (await ask(socket))["conn_id"], "req_id": "1", "op": "subscribe",
+            }  # fmt: skip
+        assert not exchange.do(lambda: list(exchange.venue.hub._topics))
+
+
+async def ask(socket: aiohttp.ClientWebSocketResponse) -> Any:
+    await socket.send_json({"op": "ping"})
+    return await socket.receive_json()
+
+
+# --- nonsense by REST -------------------------------------------------------------------------------------
+
+VALUES = (
+    "", "0", "-1", "1e400", "NaN", "abc", "BTCUSDT", "linear", "Buy", "Limit", "99999999999999999999",
+    "0.00001", "left%3A5", "\u0000", None, True, [], {}, 3.5, -7, 10**30,
+)  # fmt: skip
+FIELDS = [
+    "category",
+    "symbol",
+    "side",
+    "orderType",
+    "qty",
+    "price",
+    "timeInForce",
+    "orderLinkId",
+    "orderId",
+    "interval",
+    "start",
+    "end",
+    "startTime",
+    "endTime",
+    "limit",
+    "cursor",
+    "triggerPrice",
+    "triggerDirection",
+    "positionIdx",
+    "takeProfit",
+    "stopLoss",
+    "tpslMode",
+    "buyLeverage",
+    "sellLeverage",
+    "mode",
+    "request",
+    "settleCoin",
+    "coin",
+    "accountType",
+    "trailingStop",
+    "slippageToleranceType",
+    "slippageTolerance",
+    "tpOrderType",
+    "smpType",
+    "setMarginMode",
+    "openOnly",
+    "orderFilter",
+    "status",
+    "baseCoin",
+]
+
+
+async def test_whatever_is_asked_there_is_an_answer(exchange: LocalExchange) -> None:
+    rng = random.Random(7)
+    codes: set[int] = set()
+    async with aiohttp.ClientSession(exchange.url) as session:
+        for number in range(1_500):
+            signed = list(ENDPOINTS.items())
+            path, method = rng.choice([(path, "GET") for path in MARKET] + [(p, e.method) for p, e in signed])
+            params = {name: rng.choice(VALUES) for name in rng.sample(FIELDS, rng.randrange(12))}
+            if number % 2:
+                params |= {"category": "linear", "symbol": "BTCUSDT", "side": "Buy", "orderType": "Limit"}
+                params |= {"qty": "0.01", "price": "59000"} if number % 4 == 1 else {}
+            query = {name: str(value) for name, value in params.items()} if method == "GET" else {}
+            raw = urlencode(query) if method == "GET" else json.dumps(params)
+            stamp = str(int(time.time() * 1000))
+            sign = hmac.new(
+                CREDENTIALS.secret.encode(), f"{stamp}{CREDENTIALS.key}5000{raw}".encode(), "sha256"
+            )
+            headers = {
+                "X-BAPI-API-KEY": CREDENTIALS.key, "X-BAPI-TIMESTAMP": stamp, "X-BAPI-RECV-WINDOW": "5000",
+                "X-BAPI-SIGN": sign.hexdigest(),
+            }  # fmt: skip
+            url = URL(f"{path}?{raw}" if method == "GET" else path, encoded=True)
+            body = None if method == "GET" else raw
+            async with session.request(method, url, data=body, headers=headers) as answer:
+                assert answer.status == 200, (path, params, await answer.text())
+                codes.add((await answer.json())["retCode"])
+    assert 0 in codes
+    assert 10001 in codes
+    assert codes <= {0, 10001, 10006, 110001, 110007, 110013, 110017, 110024, 110025, 110028, 110043, 110072,
+                     110092, 110093, 110094, 34040}  # fmt: skip

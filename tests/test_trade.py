@@ -1,0 +1,113 @@
+"""`bot trade`, `bot paper --market bybit` and `bot rehearse`, whole, against the local exchange."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from bot.cli import app
+from bot.storage.database import Database
+from tests.test_paper import SMALL
+
+SETTINGS = f"""{SMALL}
+[bybit]
+newest_days = 4
+history_days = 20
+"""
+BOT = [sys.executable, "-m", "bot"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        (["--mode", "live"], "confirm with --i-accept-real-money"),
+        (["--mode", "live", "--i-accept-real-money"], "set BOT_LIVE_API_KEY and BOT_LIVE_API_SECRET"),
+        (["--mode", "testnet"], "set BOT_TESTNET_API_KEY and BOT_TESTNET_API_SECRET"),
+        (["--mode", "demo", "--region", "eu"], "--region is for --mode live"),
+        (["--mode", "live", "--url", "http://127.0.0.1:1"], "take --mode testnet with it"),
+        (["--mode", "live", "--region", "mars", "--i-accept-real-money"], "no environment 'mainnet-mars'"),
+        (["--mode", "testnet", "--url", "https://example.com"], "a local exchange is"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_sent(arguments: list[str], hint: str) -> None:
+    result = CliRunner().invoke(app, ["trade", *arguments], env={"COLUMNS": "200"})
+    assert result.exit_code == 2
+    assert hint in result.output
+
+
+def test_an_exchange_that_is_not_there_is_told(tmp_path: Path) -> None:
+    arguments = ["trade", "--mode", "testnet", "--url", "http://127.0.0.1:9", "--directory", str(tmp_path)]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 4
+    assert "Traceback" not in result.output
+
+
+@pytest.fixture(scope="module")
+def exchange() -> Iterator[str]:
+    process = subprocess.Popen([*BOT, "exchange", "--port", "0"], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    found = re.search(r"http://127\.0\.0\.1:\d+", process.stdout.readline())
+    assert found is not None
+    yield found.group()
+    process.terminate()
+    process.wait(10)
+
+
+def run_until(text: str, *arguments: str, home: Path, seconds: float = 120.0) -> tuple[int, str]:
+    """Run a command, stop it with Ctrl-C when it has said `text`; exit code and output."""
+    process = subprocess.Popen(
+        [*BOT, *arguments, "--config", str(home / "small.toml"), "--directory", str(home / "var")],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, "COLUMNS": "160"},
+    )  # fmt: skip
+    assert process.stdout is not None
+    lines, end = [], time.monotonic() + seconds
+    for line in process.stdout:
+        lines.append(line)
+        if text in line:
+            process.send_signal(signal.SIGINT)
+            break
+        assert time.monotonic() < end, "".join(lines)
+    lines += process.stdout.readlines()
+    return process.wait(30), "".join(lines)
+
+
+@pytest.mark.slow
+def test_the_daemon_trades_on_the_local_exchange_and_its_second_start_knows_the_first(
+    exchange: str, tmp_path: Path
+) -> None:
+    (tmp_path / "small.toml").write_text(SETTINGS)
+    caught_up = "entries no longer wait for: feed"
+    code, out = run_until(caught_up, "trade", "--mode", "testnet", "--url", exchange, home=tmp_path)
+    assert code == 0, out
+    assert "Replaying" in out
+    assert "Our books equal the exchange's" in out
+    code, out = run_until(caught_up, "paper", "--market", "bybit", "--url", exchange, home=tmp_path)
+    assert code == 0, out
+    assert "kept from an earlier run" in out
+    with Database.open(tmp_path / "var" / "bot.sqlite", readonly=True) as database:
+        assert [(run.kind, run.state) for run in database.runs()] == [
+            ("testnet", "finished"),
+            ("paper", "finished"),
+        ]
+
+
+@pytest.mark.slow
+def test_a_rehearsal_through_a_restart_ends_with_equal_books(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [*BOT, "rehearse", "--minutes", "2.2", "--restarts", "1", "--directory", str(tmp_path)],
+        capture_output=True, text=True, timeout=200, check=False, env={**os.environ, "COLUMNS": "160"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "The exchange restarts (1 of 1)" in done.stdout
+    assert "Our books equal the exchange's" in done.stdout
+    with Database.open(tmp_path / "rehearsal.sqlite", readonly=True) as database:
+        (run,) = database.runs()
+        assert run.state == "finished"
+        assert len(database.frame(run.id, "fills"))
