@@ -68,8 +68,10 @@ def run_backtest(settings: Settings, recorded: Mapping[str, Any] | None) -> None
         _run(settings, market, database, "backtest", _config_json(settings, recorded, market), None, 0.0)
 
 
-def run_pretrain(settings: Settings, data: Path | None, until: int | None) -> None:
-    """Pretrain on the sources alone and print the model's card."""
+def run_pretrain(
+    settings: Settings, data: Path | None, until: int | None, export: Path | None = None
+) -> None:
+    """Pretrain on the sources alone and print the model's card. export: where to write a copy."""
     sources, interval = settings.market.sources, settings.market.decision_minutes * MINUTE_MS
     if data is None:
         market = SimulatedMarket.of(settings)
@@ -85,6 +87,8 @@ def run_pretrain(settings: Settings, data: Path | None, until: int | None) -> No
         console.print(msgspec.json.format(msgspec.json.encode(model.card)).decode(), highlight=False)
         if data is not None:
             Champions(Registry(models_directory(settings))).promote(model.model_id)
+        if export is not None:
+            Registry(export).save(model.weights, model.card)
         console.print(f"Kept as {model.model_id} in {models_directory(settings)}", highlight=False)
 
 

@@ -148,6 +148,9 @@ def pretrain(
         Literal["supervised", "masked", "contrastive", "predictive", "order", "forecast"] | None,
         typer.Option("--method", help="Pretext task that initialises the encoder; supervised: none."),
     ] = None,
+    export: Annotated[
+        Path | None, typer.Option("--export", help="Also write the model's two files into this folder.")
+    ] = None,
     seed: SeedOption = None,
     config: ConfigOption = None,
     directory: DirectoryOption = None,
@@ -162,7 +165,7 @@ def pretrain(
     if data is not None and seed is not None:
         raise typer.BadParameter("--seed is the simulated market's; with --data there is none")
     settings = settings_of(config, directory, {"seed": seed}, {"method": method})
-    run_pretrain(settings, data, day(until))
+    run_pretrain(settings, data, day(until), export)
 
 
 @app.command(epilog=_EPILOG)

@@ -13,7 +13,7 @@ def invoke(*arguments: str) -> Result:
     return CliRunner().invoke(app, arguments, env={"COLUMNS": "200", "TERM": "dumb"})
 
 
-@pytest.mark.parametrize("command", [[], ["paper"], ["backtest"], ["pretrain"], ["report"]])
+@pytest.mark.parametrize("command", [[], ["paper"], ["backtest"], ["pretrain"], ["report"], ["study"]])
 def test_help_tells_the_exit_codes(command: list[str]) -> None:
     told = invoke(*command, "--help")
     assert told.exit_code == 0
@@ -31,6 +31,11 @@ def test_help_tells_the_exit_codes(command: list[str]) -> None:
         (["pretrain", "--data", "bars", "--seed", "3"], "with --data there is none"),
         (["backtest", "--data", "bars", "--start", "2025-13-01"], "write YYYY-MM-DD"),
         (["paper", "--days", "0"], "--days"),
+        (["study"], "--data"),
+        (["study", "--data", "bars", "--days", "60"], "such as 3-60"),
+        (["study", "--data", "bars", "--days", "9-3"], "such as 3-60"),
+        (["study", "--data", "bars", "--arms", "oracle"], "no arm oracle"),
+        (["study", "--data", "bars", "--interval", "7m"], "choose from 1m"),
         (["report", "0"], "run"),
         (["paper", "--config", "nowhere.toml"], "no such configuration file"),
     ],

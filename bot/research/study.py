@@ -17,7 +17,8 @@ from typing import Final, NamedTuple, Protocol
 
 from bot.core.errors import RuntimeFault, UsageError
 from bot.core.interrupt import interrupts_held_back
-from bot.research.study_data import Study, prepare
+from bot.research.study_data import Study, cut_before, cuts, prepare
+from bot.research.study_files import chain_key, registry, scores_path, source_key, trees_path
 from strategies.features.spec import VERSION
 from strategies.learning.files import write_atomically
 
@@ -54,8 +55,12 @@ def run(study: Study, arms: tuple[str, ...], processes: int, progress: Progress,
     """Do every job that is not done. Raises UsageError when the folder holds another study."""
     _claim(study)
     prepare(study)
-    stages = _stages(study, arms, twins=twins)
+    stages = [
+        [job for job in stage if not _is_done(study, job)] for stage in _stages(study, arms, twins=twins)
+    ]
     progress.total(sum(job.cost for stage in stages for job in stage))
+    if not any(stages):
+        return
     with interrupts_held_back():
         executor = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _begin)
         for _ in range(processes):  # each starts a process, which inherits what is held back
@@ -78,7 +83,6 @@ def run(study: Study, arms: tuple[str, ...], processes: int, progress: Progress,
 def _stages(study: Study, arms: tuple[str, ...], *, twins: bool) -> list[list[Job]]:
     """Jobs of a stage need only those of the stages before; within it, the most valuable come first."""
     from bot.research.study_arms import needs
-    from bot.research.study_pooled import cut_before, cuts
 
     kinds = (False, True) if twins else (False,)
     source, chain, trees = needs(arms)
@@ -125,9 +129,18 @@ def _do(study: Study, job: Job) -> None:
     elif job.stage == "trees":
         study_pooled.fit_trees(study, job.cut, twin=job.twin)
     else:
-        path = study_arms.path_of(study, job.arm, job.symbol, twin=job.twin)
-        if not path.exists():
-            study_arms.scores(study, job.arm, job.symbol, twin=job.twin).save(path)
+        path = scores_path(study, job.arm, job.symbol, twin=job.twin)
+        study_arms.scores(study, job.arm, job.symbol, twin=job.twin).save(path)
+
+
+def _is_done(study: Study, job: Job) -> bool:
+    if job.stage == "source":
+        return registry(study).find_pretrained(source_key(twin=job.twin)) is not None
+    if job.stage == "chain":
+        return registry(study).find_pretrained(chain_key(job.cut, twin=job.twin)) is not None
+    if job.stage == "trees":
+        return trees_path(study, job.cut, twin=job.twin).exists()
+    return scores_path(study, job.arm, job.symbol, twin=job.twin).exists()
 
 
 def _claim(study: Study) -> None:

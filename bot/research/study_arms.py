@@ -5,12 +5,10 @@ reported; the prior component learns from it. At the beginning of each day of th
 first bar) an arm may learn from the labels known by then, less an embargo; the day's rows are then scored.
 """
 
-import io
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
-from zipfile import BadZipFile
 
 import lightgbm
 import numpy as np
@@ -19,11 +17,11 @@ from numpy.typing import NDArray
 from bot.core.errors import DataError
 from bot.core.types import DAY_MS
 from bot.research import study_pooled as pooled
-from bot.research.study_data import Market, Study
+from bot.research.study_data import Market, Study, cut_before
+from bot.research.study_files import Scores, chain_key, source_key
 from bot.research.study_pooled import Net
 from strategies.learning.dataset import LabelledSeries
 from strategies.learning.divergences import proxy_a_distance, similarity
-from strategies.learning.files import write_atomically
 from strategies.learning.listing_training import (
     Pace,
     Trainer,
@@ -57,33 +55,6 @@ TOKEN_TREES: Final = {
 }  # fmt: skip
 TOKEN_ROUNDS: Final = 60
 TOKEN_STRIDE: Final = 4  # rows: neighbours share 15 of 16 bars of their labels
-
-
-class Scores(NamedTuple):
-    """What an arm says of a token's rows.
-
-    raw: float64 (n,) log odds of "up" before the prior, divided by the temperature; share: (n,) of "up" where
-    it was trained; similarity: (n,), NaN where it has none; until: int64 (n,) ms, nothing that closed later
-    was used (the row's own bar included)
-    """
-
-    raw: Floats
-    share: Floats
-    similarity: Floats
-    until: NDArray[np.int64]
-
-    def save(self, path: Path) -> None:
-        buffer = io.BytesIO()
-        np.savez(buffer, allow_pickle=False, **self._asdict())
-        write_atomically(path, buffer.getvalue())
-
-    @classmethod
-    def load(cls, path: Path) -> "Scores":
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                return cls(*(file[name] for name in cls._fields))
-        except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
-            raise DataError(f"{path}: not readable ({error}); delete it and start the study again") from None
 
 
 class Case(NamedTuple):
@@ -125,10 +96,6 @@ def scores(study: Study, arm: str, symbol: str, *, twin: bool) -> Scores:
     return found._replace(until=seen)
 
 
-def path_of(study: Study, arm: str, symbol: str, *, twin: bool) -> Path:
-    return study.output / "scores" / f"{arm}{'~shuffled' if twin else ''}" / f"{symbol}.npz"
-
-
 # --- shared models, used as they are ------------------------------------------------------------------------
 
 
@@ -145,7 +112,7 @@ def _pool_share(study: Study, time: int) -> float:
     """Of "up" among the earlier listings' labels that were known at the newest cut."""
     if time < study.since:
         return 0.5
-    return _shares(study, pooled.cut_before(study, time))
+    return _shares(study, cut_before(study, time))
 
 
 _known_shares: dict[tuple[Path, int], float] = {}
@@ -164,7 +131,7 @@ def _pooled_trees(case: Case) -> Scores:
     n = len(case.rows)
     raw, share, until = np.zeros(n), np.full(n, 0.5), np.zeros(n, np.int64)
     for _, begin, rows in case.days():
-        trees = _trees(case.study, pooled.cut_before(case.study, begin), case.twin)
+        trees = _trees(case.study, cut_before(case.study, begin), case.twin)
         raw[rows] = pooled.tree_scores(trees, case.rows.x[rows]) / trees.temperature
         share[rows], until[rows] = trees.share_up, trees.until
     return Scores(raw, share, np.full(n, np.nan), until)
@@ -181,7 +148,7 @@ def _trees(study: Study, cut: int, twin: bool) -> pooled.Trees:  # noqa: FBT001 
 
 
 def _frozen(case: Case) -> Scores:
-    return _as_is(case, pooled.load_net(case.study, pooled.source_key(twin=case.twin)))
+    return _as_is(case, pooled.load_net(case.study, source_key(twin=case.twin)))
 
 
 def _chain(case: Case) -> Scores:
@@ -190,8 +157,8 @@ def _chain(case: Case) -> Scores:
 
 def _chain_net(case: Case) -> Net:
     """The chain as it was when the token was listed: it knows nothing of the token."""
-    cut = pooled.cut_before(case.study, case.market.first)
-    return pooled.load_net(case.study, pooled.chain_key(cut, twin=case.twin))
+    cut = cut_before(case.study, case.market.first)
+    return pooled.load_net(case.study, chain_key(cut, twin=case.twin))
 
 
 def _as_is(case: Case, net: Net) -> Scores:
@@ -230,7 +197,7 @@ def _token_trees(case: Case) -> Scores:
 
 def _scratch(case: Case) -> Scores:
     """The same network, which knows nothing but the token."""
-    net = pooled.load_net(case.study, pooled.source_key(twin=False))
+    net = pooled.load_net(case.study, source_key(twin=False))
     vol = case.rows.labelled_until(case.market.first + 3 * DAY_MS).log_vol
     mean = float(np.nanmean(vol)) if np.isfinite(vol).any() else -5.0
     encoder = fresh_encoder(net.encoder, DROPOUT, mean, case.seed)
@@ -270,7 +237,7 @@ def _scored(case: Case, net: Net, rows: slice) -> NDArray[np.float32]:
 
 
 def _head(case: Case) -> Scores:
-    return _head_of(case, pooled.load_net(case.study, pooled.source_key(twin=case.twin)))
+    return _head_of(case, pooled.load_net(case.study, source_key(twin=case.twin)))
 
 
 def _chain_head(case: Case) -> Scores:
@@ -312,10 +279,10 @@ def _head_of(case: Case, net: Net) -> Scores:
 
 def _aligned(method: str) -> Callable[[Case], Scores]:
     def scored(case: Case) -> Scores:
-        key = pooled.source_key(twin=case.twin)
+        key = source_key(twin=case.twin)
         net = pooled.load_net(case.study, key)
         context = net.encoder.receptive_field - 1
-        cut = pooled.cut_before(case.study, case.market.first)
+        cut = cut_before(case.study, case.market.first)
         source = Sequences(pooled.source_series(case.study, cut, net.columns, twin=case.twin), context)
         n = len(case.rows)
         logit = np.full(n, np.nan, np.float32)

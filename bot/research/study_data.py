@@ -6,6 +6,7 @@ barriers. Features are those of the live path. Their source statistics come from
 
 import zlib
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
 from typing import Final, Self
@@ -107,6 +108,22 @@ def plan(
         data, funding, output, sources, tuple(inside), listings, since, until, days, horizon, interval, seed,
         taker_fee, model or Model(),
     )  # fmt: skip
+
+
+def cuts(study: Study) -> list[int]:
+    """When the pooled models are fitted: at `since`, then at the first moment of every month."""
+    last = study.until + (study.days[1] + 1) * DAY_MS
+    moments, at = [study.since], datetime.fromtimestamp(study.since / 1000, UTC)
+    while True:
+        at = datetime(at.year + at.month // 12, at.month % 12 + 1, 1, tzinfo=UTC)
+        if (moment := int(at.timestamp() * 1000)) >= last:
+            return moments
+        moments.append(moment)
+
+
+def cut_before(study: Study, time: int) -> int:
+    """The newest cut at or before `time`."""
+    return max(cut for cut in cuts(study) if cut <= time)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,6 @@ the same with its labels shuffled within the training window: what it reaches, n
 """
 
 import json
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import lightgbm
@@ -17,6 +15,7 @@ from numpy.typing import NDArray
 from bot.core.errors import DataError
 from bot.core.types import DAY_MS
 from bot.research.study_data import Market, Study, source_statistics
+from bot.research.study_files import chain_key, registry, source_key, trees_path
 from strategies.features.spec import COUNT, NAMES, VERSION
 from strategies.learning.calibration import fit_temperature
 from strategies.learning.dataset import LabelledSeries
@@ -24,7 +23,7 @@ from strategies.learning.encoder import Encoder
 from strategies.learning.files import write_atomically
 from strategies.learning.listing_training import Pace, chain
 from strategies.learning.pretraining import pretrain
-from strategies.learning.registry import Model, ModelCard, Registry
+from strategies.learning.registry import Model, ModelCard
 from strategies.learning.sequences import Sequences
 from strategies.learning.skill import Estimate
 
@@ -58,22 +57,6 @@ class Trees(NamedTuple):
     temperature: float
     share_up: float
     until: int
-
-
-def cuts(study: Study) -> list[int]:
-    """When the pooled models are fitted: at `since`, then at the first moment of every month."""
-    last = study.until + (study.days[1] + 1) * DAY_MS
-    moments, at = [study.since], datetime.fromtimestamp(study.since / 1000, UTC)
-    while True:
-        at = datetime(at.year + at.month // 12, at.month % 12 + 1, 1, tzinfo=UTC)
-        if (moment := int(at.timestamp() * 1000)) >= last:
-            return moments
-        moments.append(moment)
-
-
-def cut_before(study: Study, time: int) -> int:
-    """The newest cut at or before `time`."""
-    return max(cut for cut in cuts(study) if cut <= time)
 
 
 def shuffled(series: LabelledSeries, seed: int) -> LabelledSeries:
@@ -113,22 +96,8 @@ def share_up(series: list[LabelledSeries]) -> float:
 # --- the source network and the chain ----------------------------------------------------------------------
 
 
-def registry(study: Study) -> Registry:
-    return Registry(study.output / "models")
-
-
-def source_key(*, twin: bool) -> str:
-    return f"source{'~shuffled' if twin else ''}"
-
-
-def chain_key(cut: int, *, twin: bool) -> str:
-    return f"chain-{cut}{'~shuffled' if twin else ''}"
-
-
 def fit_source(study: Study, *, twin: bool) -> None:
     """Pretrain on what the sources did before the study, and nothing later."""
-    if registry(study).find_pretrained(source_key(twin=twin)) is not None:
-        return
     every = np.arange(COUNT)
     rows = np.concatenate([one.x for one in source_series(study, study.since, every, twin=False)])
     columns = np.flatnonzero(rows.std(axis=0) > _VARIES)
@@ -142,8 +111,6 @@ def fit_source(study: Study, *, twin: bool) -> None:
 def fit_chain(study: Study, cut: int, *, twin: bool) -> None:
     """From the source network to the listings before `cut`. The newest listings' rows calibrate."""
     key = chain_key(cut, twin=twin)
-    if registry(study).find_pretrained(key) is not None:
-        return
     base = load_net(study, source_key(twin=twin))
     listings = [one.with_columns(_mask(base.columns)) for one in earlier_listings(study, cut)]
     if twin:
@@ -238,9 +205,7 @@ def _temperature(logit: NDArray[np.float32], tail: Sequences) -> float:
 
 def fit_trees(study: Study, cut: int, *, twin: bool) -> None:
     """Boosted trees on sources and earlier listings together, refitted at every cut: the rival to beat."""
-    path = _trees_path(study, cut, twin=twin)
-    if path.exists():
-        return
+    path = trees_path(study, cut, twin=twin)
     series = [*source_series(study, cut, np.arange(COUNT), twin=False), *earlier_listings(study, cut)]
     if twin:
         series = [shuffled(one, study.seed + number) for number, one in enumerate(series)]
@@ -261,9 +226,9 @@ def fit_trees(study: Study, cut: int, *, twin: bool) -> None:
 
 def load_trees(study: Study, cut: int, *, twin: bool) -> Trees:
     try:
-        content = json.loads(_trees_path(study, cut, twin=twin).read_bytes())
+        content = json.loads(trees_path(study, cut, twin=twin).read_bytes())
     except (OSError, ValueError) as error:
-        raise DataError(f"{_trees_path(study, cut, twin=twin)}: not readable ({error}); delete it") from None
+        raise DataError(f"{trees_path(study, cut, twin=twin)}: not readable ({error}); delete it") from None
     booster = lightgbm.Booster(model_str=content["booster"])
     return Trees(booster, content["temperature"], content["share_up"], content["until"])
 
@@ -295,7 +260,3 @@ def _raw(booster: lightgbm.Booster, x: NDArray[np.float32]) -> Floats:
     if not len(x):
         return np.empty(0)
     return np.asarray(booster.predict(x, raw_score=True, num_threads=1), np.float64)
-
-
-def _trees_path(study: Study, cut: int, *, twin: bool) -> Path:
-    return study.output / "models" / f"trees-{cut}{'~shuffled' if twin else ''}.trees"

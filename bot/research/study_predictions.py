@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit
 
 from bot.core.errors import RuntimeFault
-from bot.research.study_arms import Scores, path_of
 from bot.research.study_data import Market, Study
+from bot.research.study_files import Scores, scores_path
 from bot.research.study_prior import intercepts, mixture
 
 Floats = NDArray[np.float64]
@@ -69,8 +69,8 @@ def of_token(study: Study, symbol: str, arms: tuple[str, ...]) -> Iterator[Predi
     found: dict[str, tuple[Scores, Floats]] = {}
     for arm in arms:
         for twin in (False, True):
-            if path_of(study, arm, symbol, twin=twin).exists():
-                scores = Scores.load(path_of(study, arm, symbol, twin=twin))
+            if scores_path(study, arm, symbol, twin=twin).exists():
+                scores = Scores.load(scores_path(study, arm, symbol, twin=twin))
                 for name, p in _forms(token, arm, scores, twin=twin):
                     found[name] = scores, p
     for suffix in ("", "~shuffled"):
@@ -103,7 +103,7 @@ def _token(study: Study, symbol: str) -> _Token:
 def _forms(token: _Token, arm: str, scores: Scores, *, twin: bool) -> Iterator[tuple[str, Floats]]:
     """(name, P(up)) of the arm alone and with the prior component."""
     n = len(scores.raw)
-    base = Scores.load(path_of(token.study, BASE, token.symbol, twin=False))
+    base = Scores.load(scores_path(token.study, BASE, token.symbol, twin=False))
     pooled = base.raw - logit(scores.share)  # from the training's share of "up" to the listings'
     b = intercepts(scores.raw, token.y[:n], token.weight[:n], token.known[:n], pooled)
     alone, with_prior = expit(scores.raw), expit(scores.raw + b)
