@@ -1,10 +1,14 @@
 """`bot models`: the pointer moves in one step, five champions are kept, and damage is told."""
 
+import shutil
+
 import pytest
 from typer.testing import CliRunner, Result
 
 from bot.cli import app
 from bot.core.errors import DataError, UsageError
+from bot.core.types import DAY_MS
+from strategies.learning import shipped
 from strategies.learning.champions import KEPT, Champions
 from strategies.learning.registry import Registry
 from tests.test_registry import card, weights
@@ -72,7 +76,7 @@ def test_a_damaged_pointer_is_told(registry):
     champions, (model_id,) = Champions(registry), saved(registry, 1)
     champions.promote(model_id)
     (registry.directory / "champions.json").write_text('["half')
-    with pytest.raises(DataError, match="champions.json: not readable"):
+    with pytest.raises(DataError, match=r"champions\.json: not readable"):
         champions.current()
 
 
@@ -101,3 +105,33 @@ def test_what_cannot_be_done_is_told_without_a_traceback(registry):
     assert unknown.exit_code == 2
     assert "0 models begin with 'nothing'" in unknown.output
     assert invoke(registry, "rollback").exit_code == 2
+
+
+# --- the shipped checkpoint --------------------------------------------------------------------------------
+
+
+def test_the_shipped_model_loads_is_small_and_knows_nothing_of_listings():
+    model = shipped.load()
+    assert sum(path.stat().st_size for path in shipped.FOLDER.iterdir()) < 1_000_000
+    assert model.card.kind == "pretrained"
+    assert model.card.symbols == ("BTCUSDT", "ETHUSDT")
+    assert {"accuracy", "auc", "skill"} <= set(model.card.metrics)
+    assert 0.5 < model.card.metrics["auc"].value < 0.6, "on the purged tail; more would be a leak"
+
+
+@pytest.mark.parametrize(
+    ("days", "told"), [(-3, "has seen them"), (10, "10 days ago"), (200, "pretrain again on newer bars")]
+)
+def test_the_age_of_the_shipped_model_is_told(days, told):
+    model = shipped.load()
+    assert told in shipped.age_warning(model, model.card.until + days * DAY_MS)
+
+
+def test_a_missing_or_damaged_checkpoint_is_told(tmp_path):
+    with pytest.raises(DataError, match="0 models where one is shipped"):
+        shipped.load(tmp_path)
+    shutil.copytree(shipped.FOLDER, tmp_path / "copy")
+    weights_file = next((tmp_path / "copy").glob("*.safetensors"))
+    weights_file.write_bytes(weights_file.read_bytes()[:-1] + b"\x7f")
+    with pytest.raises(DataError, match="checksum"):
+        shipped.load(tmp_path / "copy")
