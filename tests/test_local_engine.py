@@ -220,6 +220,21 @@ def test_an_attached_stop_loss_lives_with_the_position_and_closes_it(world: Worl
     assert not world.accounts[0].open_orders
 
 
+def test_an_order_that_flips_a_position_puts_its_own_stop_in_the_place_of_the_old_one(world: World) -> None:
+    world.place("Sell", "1", "100", by=1)
+    world.place("Buy", "1", "100", stopLoss="90", takeProfit="110")
+    holding = world.accounts[0].holdings[SYMBOL, 0]
+    old = holding.stop_loss, holding.take_profit
+    world.place("Buy", "2", "99", by=1)
+    world.place("Sell", "2", "99", stopLoss="103", takeProfit="90")
+    assert [order.status for order in old if order] == ["Deactivated", "Deactivated"]
+    assert (world.qty(), holding.stop_loss is not None, holding.take_profit is not None) == (-1, True, True)
+    world.place("Sell", "5", "103", by=1)
+    world.place("Buy", "1", "103", by=2)
+    assert world.qty() == 0
+    assert not world.accounts[0].open_orders
+
+
 def test_trading_stop_moves_and_removes_the_stop(world: World) -> None:
     assert refused(world.stop, stopLoss="90")[0] == 10001
     world.place("Sell", "2", "100", by=1)
