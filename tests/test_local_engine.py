@@ -196,6 +196,19 @@ def test_a_conditional_order_takes_no_margin_until_its_price_comes(world: World)
     assert [view["orderStatus"] for view in world.told("order")][:3] == ["Untriggered", "Triggered", "New"]
 
 
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [({"qty": "0.01"}, 110094), ({"qty": "99999999999"}, 10001), ({"price": "2"}, 110094)],
+)
+def test_a_conditional_order_is_amended_within_the_limits_of_a_new_one(
+    world: World, changes: dict[str, str], code: int
+) -> None:
+    order = world.place("Buy", "1", "102", triggerPrice="101.5", triggerDirection=1)
+    assert refused(world.amend, order, triggerPrice="103", **changes)[0] == code
+    assert (order.qty, order.price, order.trigger_price) == (100, 204, 203)
+    assert world.amend(order, qty="2").leaves == 200
+
+
 def test_a_trigger_by_mark_price_ignores_trades(world: World) -> None:
     order = world.place("Sell", "1", "96", triggerPrice="97", triggerDirection=2, triggerBy="MarkPrice")
     world.place("Buy", "1", "96", by=1)
