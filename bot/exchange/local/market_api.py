@@ -66,6 +66,8 @@ def _select(source: Candles, params: Params) -> list[candles.Candle]:
     last = whole(params, "end") or None
     if first is not None and last is not None and first > last:
         raise wrong("start is after end")
+    if last is not None and last < 0:
+        raise wrong("end invalid")
     limit = limit_of(params, 200, 1_000)
     return source.select(interval, first, last, limit)
 
