@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Any, TypeVar
 
 import pytest
+from aiohttp import web
 
 from bot.core.commands import CancelOrder, MoveStop, PlaceOrder
 from bot.core.errors import RuntimeFault
@@ -28,7 +29,7 @@ from bot.exchange.bybit.order_desk import DeskSettings
 from bot.exchange.bybit.rest import Rest
 from bot.exchange.bybit.streams import Backoff, StreamSettings
 from tests.bybit_account import AccountServer
-from tests.bybit_server import CREDENTIALS
+from tests.bybit_server import CREDENTIALS, envelope
 
 SYMBOL = "NEWUSDT"
 QUICK = StreamSettings(open_s=1.0, answer_s=1.0, ping_s=30.0, close_s=0.05, look_s=0.05, renew_pause_s=0.0)
@@ -126,6 +127,26 @@ async def test_an_order_that_shows_late_is_not_given_up_early(venue: AccountServ
     venue.muted = {"order", "execution", "position"}
     async with trading(venue) as (broker, heard):
         broker.submit(order())
+        await broker.settled()
+        assert len(heard.of(OrderFilled)) == 1
+        assert heard.of(OrderRejected) == []
+
+
+@pytest.mark.parametrize("fate", ["hidden 0.7", "hidden 0.7 ack lost"])
+async def test_an_order_that_waited_before_it_was_signed_is_not_given_up_early(
+    venue: AccountServer, fate: str
+) -> None:
+    """Its validity begins with the signature, not with the wish to send it."""
+
+    async def slowly(_: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(0.8)
+        return web.json_response(envelope({"list": [{"symbol": SYMBOL, "lastPrice": "100"}]}))
+
+    venue.rest.will_act("/v5/market/tickers", slowly)
+    venue.creates.append(fate)
+    venue.muted = {"order", "execution", "position"}
+    async with trading(venue) as (broker, heard):
+        broker.submit(order(trigger_price=Decimal(101)))
         await broker.settled()
         assert len(heard.of(OrderFilled)) == 1
         assert heard.of(OrderRejected) == []
