@@ -13,6 +13,7 @@ from aiohttp import web
 from bot.core.commands import CancelOrder, MoveStop, PlaceOrder
 from bot.core.errors import RuntimeFault
 from bot.core.events import (
+    OPERATOR,
     EntriesAllowed,
     EntriesBlocked,
     Event,
@@ -60,6 +61,17 @@ class Heard:
                 self._changed.clear()
                 await self._changed.wait()
         return found
+
+
+def blocks(heard: Heard) -> dict[str, str]:
+    """Why entries are blocked now, by cause."""
+    found: dict[str, str] = {}
+    for event in heard.events:
+        if isinstance(event, EntriesBlocked):
+            found[event.cause] = event.reason
+        elif isinstance(event, EntriesAllowed):
+            found.pop(event.cause, None)
+    return found
 
 
 @pytest.fixture
@@ -184,13 +196,38 @@ async def test_a_refusal_has_the_exchanges_reason(venue: AccountServer) -> None:
         assert venue.sent == ["t-1"]
 
 
-async def test_a_key_without_permission_blocks_entries(venue: AccountServer) -> None:
-    venue.creates.append("10005")
+@pytest.mark.parametrize(("code", "reason"), [("10005", "lacks a permission"), ("10017", "no such endpoint")])
+async def test_what_a_person_must_mend_blocks_entries_and_no_reconciliation_lifts_it(
+    venue: AccountServer, code: str, reason: str
+) -> None:
+    venue.creates.append(code)
     async with trading(venue) as (broker, heard):
         broker.submit(order())
-        (blocked,) = await heard.until(EntriesBlocked)
-        assert "lacks a permission" in blocked.reason
+        await broker.settled()
         assert heard.of(OrderRejected)
+        assert reason in blocks(heard)[OPERATOR]
+        await broker.reconcile()
+        assert OPERATOR in blocks(heard)
+
+
+async def test_an_execution_that_cannot_be_booked_blocks_entries_for_good(venue: AccountServer) -> None:
+    async with trading(venue) as (broker, heard):
+        venue.muted = {"order", "execution", "position"}
+        await venue.fill("", Decimal(1))
+        venue.executions[-1]["execType"] = "Unheard"
+        await broker.reconcile()
+        venue.executions.clear()
+        await broker.reconcile()
+        assert OPERATOR in blocks(heard)
+
+
+async def test_a_command_that_crashed_blocks_entries_for_good(venue: AccountServer) -> None:
+    venue.rest.will("/v5/market/tickers", {"list": []})
+    async with trading(venue) as (broker, heard):
+        broker.submit(order(trigger_price=Decimal(101)))
+        await broker.settled()
+        await broker.reconcile()
+        assert "a command failed" in blocks(heard)[OPERATOR]
 
 
 async def test_a_fill_that_the_stream_lost_is_asked_for(venue: AccountServer) -> None:
@@ -316,9 +353,8 @@ async def test_a_difference_without_an_explanation_is_adopted_and_told(venue: Ac
         assert reconciled.differences == ("NEWUSDT: the exchange holds 5, our books 2",)
         (adopted,) = heard.of(PositionAdopted)
         assert adopted.qty == 5
-        assert heard.of(EntriesBlocked)
-        await broker.reconcile()
-        assert heard.of(EntriesAllowed)
+        assert (await broker.reconcile()).differences == ()
+        assert "adopted without an explanation" in blocks(heard)[OPERATOR]
 
 
 async def test_an_order_that_the_exchange_forgot_ends(venue: AccountServer) -> None:

@@ -14,7 +14,7 @@ from decimal import Decimal
 from typing import Final, Protocol
 
 from bot.core.commands import CancelOrder, MoveStop, PlaceOrder
-from bot.core.events import EntriesBlocked, Event, OrderCancelled, OrderRejected
+from bot.core.events import OPERATOR, EntriesBlocked, Event, OrderCancelled, OrderRejected
 from bot.core.types import OrderRequest
 from bot.exchange.bybit.account_book import AccountBook
 from bot.exchange.bybit.errors import ExchangeError, Kind
@@ -125,8 +125,7 @@ class OrderDesk:
 
     def _refused(self, order: OrderRequest, error: ExchangeError) -> None:
         if error.kind in _PERSON:
-            now = self._now()
-            self._emit(EntriesBlocked(now, now, "account", str(error)))
+            self._stop_entries(str(error))
         self._reject(order.link_id, f"{error.reason}: {error.text}" if error.text else error.reason)
 
     def _reject(self, link_id: str, reason: str) -> None:
@@ -146,8 +145,7 @@ class OrderDesk:
                 await asyncio.sleep(self._settings.confirm)
             except ExchangeError as error:
                 if error.kind not in (Kind.RETRY, Kind.UNKNOWN):
-                    now = self._now()
-                    self._emit(EntriesBlocked(now, now, "account", f"cannot cancel {link_id}: {error}"))
+                    self._stop_entries(f"cannot cancel {link_id}: {error}")
                     return
                 await asyncio.sleep(max(waits(), error.retry_after))
             if self._book.is_open(link_id):
@@ -223,12 +221,16 @@ class OrderDesk:
         self._take(lambda: self._book.on_position(position, self._now()))
 
     def _take(self, read: Callable[[], list[Event]]) -> None:
-        """What cannot be understood blocks entries until a reconciliation finds everything in order."""
+        """What cannot be understood stops entries: our books may lack it for good."""
         try:
             self._tell(read())
         except WireError as error:
-            now = self._now()
-            self._emit(EntriesBlocked(now, now, "account", str(error)))
+            self._stop_entries(str(error))
+
+    def _stop_entries(self, reason: str) -> None:
+        """For a person to look at; no reconciliation lifts it."""
+        now = self._now()
+        self._emit(EntriesBlocked(now, now, OPERATOR, reason))
 
     def _tell(self, events: list[Event]) -> None:
         for event in events:
