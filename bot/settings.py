@@ -18,12 +18,12 @@ from pydantic_core import ErrorDetails
 from bot.core.errors import UsageError
 
 ENVIRONMENT_PREFIX: Final = "BOT_"
-SECRETS: Final = frozenset(
+NO_SETTINGS: Final = frozenset(
     f"{ENVIRONMENT_PREFIX}{account}_API_{part}"
     for account in ("TESTNET", "DEMO", "LIVE")
     for part in ("KEY", "SECRET")
-)
-"""Variables that are no settings: they never enter the configuration, which is stored with every run."""
+) | {f"{ENVIRONMENT_PREFIX}ACCEPT_REAL_MONEY"}
+"""Our variables that are no settings: they never enter the configuration, which is stored with every run."""
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -318,8 +318,8 @@ def _variables(environment: Mapping[str, str]) -> tuple[dict[tuple[str, str], st
     for name in sorted(environment):
         if name.upper() in known:
             found[known[name.upper()]] = name
-        elif name.startswith(ENVIRONMENT_PREFIX) and name not in SECRETS:
-            close = difflib.get_close_matches(name.upper(), [*known, *SECRETS], 1)
+        elif name.startswith(ENVIRONMENT_PREFIX) and name not in NO_SETTINGS:
+            close = difflib.get_close_matches(name.upper(), [*known, *NO_SETTINGS], 1)
             hint = f"did you mean {close[0]}?" if close else "write BOT_SECTION__KEY, such as BOT_RISK__STOP"
             problems.append(f"{name}: unknown environment variable; {hint}")
     return found, problems
