@@ -31,6 +31,7 @@ from bot.exchange.bybit.download import BarDownload, FundingDownload
 from bot.exchange.bybit.environment import Credentials, Environment, check_key
 from bot.exchange.bybit.errors import ExchangeError
 from bot.exchange.bybit.live_market import LiveMarket, MarketSettings
+from bot.exchange.bybit.preparation import Preparation
 from bot.exchange.bybit.rest import Rest
 from bot.exchange.bybit.streams import ConnectionBudget
 from bot.exchange.recorded import RecordedMarket
@@ -82,8 +83,7 @@ async def _session(
         await rest.measure_clock()
         if choice.credentials is not None:
             key = await rest.account.key()
-            for warning in check_key(key, choice.environment, allowed=settings.bybit.allowed_permissions):
-                console.print(f"Warning: {warning}", style="yellow", highlight=False)
+            warn(console, check_key(key, choice.environment, allowed=settings.bybit.allowed_permissions))
         await LiveRun(settings, choice, rest, database, console).run(stop)
     finally:
         rest.close()
@@ -104,12 +104,18 @@ class LiveRun:
         self._data = settings.storage.directory / "bars" / choice.environment.name
         self._inbox: asyncio.Queue[Event] = asyncio.Queue()
         self._started = rest.clock.now_ms()
+        self._preparation = preparation_of(settings, rest)
 
     async def run(self, stop: asyncio.Event) -> None:
         broker, balance, held = await self._account()
         try:
             market = self._market(held)
             followed = await market.open()
+            if isinstance(broker, BybitBroker):
+                tokens = [
+                    item.symbol for item in followed if item.symbol not in self._settings.market.sources
+                ]
+                warn(self._console, await self._preparation.symbols(tokens))
             past = await self._past(followed)
             pretraining = Pretraining(past.sources, self._settings, models_directory(self._settings))
             pretrained = await source_model(pretraining, self._settings, self._console, stop)
@@ -131,9 +137,11 @@ class LiveRun:
             balance = Decimal(repr(settings.account.initial_balance))
             spread = settings.costs.half_spread
             return SimulatedBroker(settings.costs, lambda symbol, start: spread, balance), balance, set()
+        warn(self._console, await self._preparation.account())
         broker = BybitBroker(
             choice.environment, choice.credentials, self._rest, self._inbox.put_nowait,
             BrokerSettings(orders_by_websocket=settings.bybit.orders_by_websocket),
+            prepare=self._preparation.symbol,
         )  # fmt: skip
         opening = await broker.start()
         self._console.print(
@@ -294,6 +302,19 @@ class Past:
 
     def end_of(self, item: Instrument) -> int:
         return self.ends.get(item.symbol, item.launch_time)
+
+
+def preparation_of(settings: Settings, rest: Rest) -> Preparation:
+    bybit = settings.bybit
+    return Preparation(
+        rest, settings.market.sources[0], Decimal(repr(bybit.leverage)), bybit.margin_mode,
+        settings.costs.taker_fee, bybit.may_switch_modes,
+    )  # fmt: skip
+
+
+def warn(console: Console, warnings: Sequence[str]) -> None:
+    for warning in warnings:
+        console.print(f"Warning: {warning}", style="yellow", highlight=False)
 
 
 def engine_of(

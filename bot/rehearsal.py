@@ -31,7 +31,7 @@ from bot.exchange.bybit.broker import BrokerSettings, BybitBroker
 from bot.exchange.bybit.environment import Environment, check_key, credentials, local
 from bot.exchange.bybit.live_market import LiveMarket, MarketSettings
 from bot.exchange.bybit.rest import Rest
-from bot.live import engine_of
+from bot.live import engine_of, preparation_of, warn
 from bot.settings import Settings
 from bot.storage.database import Database
 from bot.storage.journal import Journal
@@ -87,9 +87,11 @@ async def _trade(
 ) -> list[Line]:  # fmt: skip
     inbox: asyncio.Queue[Event] = asyncio.Queue()
     started = rest.clock.now_ms()
+    preparation = preparation_of(settings, rest)
+    warn(console, await preparation.account())
     broker = BybitBroker(
         environment, credentials(environment, {}), rest, inbox.put_nowait,
-        BrokerSettings(orders_by_websocket=plan.orders_by_websocket),
+        BrokerSettings(orders_by_websocket=plan.orders_by_websocket), prepare=preparation.symbol,
     )  # fmt: skip
     sources = settings.market.sources
     market = LiveMarket(

@@ -191,6 +191,13 @@ class Bybit(Section):
         (), description='permissions of the API key to put up with, such as "Withdraw"'
     )
     orders_by_websocket: bool = False
+    leverage: Annotated[float, Field(ge=1, le=100)] = Field(
+        2.0, description="set for each symbol before its first entry"
+    )
+    margin_mode: Literal["cross", "isolated"] = "cross"
+    may_switch_modes: bool = Field(
+        False, description="change margin and position mode of an account that holds nothing"
+    )
     bar_minutes: Literal[1, 3, 5, 15] = 1
     newest_days: Count = Field(60, description="tokens launched in the last so many days are traded")
     max_tokens: Count = Field(20, description="the newest of them")
@@ -256,6 +263,11 @@ class Settings(Section):
             raise ValueError(
                 f"simulation.bar_minutes ({self.simulation.bar_minutes}) must divide "
                 f"market.decision_minutes ({self.market.decision_minutes})"
+            )
+        if self.risk.max_exposure > self.bybit.leverage:
+            raise ValueError(
+                f"risk.max_exposure ({self.risk.max_exposure}) is above bybit.leverage "
+                f"({self.bybit.leverage}): the exchange would refuse orders for want of margin"
             )
         return self
 
