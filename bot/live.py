@@ -19,6 +19,7 @@ from rich.console import Console
 from bot.app import DATABASE, models_directory, source_model, summary, with_stop
 from bot.core.errors import DataError
 from bot.core.events import AdaptationFailed, CandidateArrived, EntriesAllowed, EntriesBlocked, Event
+from bot.core.records import BreakerReleased
 from bot.core.types import DAY_MS, MINUTE_MS, Instrument
 from bot.dashboard.audit_table import audit_table
 from bot.dashboard.lines import LineView
@@ -66,6 +67,7 @@ class Choice:
     environment: Environment
     credentials: Credentials | None
     tokens: tuple[str, ...] = ()
+    clear_halt: bool = False  # trade on although an earlier run of this account halted
 
 
 def run_live(settings: Settings, choice: Choice) -> None:
@@ -79,12 +81,14 @@ async def _session(
     settings: Settings, choice: Choice, database: Database, console: Console, stop: asyncio.Event
 ) -> None:
     rest = Rest(choice.environment, choice.credentials)
+    account = ""
     try:
         await rest.measure_clock()
         if choice.credentials is not None:
             key = await rest.account.key()
+            account = str(key.user_id)
             warn(console, check_key(key, choice.environment, allowed=settings.bybit.allowed_permissions))
-        await LiveRun(settings, choice, rest, database, console).run(stop)
+        await LiveRun(settings, choice, account, rest, database, console).run(stop)
     finally:
         rest.close()
 
@@ -93,8 +97,11 @@ class LiveRun:
     """One run, from the account as it is found to the stop."""
 
     def __init__(
-        self, settings: Settings, choice: Choice, rest: Rest, database: Database, console: Console
-    ) -> None:
+        self, settings: Settings, choice: Choice, account: str, rest: Rest, database: Database,
+        console: Console,
+    ) -> None:  # fmt: skip
+        """`account`: the exchange's number of it, "" for paper money."""
+        self._account_id = account
         self._settings = settings
         self._choice = choice
         self._rest = rest
@@ -202,12 +209,16 @@ class LiveRun:
         )
         candidates = Candidates(worker, registry, models, self._stored(pretrained, registry))
         strategy = TransferStrategy(settings, pretrained, models)
+        breaker = self._breaker(balance)
         wiring = Wiring(
             self._rest, self._inbox, market, broker,
-            engine_of(settings, strategy, balance, self._interval, self._started), self._journal(),
+            engine_of(settings, strategy, breaker, balance, self._interval, self._started), self._journal(),
             LineView(float(balance), self._console), candidates,
             settings.adaptation.delay_bars * self._interval,
         )  # fmt: skip
+        if self._choice.clear_halt:
+            wiring.journal.write(BreakerReleased(self._started, "cleared by a person"))
+            wiring.journal.commit()
         try:
             await self._replay(wiring, past, stop)
             if not stop.is_set():
@@ -244,9 +255,31 @@ class LiveRun:
 
     # --- storage --------------------------------------------------------------------------------------------
 
+    def _breaker(self, balance: Decimal) -> Breaker:
+        """With the day of the account's earlier runs: no restart makes good a loss or ends a halt."""
+        breaker = Breaker(self._settings.risk.daily_drawdown, float(balance))
+        if self._choice.credentials is None or self._choice.clear_halt:
+            return breaker
+        runs = [
+            run.id
+            for run in self._database.runs()
+            if run.kind == self._choice.kind
+            and json.loads(run.config_json)["choice"].get("account") == self._account_id
+        ]
+        opening = self._database.opening_equity(runs, self._started // DAY_MS * DAY_MS)
+        reason, until = self._database.halt(runs) or ("", None)
+        breaker.restore(self._started, opening, until)
+        if breaker.halted:
+            end = "until --clear-halt is given" if not until else "until the next UTC day, or --clear-halt"
+            warn(self._console, [f"an earlier run halted: {reason}. No entries {end}"])
+        return breaker
+
     def _journal(self) -> Journal:
         config = self._settings.model_dump(mode="json", exclude={"storage"})
-        config["choice"] = {"environment": self._choice.environment.name, "tokens": self._choice.tokens}
+        config["choice"] = {
+            "environment": self._choice.environment.name, "tokens": self._choice.tokens,
+            "account": self._account_id,
+        }  # fmt: skip
         return Journal.start(
             self._database, kind=self._choice.kind, title=f"Bybit {self._choice.environment.name}",
             simulated=self._choice.environment.name == "local",
@@ -318,10 +351,9 @@ def warn(console: Console, warnings: Sequence[str]) -> None:
 
 
 def engine_of(
-    settings: Settings, strategy: Strategy, balance: Decimal, interval: int, started: int
+    settings: Settings, strategy: Strategy, breaker: Breaker, balance: Decimal, interval: int, started: int
 ) -> Engine:
     """`interval`: of decision bars, ms; `started`: of the run, ms UTC, for ids that are never used again."""
-    breaker = Breaker(settings.risk.daily_drawdown, float(balance))
     return Engine(
         strategy,
         RiskManager(settings.risk, settings.gate, settings.costs, breaker),

@@ -36,6 +36,7 @@ from bot.settings import Settings
 from bot.storage.database import Database
 from bot.storage.journal import Journal
 from bot.wiring import Wiring
+from risk.breaker import Breaker
 from strategies.exercise import Exercise
 
 _READY: Final = re.compile(r"http://127\.0\.0\.1:\d+")
@@ -100,9 +101,10 @@ async def _trade(
     )  # fmt: skip
     try:
         opening = await broker.start()
+        breaker = Breaker(settings.risk.daily_drawdown, float(opening.balance))
         wiring = Wiring(
             rest, inbox, market, broker,
-            engine_of(settings, Exercise(sources), opening.balance, _BAR, started),
+            engine_of(settings, Exercise(sources), breaker, opening.balance, _BAR, started),
             _journal(database, settings, plan, started), LineView(float(opening.balance), console),
             _NoAdaptation(), 0,
         )  # fmt: skip
