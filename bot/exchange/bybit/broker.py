@@ -5,7 +5,7 @@ Facts come from the private streams; REST answers what they leave open. `submit`
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
 
@@ -51,7 +51,7 @@ class BrokerSettings:
 class BybitBroker:
     """`start`, then `run` for as long as anything is submitted; `close` at the end.
 
-    last: the newest reconciliation.
+    last: the newest reconciliation. prepare: see OrderDesk.
     """
 
     def __init__(
@@ -62,6 +62,7 @@ class BybitBroker:
         emit: Callable[[Event], None],
         settings: BrokerSettings | None = None,
         *,
+        prepare: Callable[[str], Awaitable[None]] | None = None,
         stream_settings: StreamSettings | None = None,
         budget: ConnectionBudget | None = None,
         backoff: Callable[[], Backoff] = Backoff,
@@ -81,7 +82,7 @@ class BybitBroker:
             else None
         )  # fmt: skip
         self._desk = OrderDesk(
-            rest, self._trade_stream or rest.orders, self._book, self._tell, self._settings.desk
+            rest, self._trade_stream or rest.orders, self._book, self._tell, self._settings.desk, prepare
         )
         self._reconciler = Reconciler(rest, self._book, self._desk, self._tell)
         self._stream = Stream(
