@@ -1,6 +1,6 @@
 """Order-book streams over loopback: messages per second against pybit, latency with TLS, memory.
 
-python -m benchmarks.streams [--frames N] [--rounds R] [--seconds S] [--messages M]
+python -m benchmarks.streams [--frames N] [--rounds R] [--seconds S] [--messages M] [--realtime]
 
 The feed runs in a process of its own; the client is bound to one core. Ours is the whole way of the bot:
 socket, stream, checks, book, features. pybit is measured twice: its whole way (its own socket, JSON, its
@@ -211,6 +211,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--messages", type=int, default=1_000_000)
+    parser.add_argument(
+        "--realtime", action="store_true",
+        help="measure the latency under SCHED_FIFO (needs the right to): what an idle machine would give",
+    )  # fmt: skip
     options = parser.parse_args()
     if min(options.frames // 50, options.rounds, options.seconds, options.messages // 100) <= 0:
         parser.error("at least 50 frames, one round, some time and 100 messages")
@@ -221,6 +225,11 @@ def main() -> None:
     with feeding(BOOKS, PER_BOOK, cpu=other) as (port, plans):
         saturated(port, plans, options.frames, options.rounds)
         memory(port, plans, options.messages)
+    if options.realtime:
+        try:
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+        except (AttributeError, PermissionError):
+            sys.exit("--realtime: this user or system may not use SCHED_FIFO; leave it out")
     latency(options.seconds, other)
 
 
