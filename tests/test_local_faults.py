@@ -191,6 +191,32 @@ async def test_a_disturbed_book_is_right_again(exchange: LocalExchange, rest: Re
         assert bool(lost) == (kind != "duplicate")
 
 
+@pytest.mark.parametrize("ends", ["by its count", "by a clear"])
+async def test_a_reordered_frame_comes_although_the_fault_is_over(
+    exchange: LocalExchange, rest: Rest, ends: str
+) -> None:
+    topic = "publicTrade.BTCUSDT"
+    async with streaming(local(exchange.url).public_url(), rest, topic) as stream:
+        await until(stream, Connected)
+        exchange.arm("reorder", topic, count=1 if ends == "by its count" else None, ms=50)
+        await rest.orders.create(market_order("a", Side.SELL))  # the only trade that there will be
+        assert exchange.do(lambda: exchange.venue.faults.struck["reorder"]) == 1
+        exchange.do(exchange.venue.faults.clear)
+        assert (await until(stream, Trades)).data[0].side is Side.SELL
+
+
+async def test_a_reordered_frame_follows_the_next_one_when_its_fault_struck_for_the_last_time(
+    exchange: LocalExchange, rest: Rest
+) -> None:
+    topic = "publicTrade.BTCUSDT"
+    async with streaming(local(exchange.url).public_url(), rest, topic) as stream:
+        await until(stream, Connected)
+        exchange.arm("reorder", topic, count=1, ms=60_000)
+        for link_id, side in (("a", Side.SELL), ("b", Side.BUY)):
+            await rest.orders.create(market_order(link_id, side))
+        assert [(await until(stream, Trades)).data[0].side for _ in range(2)] == [Side.BUY, Side.SELL]
+
+
 async def test_after_a_restart_the_stream_comes_back_and_books_begin_with_one(
     exchange: LocalExchange, rest: Rest
 ) -> None:
