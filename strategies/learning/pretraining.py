@@ -60,8 +60,10 @@ def pretrain(
 ) -> Pretrained:
     """Train the encoder; the same arguments give the same bits on one machine and thread count.
 
-    model.method "supervised" learns from the labels alone; any other is the pretext task that initialises the
-    encoder on the training rows first. Raises DataError for too little history, NaN, a single class or features that never change, and
+    model.method: "supervised" learns from the labels alone, any other is the pretext task that initialises
+    the encoder on the training rows first.
+
+    Raises DataError for too little history, NaN, a single class or features that never change, and
     TrainingFailed when training diverges.
     """
     _check(series, model.min_source_bars)
