@@ -72,7 +72,7 @@ def test_a_damaged_pointer_is_told(registry):
     champions, (model_id,) = Champions(registry), saved(registry, 1)
     champions.promote(model_id)
     (registry.directory / "champions.json").write_text('["half')
-    with pytest.raises(DataError, match="champions.json: not readable"):
+    with pytest.raises(DataError, match=r"champions\.json: not readable"):
         champions.current()
 
 
