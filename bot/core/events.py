@@ -181,6 +181,13 @@ class PositionAdopted(Event, frozen=True):
     reason: str
 
 
+class BalanceChanged(Event, frozen=True):
+    """Money that came or went without trading: a deposit, a bonus. `amount` is signed, quote coin."""
+
+    amount: Decimal
+    reason: str
+
+
 class EntriesBlocked(Event, frozen=True):
     """Something is not as it must be for opening positions; exits go on. One reason for each `cause`."""
 

@@ -91,7 +91,7 @@ class BybitBroker:
         self._opening: asyncio.Future[Opening] = asyncio.get_running_loop().create_future()
         self._tasks: set[asyncio.Task[None]] = set()
         self._running: asyncio.Task[None] | None = None
-        self._blocked = False
+        self._blocked = ""  # why no entries
         self._trouble = ""  # why the account could not be read yet
 
     async def start(self) -> Opening:
@@ -148,6 +148,8 @@ class BybitBroker:
         self.last = await self._reconciler.reconcile()
         if self.last.differences:
             self._block(f"adopted without an explanation: {'; '.join(self.last.differences)}")
+        elif self.last.wallet:
+            self._block(self.last.wallet)
         elif self._stream.connected:
             self._allow()
         return self.last
@@ -228,15 +230,18 @@ class BybitBroker:
 
     def _tell(self, event: Event) -> None:
         if isinstance(event, EntriesBlocked):
-            self._blocked = True
+            self._blocked = event.reason
+        self._reconciler.keep(event)
         self._emit(event)
 
     def _block(self, reason: str) -> None:
+        if reason == self._blocked:
+            return
         now = self._rest.clock.now_ms()
         self._tell(EntriesBlocked(now, now, "account", reason))
 
     def _allow(self) -> None:
         if self._blocked:
             now = self._rest.clock.now_ms()
-            self._blocked = False
+            self._blocked = ""
             self._emit(EntriesAllowed(now, now, "account"))
