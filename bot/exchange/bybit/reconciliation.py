@@ -9,14 +9,18 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Final
 
+from bot.core.errors import RuntimeFault
 from bot.core.events import BalanceChanged, Event, FundingPaid, OrderFilled, PositionAdopted
 from bot.core.types import DAY_MS, MINUTE_MS
 from bot.engine.portfolio import Portfolio
 from bot.exchange.bybit.account_book import AccountBook, Held
+from bot.exchange.bybit.errors import ExchangeError, Kind
 from bot.exchange.bybit.order_desk import OrderDesk
+from bot.exchange.bybit.requests import Cancellation
 from bot.exchange.bybit.rest import Rest
 from bot.exchange.bybit.wire.account import Transaction
 from bot.exchange.bybit.wire.private import Execution, Position
+from bot.execution.orders import is_ours
 
 _OVERLAP: Final = 2 * MINUTE_MS
 _LONGEST: Final = 7 * DAY_MS - MINUTE_MS  # of one question for executions
@@ -25,6 +29,7 @@ _CENT: Final = Decimal("0.01")
 _ROUNDING: Final = Decimal("1e-6")  # of the balance: the exchange rounds average prices
 _LAG: Final = 10_000  # ms by which a transfer may show late
 _BOOKED: Final = frozenset({"TRADE", "SETTLEMENT", "LIQUIDATION", "ADL", "DELIVERY"})
+_NO_STOP: Final = ("", "UNKNOWN", "Stop")  # an order of its own, not a position's stop
 _LOOKS: Final = (0.0, 0.5, 1.0)  # seconds before each look at a difference
 
 
@@ -34,7 +39,8 @@ class Opening:
 
     balance: Decimal  # wallet balance, USDT, without unrealised P&L
     positions: dict[str, Held]
-    leftovers: list[str] = field(default_factory=list)  # link ids of open orders that are not ours
+    leftovers: list[str] = field(default_factory=list)  # open orders that were left alone
+    cancelled: list[str] = field(default_factory=list)  # entries of earlier runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +78,7 @@ class Reconciler:
     async def open(self) -> Opening:
         """Begin with what the exchange says: past executions are in the positions. Raises ExchangeError."""
         async with self._lock:
+            cancelled, leftovers = await self._clear()  # before positions are read: it may have filled
             start = self._rest.clock.now_ms() - _OVERLAP
             while True:
                 before = {item.exec_id for item in await self._executions(start)}
@@ -86,10 +93,33 @@ class Reconciler:
             self._transfers.update(line.id for line in transfers)
             for symbol, held in positions.items():
                 self._adopt(symbol, held, "held at the start")
-            orders = await self._rest.orders.open_orders(settle_coin=_SETTLE)
             self._ledger.balance, self._agreed = balance, self._since
-            leftovers = [order.order_link_id for order in orders if order.order_link_id]
-            return Opening(balance, positions, leftovers)
+            return Opening(balance, positions, leftovers, sorted(cancelled))
+
+    async def _clear(self) -> tuple[set[str], list[str]]:
+        """Entries of earlier runs are wanted no more. Their link ids, and what else is open, by name.
+
+        Exits of ours still do what they are for; orders of others are not ours to judge.
+        """
+        cancelled: set[str] = set()
+        for pause in _LOOKS:
+            await self._sleep(pause)
+            orders = await self._rest.orders.open_orders(settle_coin=_SETTLE)
+            entries = [order for order in orders if is_ours(order.order_link_id) and not order.reduce_only]
+            if not entries:
+                own = [order for order in orders if order.stop_order_type in _NO_STOP]
+                return cancelled, [f"{order.symbol} {order.order_link_id or order.order_id}" for order in own]
+            for order in entries:
+                try:
+                    await self._rest.orders.cancel(
+                        Cancellation(symbol=order.symbol, order_link_id=order.order_link_id)
+                    )
+                except ExchangeError as error:
+                    if error.kind is not Kind.UNKNOWN:  # gone, or found out by the next look
+                        raise
+                cancelled.add(order.order_link_id)
+        names = ", ".join(order.order_link_id for order in entries)
+        raise RuntimeFault(f"entries of an earlier run cannot be cancelled: {names}; cancel them by hand")
 
     async def reconcile(self) -> Reconciled:
         """Find out what was missed; adopt what stays unexplained. Raises ExchangeError."""
