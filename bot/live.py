@@ -155,6 +155,8 @@ class LiveRun:
             f"{choice.environment.name}: {opening.balance:,.2f} USDT, {len(opening.positions)} positions",
             highlight=False,
         )
+        if opening.cancelled:
+            warn(self._console, [f"entries of an earlier run, cancelled: {', '.join(opening.cancelled)}"])
         if opening.leftovers:
             self._console.print(
                 f"Open orders that are left alone: {', '.join(opening.leftovers)}", style="yellow"

@@ -33,6 +33,12 @@ class Breaker:
             self.halted = True
             self._until = halted_until
 
+    def transfer(self, amount: float) -> None:
+        """Money that came or went without trading is neither a gain nor a loss."""
+        self._day_equity += amount
+        self._day_floor = self._day_equity * (1 - self._limit)
+        self.peak += amount
+
     def mark(self, ts: int, equity: float) -> BreakerTripped | BreakerReleased | None:
         """Take the newest equity; at most one thing happens."""
         if not math.isfinite(equity) or equity <= 0:

@@ -37,6 +37,7 @@ NOT_STORED = {
     records.Readiness,
 }  # fmt: skip
 FOLDED = {
+    events.BalanceChanged,  # as an alarm
     events.PositionAdopted,
     events.OrderAccepted,
     events.OrderRejected,

@@ -92,7 +92,7 @@ class BybitBroker:
         self._opening: asyncio.Future[Opening] = asyncio.get_running_loop().create_future()
         self._tasks: set[asyncio.Task[None]] = set()
         self._running: asyncio.Task[None] | None = None
-        self._blocked = False
+        self._blocked = ""  # why no entries
         self._trouble = ""  # why the account could not be read yet
 
     async def start(self) -> Opening:
@@ -148,7 +148,13 @@ class BybitBroker:
         """Compare with the exchange now. Raises ExchangeError."""
         self.last = await self._reconciler.reconcile()
         if self.last.differences:
+<<<<<<< HEAD
             self._block(f"adopted without an explanation: {'; '.join(self.last.differences)}", OPERATOR)
+=======
+            self._block(f"adopted without an explanation: {'; '.join(self.last.differences)}")
+        elif self.last.wallet:
+            self._block(self.last.wallet)
+>>>>>>> bars
         elif self._stream.connected:
             self._allow()
         return self.last
@@ -228,11 +234,22 @@ class BybitBroker:
     # --- health ---------------------------------------------------------------------------------------------
 
     def _tell(self, event: Event) -> None:
+<<<<<<< HEAD
         if isinstance(event, EntriesBlocked) and event.cause == _ACCOUNT:
             self._blocked = True
         self._emit(event)
 
     def _block(self, reason: str, cause: str = _ACCOUNT) -> None:
+=======
+        if isinstance(event, EntriesBlocked):
+            self._blocked = event.reason
+        self._reconciler.keep(event)
+        self._emit(event)
+
+    def _block(self, reason: str) -> None:
+        if reason == self._blocked:
+            return
+>>>>>>> bars
         now = self._rest.clock.now_ms()
         self._tell(EntriesBlocked(now, now, cause, reason))
 
@@ -240,5 +257,10 @@ class BybitBroker:
         """The account can be read and is as we know it. What a person must see to stays."""
         if self._blocked:
             now = self._rest.clock.now_ms()
+<<<<<<< HEAD
             self._blocked = False
             self._emit(EntriesAllowed(now, now, _ACCOUNT))
+=======
+            self._blocked = ""
+            self._emit(EntriesAllowed(now, now, "account"))
+>>>>>>> bars
