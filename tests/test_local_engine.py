@@ -4,6 +4,7 @@ from decimal import Decimal
 
 import pytest
 
+from bot.exchange.local import account
 from tests.local_core import SYMBOL, World, refused
 
 
@@ -137,9 +138,20 @@ def test_an_order_that_breaks_a_rule_is_refused_and_leaves_no_trace(
     assert world.accounts[0].available == 10_000
 
 
-def test_an_own_id_is_never_taken_twice(world: World) -> None:
+def test_an_own_id_is_not_taken_twice(world: World) -> None:
     world.cancel(world.place("Buy", "1", "99", orderLinkId="a"))
     assert refused(world.place, "Buy", "1", "99", orderLinkId="a") == (110072, "OrderLinkedID is duplicate")
+
+
+def test_an_own_id_is_taken_for_as_long_as_its_order_is_known(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(account, "KEPT", 2)
+    for name in ("a", "b", "c"):
+        world.cancel(world.place("Buy", "1", "99", orderLinkId=name))
+    assert set(world.accounts[0].by_link) == {"b", "c"}
+    assert refused(world.place, "Buy", "1", "99", orderLinkId="b")[0] == 110072
+    assert world.place("Buy", "1", "99", orderLinkId="a").status == "New"
 
 
 def test_what_is_over_can_be_neither_cancelled_nor_amended(world: World) -> None:

@@ -26,6 +26,7 @@ from bot.exchange.bybit.trade_stream import TradeStream
 from bot.exchange.bybit.wire.private import Orders
 from bot.exchange.bybit.wire.public import Book as BookFrame
 from bot.exchange.bybit.wire.public import Trades
+from bot.exchange.local import streams
 from bot.exchange.local.endpoints import ENDPOINTS
 from bot.exchange.local.launch import _serve
 from bot.exchange.local.market_api import MARKET
@@ -344,6 +345,29 @@ async def test_one_bad_topic_rejects_the_whole_request(exchange: LocalExchange) 
                 "conn_id": (await ask(socket))["conn_id"], "req_id": "1", "op": "subscribe",
             }  # fmt: skip
         assert not exchange.do(lambda: list(exchange.venue.hub._topics))
+
+
+async def test_order_entry_remembers_the_last_request_ids(
+    exchange: LocalExchange, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "REMEMBERED", 2)
+    expires = int(time.time() * 1000) + 10_000
+    sign = hmac.new(CREDENTIALS.secret.encode(), f"GET/realtime{expires}".encode(), "sha256").hexdigest()
+    codes = []
+    async with (
+        aiohttp.ClientSession() as session,
+        session.ws_connect(f"{exchange.url}/v5/trade") as socket,
+    ):
+        await socket.send_json({"op": "auth", "args": [CREDENTIALS.key, expires, sign]})
+        assert (await socket.receive_json())["retCode"] == 0
+        for identity in ("a", "b", "b", "c", "a"):
+            header = {"X-BAPI-TIMESTAMP": str(int(time.time() * 1000))}
+            order = {"category": "linear", "symbol": "NOPEUSDT"}
+            await socket.send_json(
+                {"op": "order.create", "reqId": identity, "header": header, "args": [order]}
+            )
+            codes.append((await socket.receive_json())["retCode"])
+    assert codes == [10001, 10001, 20006, 10001, 10001]
 
 
 async def ask(socket: aiohttp.ClientWebSocketResponse) -> Any:
