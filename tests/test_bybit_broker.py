@@ -314,6 +314,15 @@ async def test_a_stop_that_is_refused_is_told_as_it_is(venue: AccountServer) -> 
         await broker.settled()
         assert venue.stops[SYMBOL] == "99"
         assert heard.of(StopMoved)[-1].stop_loss == 99
+        assert "did not get its stop at 120" in blocks(heard)["account"]
+
+
+async def test_a_stop_for_a_position_that_is_gone_alarms_nobody(venue: AccountServer) -> None:
+    async with trading(venue) as (broker, heard):
+        venue.stop_answers.append((10001, "can not set tp/sl/ts for zero position"))
+        broker.submit(MoveStop(0, SYMBOL, Decimal(120)))
+        await broker.settled()
+        assert blocks(heard) == {}
 
 
 async def test_a_stop_survives_a_busy_exchange(venue: AccountServer) -> None:

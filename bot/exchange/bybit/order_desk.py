@@ -167,19 +167,30 @@ class OrderDesk:
         """The newest wish for a symbol counts; afterwards the exchange says where the stop is."""
         symbol, waits = command.symbol, self._waits()
         while self._wanted_stops.get(symbol) is command:
+            refused: ExchangeError | None = None
             try:
                 await self._rest.orders.set_stop(TradingStop(symbol=symbol, stop_loss=command.stop_loss))
             except ExchangeError as error:
                 if error.kind in (Kind.RETRY, Kind.UNKNOWN):
                     await asyncio.sleep(max(waits(), error.retry_after))
                     continue
+                refused = error
             try:
-                for position in await self._rest.account.positions(symbol=symbol):
-                    self.take_position(position)
+                positions = await self._rest.account.positions(symbol=symbol)
             except ExchangeError:
                 await asyncio.sleep(waits())
                 continue
-            self._wanted_stops.pop(symbol, None)
+            for position in positions:
+                self.take_position(position)
+            if refused is not None and any(position.size for position in positions):
+                self._stop_refused(command, refused)
+            if self._wanted_stops.get(symbol) is command:  # a newer wish may have come meanwhile
+                del self._wanted_stops[symbol]
+
+    def _stop_refused(self, command: MoveStop, error: ExchangeError) -> None:
+        now, text = self._now(), f"{command.symbol} did not get its stop at {command.stop_loss:f}: {error}"
+        cause = OPERATOR if error.kind in _PERSON else "account"
+        self._emit(EntriesBlocked(now, now, cause, text))
 
     # --- finding out ----------------------------------------------------------------------------------------
 
