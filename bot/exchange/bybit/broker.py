@@ -148,13 +148,9 @@ class BybitBroker:
         """Compare with the exchange now. Raises ExchangeError."""
         self.last = await self._reconciler.reconcile()
         if self.last.differences:
-<<<<<<< HEAD
             self._block(f"adopted without an explanation: {'; '.join(self.last.differences)}", OPERATOR)
-=======
-            self._block(f"adopted without an explanation: {'; '.join(self.last.differences)}")
         elif self.last.wallet:
             self._block(self.last.wallet)
->>>>>>> bars
         elif self._stream.connected:
             self._allow()
         return self.last
@@ -234,22 +230,14 @@ class BybitBroker:
     # --- health ---------------------------------------------------------------------------------------------
 
     def _tell(self, event: Event) -> None:
-<<<<<<< HEAD
         if isinstance(event, EntriesBlocked) and event.cause == _ACCOUNT:
-            self._blocked = True
-        self._emit(event)
-
-    def _block(self, reason: str, cause: str = _ACCOUNT) -> None:
-=======
-        if isinstance(event, EntriesBlocked):
             self._blocked = event.reason
         self._reconciler.keep(event)
         self._emit(event)
 
-    def _block(self, reason: str) -> None:
-        if reason == self._blocked:
+    def _block(self, reason: str, cause: str = _ACCOUNT) -> None:
+        if cause == _ACCOUNT and reason == self._blocked:
             return
->>>>>>> bars
         now = self._rest.clock.now_ms()
         self._tell(EntriesBlocked(now, now, cause, reason))
 
@@ -257,10 +245,5 @@ class BybitBroker:
         """The account can be read and is as we know it. What a person must see to stays."""
         if self._blocked:
             now = self._rest.clock.now_ms()
-<<<<<<< HEAD
-            self._blocked = False
-            self._emit(EntriesAllowed(now, now, _ACCOUNT))
-=======
             self._blocked = ""
-            self._emit(EntriesAllowed(now, now, "account"))
->>>>>>> bars
+            self._emit(EntriesAllowed(now, now, _ACCOUNT))
