@@ -48,12 +48,15 @@ class DeskSettings:
 
 
 class OrderDesk:
-    """Each method runs as a task of its own; what comes of it is told to `emit`."""
+    """Each method runs as a task of its own; what comes of it is told to `emit`.
+
+    entry: the way for orders that is open now.
+    """
 
     def __init__(
         self,
         rest: Rest,
-        entry: OrderEntry,
+        entry: Callable[[], OrderEntry],
         book: AccountBook,
         emit: Callable[[Event], None],
         settings: DeskSettings,
@@ -95,7 +98,8 @@ class OrderDesk:
         waits = self._waits()
         while self._now() <= command.ts + valid * 1_000:
             try:
-                await self._entry.create(await self._request(order))
+                request = await self._request(order)
+                await self._entry().create(request)
             except ExchangeError as error:
                 if error.kind is Kind.RETRY:
                     await asyncio.sleep(max(waits(), error.retry_after))
@@ -141,7 +145,7 @@ class OrderDesk:
         waits = self._waits()
         while self._book.is_open(link_id):
             try:
-                await self._entry.cancel(Cancellation(symbol=symbol, order_link_id=link_id))
+                await self._entry().cancel(Cancellation(symbol=symbol, order_link_id=link_id))
                 await asyncio.sleep(self._settings.confirm)
             except ExchangeError as error:
                 if error.kind not in (Kind.RETRY, Kind.UNKNOWN):
