@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import Any, TypeVar
@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from bot.core.commands import CancelOrder, MoveStop, PlaceOrder
-from bot.core.errors import RuntimeFault
+from bot.core.errors import RuntimeFault, UsageError
 from bot.core.events import (
     OPERATOR,
     EntriesAllowed,
@@ -26,6 +26,7 @@ from bot.core.events import (
 )
 from bot.core.types import OrderRequest, OrderType, Side
 from bot.exchange.bybit.broker import BrokerSettings, BybitBroker
+from bot.exchange.bybit.errors import ExchangeError, Kind, Ruling
 from bot.exchange.bybit.order_desk import DeskSettings
 from bot.exchange.bybit.rest import Rest
 from bot.exchange.bybit.streams import Backoff, Disconnected, StreamSettings
@@ -81,12 +82,14 @@ async def venue() -> AsyncIterator[AccountServer]:
 
 
 @asynccontextmanager
-async def trading(venue: AccountServer, **settings: Any) -> AsyncIterator[tuple[BybitBroker, Heard]]:
+async def trading(
+    venue: AccountServer, prepare: Callable[[str], Awaitable[None]] | None = None, **settings: Any
+) -> AsyncIterator[tuple[BybitBroker, Heard]]:
     rest, heard = Rest(venue.environment, CREDENTIALS, timeout=1.0), Heard()
     await rest.measure_clock()
     wanted = BrokerSettings(**{"desk": DESK, "reconcile": 60.0, "look": 0.1, "patience": 5.0, **settings})
     broker = BybitBroker(
-        venue.environment, CREDENTIALS, rest, heard.emit, wanted, stream_settings=QUICK,
+        venue.environment, CREDENTIALS, rest, heard.emit, wanted, prepare=prepare, stream_settings=QUICK,
         backoff=lambda: Backoff(0.01, 0.05),
     )  # fmt: skip
     await broker.start()
@@ -228,6 +231,29 @@ async def test_a_command_that_crashed_blocks_entries_for_good(venue: AccountServ
         await broker.settled()
         await broker.reconcile()
         assert "a command failed" in blocks(heard)[OPERATOR]
+
+
+async def test_an_entry_waits_for_its_symbol_to_be_ready_and_an_exit_does_not(venue: AccountServer) -> None:
+    ready: list[str] = []
+
+    async def prepare(symbol: str) -> None:
+        ready.append(symbol)
+        if len(ready) == 1:
+            raise ExchangeError(Ruling(Kind.RETRY, "busy"), path="/v5/position/list")
+        if len(ready) > 2:
+            raise UsageError(f"{symbol} in hedge mode")
+
+    async with trading(venue, prepare) as (broker, heard):
+        broker.submit(order())
+        await heard.until(OrderFilled)
+        broker.submit(order("t-2", side=Side.SELL, reduce_only=True, stop_loss=None))
+        await heard.until(OrderFilled, 2)
+        assert ready == [SYMBOL, SYMBOL]
+        broker.submit(order("t-3"))
+        (rejected,) = await heard.until(OrderRejected)
+        assert rejected.reason == "NEWUSDT in hedge mode"
+        assert heard.of(EntriesBlocked)
+        assert venue.sent == ["t-1", "t-2"]
 
 
 async def test_a_fill_that_the_stream_lost_is_asked_for(venue: AccountServer) -> None:

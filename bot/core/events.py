@@ -182,6 +182,13 @@ class PositionAdopted(Event, frozen=True):
     reason: str
 
 
+class BalanceChanged(Event, frozen=True):
+    """Money that came or went without trading: a deposit, a bonus. `amount` is signed, quote coin."""
+
+    amount: Decimal
+    reason: str
+
+
 OPERATOR: Final = "operator"  # the cause that only a person can remove, and a new run forgets
 
 

@@ -6,6 +6,7 @@ from typing import Any, Final
 from bot.core.commands import Command, MoveStop
 from bot.core.events import (
     AdaptationFailed,
+    BalanceChanged,
     BarClosed,
     CandidateArrived,
     EntriesAllowed,
@@ -83,6 +84,7 @@ class Engine:
             OrderCancelled: self._on_unfilled,
             OrderFilled: self._on_filled,
             FundingPaid: self._on_funding,
+            BalanceChanged: self._on_balance,
             StopMoved: self._on_stop,
             PositionAdopted: self._on_adopted,
             EntriesBlocked: self._on_blocked,
@@ -260,6 +262,11 @@ class Engine:
     def _on_funding(self, event: FundingPaid) -> list[Message]:
         self.portfolio.apply_funding(event)
         return self._check_drawdown(event.ts)
+
+    def _on_balance(self, event: BalanceChanged) -> list[Message]:
+        self.portfolio.apply_transfer(event)
+        self._breaker.transfer(float(event.amount))
+        return [Alarm(event.ts, "", event.reason), *self._check_drawdown(event.ts)]
 
     def _on_stop(self, event: StopMoved) -> list[Message]:
         self.portfolio.apply_stop(event)

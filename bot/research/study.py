@@ -78,12 +78,13 @@ def run(study: Study, arms: tuple[str, ...], processes: int, progress: Progress,
 def _stages(study: Study, arms: tuple[str, ...], *, twins: bool) -> list[list[Job]]:
     """Jobs of a stage need only those of the stages before; within it, the most valuable come first."""
     from bot.research.study_arms import needs
-    from bot.research.study_pooled import cuts
+    from bot.research.study_pooled import cut_before, cuts
 
     kinds = (False, True) if twins else (False,)
     source, chain, trees = needs(arms)
     first = [Job("source", 60.0, twin) for twin in kinds if source]
-    second = [Job("chain", 15.0, twin, cut) for cut in cuts(study) for twin in kinds if chain]
+    listed = sorted({cut_before(study, first) for name, first in study.listings if name in study.tokens})
+    second = [Job("chain", 15.0, twin, cut) for cut in listed for twin in kinds if chain]
     second += [Job("trees", 15.0, twin, cut) for cut in cuts(study) for twin in kinds if trees]
     third = [
         Job("scores", COSTS[arm], twin, 0, arm, symbol)

@@ -37,14 +37,14 @@ from strategies.learning.sequences import Sequences
 Floats = NDArray[np.float64]
 
 MIN_LABELS: Final = 8.0  # effective labels before a token's own learner says anything
-HEAD_PULL: Final = 30.0  # L2-SP of the head, in effective labels times variance of an embedding
-FULL: Final = Pace(steps=8, rate=1e-4, l2sp=1.0)
-SCRATCH_FIRST: Final = 120
-SCRATCH: Final = Pace(steps=8, rate=1e-3)
+HEAD_PULL: Final = 3000.0  # L2-SP of the head, in effective labels times variance of an embedding
+FULL: Final = Pace(steps=8, rate=1e-4, l2sp=10.0)
+SCRATCH_FIRST: Final = 40
+SCRATCH: Final = Pace(steps=3, rate=3e-4)
 DROPOUT: Final = 0.1
-DECAY: Final = 1e-2
-ALIGN: Final = Pace(steps=60, rate=3e-4, l2sp=1e-2)
-ALIGN_WEIGHT: Final = 1.0
+DECAY: Final = 0.1
+ALIGN: Final = Pace(steps=60, rate=1e-4, l2sp=0.1)
+ALIGN_WEIGHT: Final = 3.0
 ALIGN_DAYS: Final = (3, 7, 14, 30)
 SIMILARITY_EVERY: Final = 7  # days
 SPACING: Final = 8  # rows between embeddings that are compared

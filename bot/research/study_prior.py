@@ -11,7 +11,7 @@ from scipy.special import expit
 
 Floats = NDArray[np.float64]
 
-PSEUDO_LABELS: Final = 20.0  # effective labels at which a token's own prior counts as much as the pooled one
+PSEUDO_LABELS: Final = 150.0  # effective labels at which a token's own prior counts as much as the pooled one
 REFIT_EVERY: Final = 16  # rows
 ENSEMBLE_RATE: Final = 1.0  # of the exponential weights, per nat of loss on one effective label
 _CERTAIN: Final = 4.0  # most that an intercept may be

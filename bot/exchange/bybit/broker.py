@@ -5,7 +5,7 @@ Facts come from the private streams; REST answers what they leave open. `submit`
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
@@ -56,7 +56,7 @@ class BrokerSettings:
 class BybitBroker:
     """`start`, then `run` for as long as anything is submitted; `close` at the end.
 
-    last: the newest reconciliation.
+    last: the newest reconciliation. prepare: see OrderDesk.
     """
 
     def __init__(
@@ -67,6 +67,7 @@ class BybitBroker:
         emit: Callable[[Event], None],
         settings: BrokerSettings | None = None,
         *,
+        prepare: Callable[[str], Awaitable[None]] | None = None,
         stream_settings: StreamSettings | None = None,
         budget: ConnectionBudget | None = None,
         backoff: Callable[[], Backoff] = Backoff,
@@ -85,7 +86,7 @@ class BybitBroker:
             if self._settings.orders_by_websocket
             else None
         )  # fmt: skip
-        self._desk = OrderDesk(rest, self._entry, self._book, self._tell, self._settings.desk)
+        self._desk = OrderDesk(rest, self._entry, self._book, self._tell, self._settings.desk, prepare)
         self._reconciler = Reconciler(rest, self._book, self._desk, self._tell)
         self._stream = Stream(
             environment.private_url, TOPICS, clock=rest.clock, credentials=credentials,
@@ -94,7 +95,7 @@ class BybitBroker:
         self._opening: asyncio.Future[Opening] = asyncio.get_running_loop().create_future()
         self._tasks: set[asyncio.Task[None]] = set()
         self._running: asyncio.Task[None] | None = None
-        self._blocked = False
+        self._blocked = ""  # why no entries
         self._doubted = asyncio.Event()
         self._trouble = ""  # why the account could not be read yet
 
@@ -152,6 +153,8 @@ class BybitBroker:
         self.last = await self._reconciler.reconcile()
         if self.last.differences:
             self._block(f"adopted without an explanation: {'; '.join(self.last.differences)}", OPERATOR)
+        elif self.last.wallet:
+            self._block(self.last.wallet)
         elif self._stream.connected:
             self._allow()
         return self.last
@@ -263,10 +266,13 @@ class BybitBroker:
 
     def _tell(self, event: Event) -> None:
         if isinstance(event, EntriesBlocked) and event.cause == _ACCOUNT:
-            self._blocked = True
+            self._blocked = event.reason
+        self._reconciler.keep(event)
         self._emit(event)
 
     def _block(self, reason: str, cause: str = _ACCOUNT) -> None:
+        if cause == _ACCOUNT and reason == self._blocked:
+            return
         now = self._rest.clock.now_ms()
         self._tell(EntriesBlocked(now, now, cause, reason))
 
@@ -274,5 +280,5 @@ class BybitBroker:
         """The account can be read and is as we know it. What a person must see to stays."""
         if self._blocked:
             now = self._rest.clock.now_ms()
-            self._blocked = False
+            self._blocked = ""
             self._emit(EntriesAllowed(now, now, _ACCOUNT))

@@ -7,13 +7,14 @@ T cannot be accepted after T + recv_window: an order that the exchange does not 
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final, Protocol
 
 from bot.core.commands import CancelOrder, MoveStop, PlaceOrder
+from bot.core.errors import UsageError
 from bot.core.events import OPERATOR, EntriesBlocked, Event, OrderCancelled, OrderRejected
 from bot.core.types import OrderRequest
 from bot.exchange.bybit.account_book import AccountBook
@@ -51,6 +52,7 @@ class OrderDesk:
     """Each method runs as a task of its own; what comes of it is told to `emit`.
 
     entry: the way for orders that is open now.
+    prepare: awaited with the symbol before an entry leaves (`Preparation.symbol`).
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class OrderDesk:
         book: AccountBook,
         emit: Callable[[Event], None],
         settings: DeskSettings,
+        prepare: Callable[[str], Awaitable[None]] | None = None,
         rng: random.Random | None = None,
     ) -> None:
         self._rest = rest
@@ -67,6 +70,7 @@ class OrderDesk:
         self._book = book
         self._emit = emit
         self._settings = settings
+        self._prepare = prepare
         self._rng = rng or random.Random()
         self._creating: dict[str, asyncio.Event] = {}  # set when the request has come to an end
         self._wanted_stops: dict[str, MoveStop] = {}
@@ -98,8 +102,14 @@ class OrderDesk:
         waits = self._waits()
         while self._now() <= command.ts + valid * 1_000:
             try:
+                if self._prepare is not None and not order.reduce_only:
+                    await self._prepare(order.symbol)
                 request = await self._request(order)
                 await self._entry().create(request)
+            except UsageError as error:
+                self._stop_entries(str(error))
+                self._reject(order.link_id, str(error))
+                return
             except ExchangeError as error:
                 if error.kind is Kind.RETRY:
                     await asyncio.sleep(max(waits(), error.retry_after))
