@@ -29,7 +29,7 @@ from bot.exchange.bybit.broker import BrokerSettings, BybitBroker
 from bot.exchange.bybit.errors import ExchangeError, Kind, Ruling
 from bot.exchange.bybit.order_desk import DeskSettings
 from bot.exchange.bybit.rest import Rest
-from bot.exchange.bybit.streams import Backoff, StreamSettings
+from bot.exchange.bybit.streams import Backoff, Disconnected, StreamSettings
 from tests.bybit_account import AccountServer
 from tests.bybit_server import CREDENTIALS, envelope
 
@@ -415,12 +415,54 @@ async def test_an_account_that_cannot_be_read_is_told(venue: AccountServer) -> N
 
 async def test_orders_by_websocket_are_the_same_orders(venue: AccountServer) -> None:
     async with trading(venue, orders_by_websocket=True) as (broker, _):
+        await until_connected(broker)
         venue.streams.order_replies.append({"data": {"orderId": "o-t-1", "orderLinkId": "t-1"}})
         broker.submit(order())
         await venue.streams.until(lambda: any(frame["op"] == "order.create" for frame in venue.streams.seen))
         frame = next(frame for frame in venue.streams.seen if frame["op"] == "order.create")
         assert frame["args"][0]["orderLinkId"] == "t-1"
         assert frame["args"][0]["stopLoss"] == "99"
+
+
+async def until_connected(broker: BybitBroker) -> None:
+    async with asyncio.timeout(5):
+        while not (broker._trade_stream and broker._trade_stream.connected):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def test_while_the_order_entry_stream_is_down_orders_go_by_rest_and_it_is_told(
+    venue: AccountServer,
+) -> None:
+    async with trading(venue, orders_by_websocket=True) as (broker, heard):
+        await until_connected(broker)
+        assert broker._trade_stream is not None
+        broker._trade_stream._link.connection = None
+        broker._on_trade_notice(Disconnected("gone", 1.0))
+        broker.submit(order(reduce_only=True))
+        await heard.until(OrderAccepted)
+        assert venue.sent == ["t-1"]
+        assert "the order entry stream is down: gone" in [event.reason for event in heard.of(EntriesBlocked)]
+
+
+async def test_an_unreadable_message_of_the_account_blocks_entries_until_it_was_read_by_rest(
+    venue: AccountServer,
+) -> None:
+    async with trading(venue) as (_, heard):
+        venue.muted = {"execution"}
+        await venue.fill("", Decimal(2))
+        await venue.streams.push('{"topic": "execution", "data": [{"execId": 5}]}')
+        (blocked,) = await heard.until(EntriesBlocked)
+        assert "cannot be read" in blocked.reason
+        await heard.until(EntriesAllowed)  # reconciliation is due in a minute only
+        assert len(heard.of(OrderFilled)) == 1
+
+
+async def test_a_private_topic_that_is_refused_blocks_entries_for_good(venue: AccountServer) -> None:
+    venue.streams.unknown_topics = {"execution"}
+    async with trading(venue) as (broker, heard):
+        await heard.until(EntriesBlocked)
+        await broker.reconcile()
+        assert "has no execution" in blocks(heard)[OPERATOR]
 
 
 async def test_a_position_whose_fill_is_still_on_its_way_is_not_adopted(venue: AccountServer) -> None:

@@ -83,6 +83,7 @@ class LiveMarket:
         self._instruments: dict[str, Instrument] = {}  # as told
         self._funding: dict[str, int] = {}  # token to the last settlement told, ms
         self._blocked = ""
+        self._trouble = ""  # of the last round of repairs
         self._stream = Stream(
             environment.public_url(), clock=rest.clock, budget=budget, settings=stream_settings,
             backoff=backoff(), raw_books=True,
@@ -124,7 +125,7 @@ class LiveMarket:
         """Until cancelled."""
         await first_to_end(
             self._stream.run(), self._listen(), self._watch.run(), self._keep_whole(),
-            self._look_for_listings(), self._look_for_funding(),
+            self._keep_judging(), self._look_for_listings(), self._look_for_funding(),
         )  # fmt: skip
         raise AssertionError("none of them ends")
 
@@ -142,7 +143,7 @@ class LiveMarket:
             self._tell_bars()
 
     async def _keep_whole(self) -> NoReturn:
-        """Ask for bars that are overdue, and say when the feed is not to be trusted."""
+        """Ask for bars that are overdue."""
         while True:
             now = self._clock.now_ms()
             closed = int(now - self._settings.grace * 1_000)
@@ -151,7 +152,13 @@ class LiveMarket:
             for symbol, first, end in lacking:
                 trouble = await self._repair(symbol, first, end) or trouble
                 self._tell_bars()
-            self._judge(trouble)
+            self._trouble = trouble
+            await asyncio.sleep(self._settings.look)
+
+    async def _keep_judging(self) -> NoReturn:
+        """Say when the feed is not to be trusted, however long a repair takes."""
+        while True:
+            self._judge(self._trouble)
             await asyncio.sleep(self._settings.look)
 
     async def _repair(self, symbol: str, first: int, end: int) -> str:

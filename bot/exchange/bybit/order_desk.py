@@ -51,13 +51,14 @@ class DeskSettings:
 class OrderDesk:
     """Each method runs as a task of its own; what comes of it is told to `emit`.
 
+    entry: the way for orders that is open now.
     prepare: awaited with the symbol before an entry leaves (`Preparation.symbol`).
     """
 
     def __init__(
         self,
         rest: Rest,
-        entry: OrderEntry,
+        entry: Callable[[], OrderEntry],
         book: AccountBook,
         emit: Callable[[Event], None],
         settings: DeskSettings,
@@ -103,9 +104,10 @@ class OrderDesk:
             try:
                 if self._prepare is not None and not order.reduce_only:
                     await self._prepare(order.symbol)
-                await self._entry.create(await self._request(order))
+                request = await self._request(order)
+                await self._entry().create(request)
             except UsageError as error:
-                self._emit(EntriesBlocked(self._now(), self._now(), OPERATOR, str(error)))
+                self._stop_entries(str(error))
                 self._reject(order.link_id, str(error))
                 return
             except ExchangeError as error:
@@ -153,7 +155,7 @@ class OrderDesk:
         waits = self._waits()
         while self._book.is_open(link_id):
             try:
-                await self._entry.cancel(Cancellation(symbol=symbol, order_link_id=link_id))
+                await self._entry().cancel(Cancellation(symbol=symbol, order_link_id=link_id))
                 await asyncio.sleep(self._settings.confirm)
             except ExchangeError as error:
                 if error.kind not in (Kind.RETRY, Kind.UNKNOWN):
