@@ -74,6 +74,9 @@ class Label(Section):
 
 
 class Model(Section):
+    method: Literal["supervised", "masked", "contrastive", "predictive", "order", "forecast"] = Field(
+        "supervised", description="or the pretext task that initialises the encoder first"
+    )
     channels: Annotated[int, Field(ge=4, le=128)] = 32
     blocks: Annotated[int, Field(ge=1, le=7)] = 5
     pool_bars: Annotated[int, Field(ge=1, le=96)] = 16

@@ -153,11 +153,11 @@ class AccountServer:
             reduce_only=body.get("reduceOnly", False), number=len(self.orders),
         )  # fmt: skip
         if fate.startswith("hidden"):
-            self.shown_after[link] = time.monotonic() + float(fate.removeprefix("hidden "))
+            self.shown_after[link] = time.monotonic() + float(fate.split()[1])
         await self.push("order", order_of(self.orders[link]))
         if self.fills:
             await self.fill(link)
-        if fate in ("ack lost", "hidden 1.5"):
+        if fate.endswith("ack lost") or fate == "hidden 1.5":
             return _drop(request)
         return _answer({"orderId": f"o-{link}", "orderLinkId": link})
 

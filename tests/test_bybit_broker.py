@@ -8,10 +8,12 @@ from decimal import Decimal
 from typing import Any, TypeVar
 
 import pytest
+from aiohttp import web
 
 from bot.core.commands import CancelOrder, MoveStop, PlaceOrder
 from bot.core.errors import RuntimeFault, UsageError
 from bot.core.events import (
+    OPERATOR,
     EntriesAllowed,
     EntriesBlocked,
     Event,
@@ -29,7 +31,7 @@ from bot.exchange.bybit.order_desk import DeskSettings
 from bot.exchange.bybit.rest import Rest
 from bot.exchange.bybit.streams import Backoff, StreamSettings
 from tests.bybit_account import AccountServer
-from tests.bybit_server import CREDENTIALS
+from tests.bybit_server import CREDENTIALS, envelope
 
 SYMBOL = "NEWUSDT"
 QUICK = StreamSettings(open_s=1.0, answer_s=1.0, ping_s=30.0, close_s=0.05, look_s=0.05, renew_pause_s=0.0)
@@ -60,6 +62,17 @@ class Heard:
                 self._changed.clear()
                 await self._changed.wait()
         return found
+
+
+def blocks(heard: Heard) -> dict[str, str]:
+    """Why entries are blocked now, by cause."""
+    found: dict[str, str] = {}
+    for event in heard.events:
+        if isinstance(event, EntriesBlocked):
+            found[event.cause] = event.reason
+        elif isinstance(event, EntriesAllowed):
+            found.pop(event.cause, None)
+    return found
 
 
 @pytest.fixture
@@ -134,6 +147,26 @@ async def test_an_order_that_shows_late_is_not_given_up_early(venue: AccountServ
         assert heard.of(OrderRejected) == []
 
 
+@pytest.mark.parametrize("fate", ["hidden 0.7", "hidden 0.7 ack lost"])
+async def test_an_order_that_waited_before_it_was_signed_is_not_given_up_early(
+    venue: AccountServer, fate: str
+) -> None:
+    """Its validity begins with the signature, not with the wish to send it."""
+
+    async def slowly(_: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(0.8)
+        return web.json_response(envelope({"list": [{"symbol": SYMBOL, "lastPrice": "100"}]}))
+
+    venue.rest.will_act("/v5/market/tickers", slowly)
+    venue.creates.append(fate)
+    venue.muted = {"order", "execution", "position"}
+    async with trading(venue) as (broker, heard):
+        broker.submit(order(trigger_price=Decimal(101)))
+        await broker.settled()
+        assert len(heard.of(OrderFilled)) == 1
+        assert heard.of(OrderRejected) == []
+
+
 @pytest.mark.parametrize("fate", ["10006", "10002"])
 async def test_what_was_certainly_not_done_is_sent_again_under_the_same_id(
     venue: AccountServer, fate: str
@@ -166,13 +199,38 @@ async def test_a_refusal_has_the_exchanges_reason(venue: AccountServer) -> None:
         assert venue.sent == ["t-1"]
 
 
-async def test_a_key_without_permission_blocks_entries(venue: AccountServer) -> None:
-    venue.creates.append("10005")
+@pytest.mark.parametrize(("code", "reason"), [("10005", "lacks a permission"), ("10017", "no such endpoint")])
+async def test_what_a_person_must_mend_blocks_entries_and_no_reconciliation_lifts_it(
+    venue: AccountServer, code: str, reason: str
+) -> None:
+    venue.creates.append(code)
     async with trading(venue) as (broker, heard):
         broker.submit(order())
-        (blocked,) = await heard.until(EntriesBlocked)
-        assert "lacks a permission" in blocked.reason
+        await broker.settled()
         assert heard.of(OrderRejected)
+        assert reason in blocks(heard)[OPERATOR]
+        await broker.reconcile()
+        assert OPERATOR in blocks(heard)
+
+
+async def test_an_execution_that_cannot_be_booked_blocks_entries_for_good(venue: AccountServer) -> None:
+    async with trading(venue) as (broker, heard):
+        venue.muted = {"order", "execution", "position"}
+        await venue.fill("", Decimal(1))
+        venue.executions[-1]["execType"] = "Unheard"
+        await broker.reconcile()
+        venue.executions.clear()
+        await broker.reconcile()
+        assert OPERATOR in blocks(heard)
+
+
+async def test_a_command_that_crashed_blocks_entries_for_good(venue: AccountServer) -> None:
+    venue.rest.will("/v5/market/tickers", {"list": []})
+    async with trading(venue) as (broker, heard):
+        broker.submit(order(trigger_price=Decimal(101)))
+        await broker.settled()
+        await broker.reconcile()
+        assert "a command failed" in blocks(heard)[OPERATOR]
 
 
 async def test_an_entry_waits_for_its_symbol_to_be_ready_and_an_exit_does_not(venue: AccountServer) -> None:
@@ -256,6 +314,15 @@ async def test_a_stop_that_is_refused_is_told_as_it_is(venue: AccountServer) -> 
         await broker.settled()
         assert venue.stops[SYMBOL] == "99"
         assert heard.of(StopMoved)[-1].stop_loss == 99
+        assert "did not get its stop at 120" in blocks(heard)["account"]
+
+
+async def test_a_stop_for_a_position_that_is_gone_alarms_nobody(venue: AccountServer) -> None:
+    async with trading(venue) as (broker, heard):
+        venue.stop_answers.append((10001, "can not set tp/sl/ts for zero position"))
+        broker.submit(MoveStop(0, SYMBOL, Decimal(120)))
+        await broker.settled()
+        assert blocks(heard) == {}
 
 
 async def test_a_stop_survives_a_busy_exchange(venue: AccountServer) -> None:
@@ -321,9 +388,8 @@ async def test_a_difference_without_an_explanation_is_adopted_and_told(venue: Ac
         assert reconciled.differences == ("NEWUSDT: the exchange holds 5, our books 2",)
         (adopted,) = heard.of(PositionAdopted)
         assert adopted.qty == 5
-        assert heard.of(EntriesBlocked)
-        await broker.reconcile()
-        assert heard.of(EntriesAllowed)
+        assert (await broker.reconcile()).differences == ()
+        assert "adopted without an explanation" in blocks(heard)[OPERATOR]
 
 
 async def test_an_order_that_the_exchange_forgot_ends(venue: AccountServer) -> None:

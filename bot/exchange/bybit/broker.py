@@ -11,7 +11,7 @@ from typing import Any, Final, NoReturn
 
 from bot.core.commands import CancelOrder, MoveStop, PlaceOrder
 from bot.core.errors import RuntimeFault
-from bot.core.events import EntriesAllowed, EntriesBlocked, Event
+from bot.core.events import OPERATOR, EntriesAllowed, EntriesBlocked, Event
 from bot.exchange.bybit.account_book import AccountBook
 from bot.exchange.bybit.environment import Credentials, Environment
 from bot.exchange.bybit.errors import ExchangeError
@@ -34,6 +34,7 @@ from bot.exchange.bybit.wire import Pushed
 from bot.exchange.bybit.wire.private import Executions, Orders, Positions
 
 TOPICS: Final = ("order", "execution", "position", "wallet")
+_ACCOUNT: Final = "account"  # the cause of blocks that a quiet reconciliation lifts
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +148,7 @@ class BybitBroker:
         """Compare with the exchange now. Raises ExchangeError."""
         self.last = await self._reconciler.reconcile()
         if self.last.differences:
-            self._block(f"adopted without an explanation: {'; '.join(self.last.differences)}")
+            self._block(f"adopted without an explanation: {'; '.join(self.last.differences)}", OPERATOR)
         elif self.last.wallet:
             self._block(self.last.wallet)
         elif self._stream.connected:
@@ -224,24 +225,25 @@ class BybitBroker:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._block(f"a command failed: {type(error).__name__}: {error}")
+            self._block(f"a command failed: {type(error).__name__}: {error}", OPERATOR)
 
     # --- health ---------------------------------------------------------------------------------------------
 
     def _tell(self, event: Event) -> None:
-        if isinstance(event, EntriesBlocked):
+        if isinstance(event, EntriesBlocked) and event.cause == _ACCOUNT:
             self._blocked = event.reason
         self._reconciler.keep(event)
         self._emit(event)
 
-    def _block(self, reason: str) -> None:
-        if reason == self._blocked:
+    def _block(self, reason: str, cause: str = _ACCOUNT) -> None:
+        if cause == _ACCOUNT and reason == self._blocked:
             return
         now = self._rest.clock.now_ms()
-        self._tell(EntriesBlocked(now, now, "account", reason))
+        self._tell(EntriesBlocked(now, now, cause, reason))
 
     def _allow(self) -> None:
+        """The account can be read and is as we know it. What a person must see to stays."""
         if self._blocked:
             now = self._rest.clock.now_ms()
             self._blocked = ""
-            self._emit(EntriesAllowed(now, now, "account"))
+            self._emit(EntriesAllowed(now, now, _ACCOUNT))
