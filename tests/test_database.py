@@ -33,7 +33,7 @@ NOT_STORED = {
     events.BarClosed, events.InstrumentListed, events.InstrumentDelisted, events.FundingRatePublished,
     events.InstrumentStatusChanged, events.Traded, events.TickerChanged, events.FeedChanged,
     events.MicrostructureSampled, events.MarketHealthChanged,
-    commands.FetchBars, commands.FetchBook, commands.RenewBook,
+    commands.FetchBook, commands.RenewBook,
     records.Readiness,
 }  # fmt: skip
 FOLDED = {

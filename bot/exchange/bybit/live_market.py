@@ -90,7 +90,6 @@ class LiveMarket:
         )  # fmt: skip
         self._watch = MarketWatch(
             self._stream, rest.market, rest.clock, emit, self._settings.decision_interval,
-            self._settings.interval,
         )  # fmt: skip
 
     async def open(self) -> list[Instrument]:
@@ -119,7 +118,7 @@ class LiveMarket:
         self._sequencer.follow(item.symbol, since)
         self._stream.subscribe(f"kline.{interval_name(self._settings.interval)}.{item.symbol}")
         self._emit(InstrumentListed(now, now, item))
-        self._watch.follow(item.symbol, since)
+        self._watch.follow(item.symbol)
 
     async def run(self) -> NoReturn:
         """Until cancelled."""
@@ -176,7 +175,6 @@ class LiveMarket:
         if self._clock.now_ms() - end > self._settings.give_up * 1_000:
             for _, gap, gap_end in (item for item in self._sequencer.lacking(end) if item[0] == symbol):
                 self._sequencer.skip(symbol, gap, gap_end)
-                self._watch.skip(symbol, gap_end)
         return ""
 
     def _tell_bars(self) -> None:

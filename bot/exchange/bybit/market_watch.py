@@ -35,20 +35,18 @@ class MarketWatch:
         clock: ExchangeClock,
         emit: Callable[[Event], None],
         decision_interval: int,
-        bar_interval: int,
     ) -> None:
         self._stream = stream
         self._market = market
         self._clock = clock
         self._emit = emit
-        self._state = MarketState(decision_interval, bar_interval, _DEPTH)
+        self._state = MarketState(decision_interval, _DEPTH)
         self._audited: set[str] = set()  # symbols whose book is being asked for by REST
         self._auditors = asyncio.Semaphore(_AUDITS)
         self._heard: dict[str, bool] = {}  # symbol: whether its ticker has come since it was subscribed
 
-    def follow(self, symbol: str, first: int) -> None:
-        """`first`: open of the first bar that will come, ms."""
-        self._state.add(symbol, first)
+    def follow(self, symbol: str) -> None:
+        self._state.add(symbol)
         self._heard.setdefault(symbol, False)
         self._stream.subscribe(*_topics(symbol))
 
@@ -56,13 +54,6 @@ class MarketWatch:
         self._state.remove(symbol)
         self._heard.pop(symbol, None)
         self._stream.unsubscribe(*_topics(symbol))
-
-    def skip(self, symbol: str, end: int) -> None:
-        """The exchange has no bars before `end` (ms) any more: nobody need wait for them."""
-        feed = self._state[symbol].bars
-        if feed.next_start is not None and feed.next_start < end:
-            feed.lost += (end - feed.next_start) // feed.interval
-            feed.next_start = end
 
     def on_bar(self, bar: BarClosed) -> None:
         """Tell a bar, behind what book and trades did during its decision bar."""
