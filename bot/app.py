@@ -33,6 +33,7 @@ from bot.storage.database import Database, Run, config_hash
 from bot.storage.journal import Journal
 from risk.breaker import Breaker
 from risk.manager import RiskManager
+from strategies.learning.champions import Champions
 from strategies.learning.pretraining_job import Pretraining
 from strategies.learning.registry import Model, Registry
 from strategies.learning.worker import AdaptationWorker
@@ -82,6 +83,8 @@ def run_pretrain(settings: Settings, data: Path | None, until: int | None) -> No
     model = asyncio.run(with_stop(lambda stop: source_model(job, settings, console, stop)))
     if model is not None:
         console.print(msgspec.json.format(msgspec.json.encode(model.card)).decode(), highlight=False)
+        if data is not None:
+            Champions(Registry(models_directory(settings))).promote(model.model_id)
         console.print(f"Kept as {model.model_id} in {models_directory(settings)}", highlight=False)
 
 

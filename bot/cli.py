@@ -1,19 +1,28 @@
 """The commands. Thin: options in, one call, exit code out."""
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from bot.commands import data as data_commands
+from bot.commands import models as model_commands
 from bot.commands.instruments import instruments
+from bot.commands.options import (
+    ConfigOption,
+    DataOption,
+    DirectoryOption,
+    FundingOption,
+    day,
+    names_of,
+    settings_of,
+)
 from bot.commands.rehearse import rehearse
+from bot.commands.study import study
 from bot.commands.told import EPILOG as _EPILOG
 from bot.commands.told import told as _told
-from bot.commands.trade import names_of, trade
+from bot.commands.trade import trade
 from bot.commands.venue import EnvironmentOption, UrlOption, venue
-from bot.settings import Settings, load
 
 app = typer.Typer(
     name="bot",
@@ -30,21 +39,9 @@ app.add_typer(data_commands.app, name="data")
 app.command(epilog=_EPILOG)(_told(instruments))
 app.command(epilog=_EPILOG)(_told(trade))
 app.command(epilog=_EPILOG)(_told(rehearse))
+app.command(epilog=_EPILOG)(_told(study))
+app.add_typer(model_commands.app, name="models")
 
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option("--config", "-c", help="Configuration file. Default: ./config.toml if there is one."),
-]
-DataOption = Annotated[
-    Path | None,
-    typer.Option("--data", help="Folder of bars: SYMBOL/15m.parquet and so on (README, 'Your own data')."),
-]
-FundingOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--funding", help="Folder of funding rates, SYMBOL.parquet. Without it, costs.default_funding."
-    ),
-]
 TokensOption = Annotated[
     str | None,
     typer.Option("--tokens", help="Comma-separated tokens to trade. Default: every symbol but the sources."),
@@ -64,25 +61,12 @@ DaysOption = Annotated[
     ),
 ]
 SeedOption = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of the simulated market.")]
-DirectoryOption = Annotated[
-    Path | None,
-    typer.Option("--directory", help="Where database, models and reports are kept. Default: ./var"),
-]
 FreshOption = Annotated[
     bool,
     typer.Option(
         "--fresh", help="Begin a new run instead of going on with the stored one, which stays stored."
     ),
 ]
-
-
-def _settings(config: Path | None, directory: Path | None, simulation: dict[str, Any]) -> Settings:
-    default = Path("config.toml")
-    path = config or (default if default.exists() else None)
-    overrides: dict[str, Any] = {"simulation": {k: v for k, v in simulation.items() if v is not None}}
-    if directory is not None:
-        overrides["storage"] = {"directory": str(directory)}
-    return load(path, overrides)
 
 
 @app.command(epilog=_EPILOG)
@@ -118,7 +102,7 @@ def paper(
     """
     from bot.app import run_paper  # here, not above: help and mistakes answer at once
 
-    settings = _settings(config, directory, {"seed": seed, "days": days if market == "simulated" else None})
+    settings = settings_of(config, directory, {"seed": seed, "days": days if market == "simulated" else None})
     if market == "bybit":
         from bot.live import Choice, run_live
 
@@ -149,7 +133,7 @@ def backtest(
     from bot.app import run_backtest
 
     market = "simulated" if data is None else "recorded"
-    settings = _settings(config, directory, {"seed": seed, "days": days if data is None else None})
+    settings = settings_of(config, directory, {"seed": seed, "days": days if data is None else None})
     run_backtest(settings, _recorded(market, data, funding, tokens, start, days, seed))
 
 
@@ -159,6 +143,10 @@ def pretrain(
     data: DataOption = None,
     until: Annotated[
         str | None, typer.Option("--until", help="Learn from bars before this day only, YYYY-MM-DD (UTC).")
+    ] = None,
+    method: Annotated[
+        Literal["supervised", "masked", "contrastive", "predictive", "order", "forecast"] | None,
+        typer.Option("--method", help="Pretext task that initialises the encoder; supervised: none."),
     ] = None,
     seed: SeedOption = None,
     config: ConfigOption = None,
@@ -173,8 +161,8 @@ def pretrain(
 
     if data is not None and seed is not None:
         raise typer.BadParameter("--seed is the simulated market's; with --data there is none")
-    settings = _settings(config, directory, {"seed": seed})
-    run_pretrain(settings, data, _day(until))
+    settings = settings_of(config, directory, {"seed": seed}, {"method": method})
+    run_pretrain(settings, data, day(until))
 
 
 @app.command(epilog=_EPILOG)
@@ -216,7 +204,7 @@ def report(
     """Write the HTML report of a stored run again and print its results."""
     from bot.app import run_report
 
-    run_report(_settings(config, directory, {}), run, output)
+    run_report(settings_of(config, directory, {}), run, output)
 
 
 @app.command(epilog=_EPILOG)
@@ -237,7 +225,7 @@ def exchange(
     """
     from bot.exchange.local.launch import serve
 
-    settings = _settings(config, None, {})
+    settings = settings_of(config, None, {})
     changes = {key: value for key, value in {"port": port, "seed": seed}.items() if value is not None}
     serve(settings.exchange.model_copy(update=changes), settings.market.sources, data)
 
@@ -263,14 +251,4 @@ def _recorded(
     names = tuple(name.strip().upper() for name in tokens.split(",") if name.strip()) if tokens else None
     if tokens is not None and not names:
         raise typer.BadParameter("--tokens names none; leave it out for every symbol but the sources")
-    return {"directory": data, "funding": funding, "tokens": names, "start": _day(start), "days": days}
-
-
-def _day(text: str | None) -> int | None:
-    """ms UTC of a day's first moment."""
-    if text is None:
-        return None
-    try:
-        return int(datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC).timestamp() * 1000)
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is not a day; write YYYY-MM-DD") from None
+    return {"directory": data, "funding": funding, "tokens": names, "start": day(start), "days": days}

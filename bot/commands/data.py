@@ -9,8 +9,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from bot.commands.options import day
 from bot.commands.told import EPILOG, told
-from bot.commands.venue import EnvironmentOption, UrlOption, day, interruptible, public_rest
+from bot.commands.venue import EnvironmentOption, UrlOption, interruptible, public_rest
 from bot.core.errors import DataError, UsageError
 from bot.core.types import DAY_MS, HOUR_MS, MINUTE_MS
 from bot.exchange import recorded_instruments

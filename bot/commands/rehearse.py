@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from bot.commands.trade import ConfigOption, settings_of
+from bot.commands.options import ConfigOption, settings_of
 
 
 def rehearse(

@@ -1,29 +1,20 @@
 """`bot trade`: testnet, demo or real money on Bybit."""
 
 import os
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from bot.commands.options import ConfigOption, DirectoryOption, names_of, settings_of
 from bot.commands.venue import UrlOption, venue
 from bot.core.errors import UsageError
 from bot.exchange.bybit.environment import Environment, credentials, require_confirmation
-from bot.settings import Settings, load
 
 Mode = Literal["testnet", "demo", "live"]
 
 TokensOption = Annotated[
     str | None,
     typer.Option("--tokens", help="Comma-separated tokens. Default: the newest listings."),
-]
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option("--config", "-c", help="Configuration file. Default: ./config.toml if there is one."),
-]
-DirectoryOption = Annotated[
-    Path | None,
-    typer.Option("--directory", help="Where database, bars, models and reports are kept. Default: ./var"),
 ]
 
 
@@ -38,6 +29,9 @@ def trade(
     ] = None,
     accept: Annotated[
         bool, typer.Option("--i-accept-real-money", help="The second yes that live needs.")
+    ] = False,
+    clear_halt: Annotated[
+        bool, typer.Option("--clear-halt", help="Trade on after a halt that an earlier run left behind.")
     ] = False,
     url: UrlOption = None,
     config: ConfigOption = None,
@@ -57,7 +51,7 @@ def trade(
     keys = credentials(environment, os.environ)
     from bot.live import Choice, run_live  # here, not above: help and mistakes answer at once
 
-    run_live(settings, Choice(mode, environment, keys, names_of(tokens)))
+    run_live(settings, Choice(mode, environment, keys, names_of(tokens), clear_halt))
 
 
 def environment_of(mode: Mode, region: str | None, url: str | None) -> Environment:
@@ -69,13 +63,3 @@ def environment_of(mode: Mode, region: str | None, url: str | None) -> Environme
     if region is not None:
         raise UsageError(f"--region is for --mode live; {mode} has one host")
     return venue(mode, url)
-
-
-def settings_of(config: Path | None, directory: Path | None) -> Settings:
-    default = Path("config.toml")
-    path = config or (default if default.exists() else None)
-    return load(path, {} if directory is None else {"storage": {"directory": str(directory)}})
-
-
-def names_of(tokens: str | None) -> tuple[str, ...]:
-    return tuple(name.strip().upper() for name in (tokens or "").split(",") if name.strip())

@@ -4,12 +4,10 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 
 import typer
 
-from bot.core.errors import UsageError
 from bot.exchange.bybit.environment import Environment, local
 from bot.exchange.bybit.environment import environment as named
 from bot.exchange.bybit.rest import Rest
@@ -58,13 +56,3 @@ def interruptible(body: Callable[[], Coroutine[Any, Any, T]]) -> T:
         return asyncio.run(main())
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
-
-
-def day(text: str | None) -> int | None:
-    """ms UTC of a day's first moment. Raises UsageError."""
-    if text is None:
-        return None
-    try:
-        return int(datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC).timestamp() * 1000)
-    except ValueError:
-        raise UsageError(f"{text!r} is not a day; write YYYY-MM-DD") from None

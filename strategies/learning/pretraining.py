@@ -20,6 +20,7 @@ from strategies.learning.architecture import Architecture, Weights
 from strategies.learning.calibration import fit_temperature, negative_log_likelihood
 from strategies.learning.dataset import LabelledSeries, cut_time, split
 from strategies.learning.encoder import Encoder
+from strategies.learning.pretext import initialise
 from strategies.learning.sequences import VOLATILITY_WEIGHT, Sequences, after, direction_loss, volatility_loss
 from strategies.learning.skill import Estimate, Floats, measure
 
@@ -27,6 +28,7 @@ CHUNK = 128  # outputs of one chunk
 CHUNKS = 16  # most per step
 STEPS = 20  # wanted per epoch: a short history makes smaller batches rather than fewer steps
 CLIP = 5.0
+PRETEXT_EPOCHS = 10
 BLOCK_HORIZONS = 4  # block of the bootstrap, in horizons of the label
 
 
@@ -57,6 +59,9 @@ def pretrain(
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> Pretrained:
     """Train the encoder; the same arguments give the same bits on one machine and thread count.
+
+    model.method: "supervised" learns from the labels alone, any other is the pretext task that initialises
+    the encoder on the training rows first.
 
     Raises DataError for too little history, NaN, a single class or features that never change, and
     TrainingFailed when training diverges.
@@ -119,6 +124,8 @@ def _fit(
     with torch.random.fork_rng(devices=[]):  # initialisation and dropout draw from the global generator
         torch.manual_seed(seed)
         encoder = Encoder(architecture, model.dropout)
+        if model.method != "supervised":
+            initialise(encoder, train, model.method, PRETEXT_EPOCHS, torch.Generator().manual_seed(seed))
         nn.init.zeros_(encoder.direction.weight)
         nn.init.constant_(encoder.volatility.bias, float(train.log_vol.nanmean()))
         optimiser = torch.optim.AdamW(

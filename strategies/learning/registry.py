@@ -5,6 +5,7 @@ a file that was changed, by one byte of either, is noticed.
 """
 
 import hashlib
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -103,6 +104,14 @@ class Registry:
             raise DataError(f"{weights_path}: not a safetensors file ({error}); delete it") from None
         card.architecture.check(weights)
         return Model(model_id, weights, card)
+
+    def cards(self) -> dict[str, ModelCard]:
+        """Every readable card by model id; the weights are not looked at."""
+        found = {}
+        for path in sorted(self.directory.glob("*.json")):
+            with suppress(DataError):
+                found[path.stem] = self._card(path)[1]
+        return found
 
     def find_pretrained(self, key: str) -> Model | None:
         """The pretrained model that was made from `key`; one that cannot be loaded does not count."""

@@ -21,6 +21,7 @@ ADAPTED: Final = "adapted"
 NONE: Final = "none"
 
 LEVEL: Final = 0.05  # of every decision, shared by the arms that are compared with the base rate
+PROMOTION: Final = 0.01  # of "the adapted model beats the frozen one": a needless change is the dearer error
 RESAMPLES: Final = 2_000
 FORGETTING: Final = 0.03  # loss of accuracy on the source at which an adaptation has forgotten
 
@@ -75,7 +76,7 @@ def judge(
     credible = {arm for arm, one in over_base.items() if one.low > 0}
     chosen = NONE
     if ADAPTED in probabilities:
-        over_frozen, over_scratch = gain(ADAPTED, FROZEN, LEVEL), gain(ADAPTED, SCRATCH, LEVEL)
+        over_frozen, over_scratch = gain(ADAPTED, FROZEN, PROMOTION), gain(ADAPTED, SCRATCH, LEVEL)
         gains += [over_frozen, over_scratch]
         reasons += [_said(over_frozen), _said(over_scratch)]
         refusal = _refusal(credible, over_frozen, over_scratch, backward_transfer)
@@ -98,7 +99,7 @@ def _refusal(credible: set[str], over_frozen: Gain, over_scratch: Gain, backward
         return "it does not beat the base rate"
     if over_scratch.high < 0:
         return "negative transfer, the token's own labels alone do better"
-    if over_frozen.low <= 0:
+    if over_frozen.low <= 0 or over_frozen.accuracy <= 0:
         return "its gain over the frozen model is not significant"
     if backward_transfer < -FORGETTING:
         return f"it lost {-backward_transfer:.1%} accuracy on the source"

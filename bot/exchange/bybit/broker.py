@@ -5,13 +5,13 @@ Facts come from the private streams; REST answers what they leave open. `submit`
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
 
 from bot.core.commands import CancelOrder, MoveStop, PlaceOrder
 from bot.core.errors import RuntimeFault
-from bot.core.events import EntriesAllowed, EntriesBlocked, Event
+from bot.core.events import OPERATOR, EntriesAllowed, EntriesBlocked, Event
 from bot.exchange.bybit.account_book import AccountBook
 from bot.exchange.bybit.environment import Credentials, Environment
 from bot.exchange.bybit.errors import ExchangeError
@@ -34,6 +34,7 @@ from bot.exchange.bybit.wire import Pushed
 from bot.exchange.bybit.wire.private import Executions, Orders, Positions
 
 TOPICS: Final = ("order", "execution", "position", "wallet")
+_ACCOUNT: Final = "account"  # the cause of blocks that a quiet reconciliation lifts
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ class BrokerSettings:
 class BybitBroker:
     """`start`, then `run` for as long as anything is submitted; `close` at the end.
 
-    last: the newest reconciliation.
+    last: the newest reconciliation. prepare: see OrderDesk.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class BybitBroker:
         emit: Callable[[Event], None],
         settings: BrokerSettings | None = None,
         *,
+        prepare: Callable[[str], Awaitable[None]] | None = None,
         stream_settings: StreamSettings | None = None,
         budget: ConnectionBudget | None = None,
         backoff: Callable[[], Backoff] = Backoff,
@@ -80,7 +82,7 @@ class BybitBroker:
             else None
         )  # fmt: skip
         self._desk = OrderDesk(
-            rest, self._trade_stream or rest.orders, self._book, self._tell, self._settings.desk
+            rest, self._trade_stream or rest.orders, self._book, self._tell, self._settings.desk, prepare
         )
         self._reconciler = Reconciler(rest, self._book, self._desk, self._tell)
         self._stream = Stream(
@@ -90,7 +92,7 @@ class BybitBroker:
         self._opening: asyncio.Future[Opening] = asyncio.get_running_loop().create_future()
         self._tasks: set[asyncio.Task[None]] = set()
         self._running: asyncio.Task[None] | None = None
-        self._blocked = False
+        self._blocked = ""  # why no entries
         self._trouble = ""  # why the account could not be read yet
 
     async def start(self) -> Opening:
@@ -146,7 +148,9 @@ class BybitBroker:
         """Compare with the exchange now. Raises ExchangeError."""
         self.last = await self._reconciler.reconcile()
         if self.last.differences:
-            self._block(f"adopted without an explanation: {'; '.join(self.last.differences)}")
+            self._block(f"adopted without an explanation: {'; '.join(self.last.differences)}", OPERATOR)
+        elif self.last.wallet:
+            self._block(self.last.wallet)
         elif self._stream.connected:
             self._allow()
         return self.last
@@ -221,21 +225,25 @@ class BybitBroker:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._block(f"a command failed: {type(error).__name__}: {error}")
+            self._block(f"a command failed: {type(error).__name__}: {error}", OPERATOR)
 
     # --- health ---------------------------------------------------------------------------------------------
 
     def _tell(self, event: Event) -> None:
-        if isinstance(event, EntriesBlocked):
-            self._blocked = True
+        if isinstance(event, EntriesBlocked) and event.cause == _ACCOUNT:
+            self._blocked = event.reason
+        self._reconciler.keep(event)
         self._emit(event)
 
-    def _block(self, reason: str) -> None:
+    def _block(self, reason: str, cause: str = _ACCOUNT) -> None:
+        if cause == _ACCOUNT and reason == self._blocked:
+            return
         now = self._rest.clock.now_ms()
-        self._tell(EntriesBlocked(now, now, "account", reason))
+        self._tell(EntriesBlocked(now, now, cause, reason))
 
     def _allow(self) -> None:
+        """The account can be read and is as we know it. What a person must see to stays."""
         if self._blocked:
             now = self._rest.clock.now_ms()
-            self._blocked = False
-            self._emit(EntriesAllowed(now, now, "account"))
+            self._blocked = ""
+            self._emit(EntriesAllowed(now, now, _ACCOUNT))

@@ -1,0 +1,59 @@
+"""`bot models`: the stored models, where they come from, and which source model is in use."""
+
+from typing import Annotated
+
+import typer
+
+from bot.commands.options import ConfigOption, DirectoryOption, settings_of
+from bot.commands.told import EPILOG, told
+
+app = typer.Typer(
+    help="The stored models: where they come from, and which source model is in use.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+)
+
+
+@app.command("list", epilog=EPILOG)
+@told
+def list_models(config: ConfigOption = None, directory: DirectoryOption = None) -> None:
+    """List every stored model, the champions numbered: 1 is in use."""
+    from bot.models_command import list_models
+
+    list_models(settings_of(config, directory).storage.directory / "models")
+
+
+@app.command(epilog=EPILOG)
+@told
+def show(
+    model: Annotated[str, typer.Argument(help="Id, or its beginning.")],
+    config: ConfigOption = None,
+    directory: DirectoryOption = None,
+) -> None:
+    """Check a model and print its card and its ancestors."""
+    from bot.models_command import show_model
+
+    show_model(settings_of(config, directory).storage.directory / "models", model)
+
+
+@app.command(epilog=EPILOG)
+@told
+def diff(
+    first: Annotated[str, typer.Argument(help="Id, or its beginning.")],
+    second: Annotated[str, typer.Argument(help="The other one.")],
+    config: ConfigOption = None,
+    directory: DirectoryOption = None,
+) -> None:
+    """Print what differs between two models."""
+    from bot.models_command import diff_models
+
+    diff_models(settings_of(config, directory).storage.directory / "models", first, second)
+
+
+@app.command(epilog=EPILOG)
+@told
+def rollback(config: ConfigOption = None, directory: DirectoryOption = None) -> None:
+    """Go back to the source model that was in use before."""
+    from bot.models_command import roll_back
+
+    roll_back(settings_of(config, directory).storage.directory / "models")

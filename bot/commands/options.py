@@ -1,0 +1,61 @@
+"""Options that several commands have, and what becomes of them."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bot.core.errors import UsageError
+from bot.settings import Settings, load
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", help="Configuration file. Default: ./config.toml if there is one."),
+]
+DataOption = Annotated[
+    Path | None,
+    typer.Option("--data", help="Folder of bars: SYMBOL/15m.parquet and so on (README, 'Your own data')."),
+]
+FundingOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--funding", help="Folder of funding rates, SYMBOL.parquet. Without it, costs.default_funding."
+    ),
+]
+DirectoryOption = Annotated[
+    Path | None,
+    typer.Option("--directory", help="Where database, models and reports are kept. Default: ./var"),
+]
+
+
+def settings_of(
+    config: Path | None,
+    directory: Path | None,
+    simulation: dict[str, Any] | None = None,
+    model: dict[str, Any] | None = None,
+) -> Settings:
+    """The settings that the options choose; None leaves a key to file and environment. Raises UsageError."""
+    default = Path("config.toml")
+    path = config or (default if default.exists() else None)
+    overrides: dict[str, Any] = {
+        section: {key: value for key, value in (keys or {}).items() if value is not None}
+        for section, keys in (("simulation", simulation), ("model", model))
+    }
+    if directory is not None:
+        overrides["storage"] = {"directory": str(directory)}
+    return load(path, overrides)
+
+
+def names_of(tokens: str | None) -> tuple[str, ...]:
+    return tuple(name.strip().upper() for name in (tokens or "").split(",") if name.strip())
+
+
+def day(text: str | None) -> int | None:
+    """ms UTC of a day's first moment. Raises UsageError."""
+    if text is None:
+        return None
+    try:
+        return int(datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC).timestamp() * 1000)
+    except ValueError:
+        raise UsageError(f"{text!r} is not a day; write YYYY-MM-DD") from None

@@ -1,0 +1,148 @@
+"""`bot study`: walk forward in calendar order over a folder of listings, every arm on every token.
+
+Three stages: rows and the source network; the models that tokens share, at each cut; every arm on every
+token. A job is a pure function of the study and its name, and leaves one file: what is there is not done
+again, so an interrupted study goes on where it was, and any number of processes gives the same bits.
+"""
+
+import json
+import multiprocessing
+import os
+import signal
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from dataclasses import asdict
+from typing import Final, NamedTuple, Protocol
+
+from bot.core.errors import RuntimeFault, UsageError
+from bot.core.interrupt import interrupts_held_back
+from bot.research.study_data import Study, prepare
+from strategies.features.spec import VERSION
+from strategies.learning.files import write_atomically
+
+NICE: Final = 10
+
+
+class Job(NamedTuple):
+    """stage: "source", "chain", "trees" or "scores"; cost: rough seconds, for the bar only."""
+
+    stage: str
+    cost: float
+    twin: bool
+    cut: int = 0
+    arm: str = ""
+    symbol: str = ""
+
+
+class Progress(Protocol):
+    """Told what is to be done and what is done, in rough seconds."""
+
+    def total(self, seconds: float) -> None: ...
+
+    def done(self, seconds: float, what: str) -> None: ...
+
+
+COSTS: Final = {
+    "base_rate": 0.1, "frozen": 0.4, "lgbm_pooled": 0.5, "lgbm_token": 4.0, "chain": 0.4, "chain_head": 1.0,
+    "head": 1.0, "scratch": 9.0, "full": 5.0, "mmd": 8.0, "coral": 7.0, "adversarial": 7.0, "unaligned": 7.0,
+}  # fmt: skip
+"""Rough seconds per token."""
+
+
+def run(study: Study, arms: tuple[str, ...], processes: int, progress: Progress, *, twins: bool) -> None:
+    """Do every job that is not done. Raises UsageError when the folder holds another study."""
+    _claim(study)
+    prepare(study)
+    stages = _stages(study, arms, twins=twins)
+    progress.total(sum(job.cost for stage in stages for job in stage))
+    with interrupts_held_back():
+        executor = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _begin)
+        for _ in range(processes):  # each starts a process, which inherits what is held back
+            executor.submit(_nothing)
+    try:
+        for stage in stages:
+            futures = {executor.submit(_do, study, job): job for job in stage}
+            for future in as_completed(futures):
+                job = futures[future]
+                future.result()
+                progress.done(job.cost, " ".join(part for part in (job.stage, job.arm, job.symbol) if part))
+    except BrokenProcessPool:
+        raise RuntimeFault(
+            "a process of the study ended unexpectedly (out of memory?); start again with fewer --jobs"
+        ) from None
+    finally:
+        executor.shutdown(wait=False, cancel_futures=True)
+
+
+def _stages(study: Study, arms: tuple[str, ...], *, twins: bool) -> list[list[Job]]:
+    """Jobs of a stage need only those of the stages before; within it, the most valuable come first."""
+    from bot.research.study_arms import needs
+    from bot.research.study_pooled import cut_before, cuts
+
+    kinds = (False, True) if twins else (False,)
+    source, chain, trees = needs(arms)
+    first = [Job("source", 60.0, twin) for twin in kinds if source]
+    listed = sorted({cut_before(study, first) for name, first in study.listings if name in study.tokens})
+    second = [Job("chain", 15.0, twin, cut) for cut in listed for twin in kinds if chain]
+    second += [Job("trees", 15.0, twin, cut) for cut in cuts(study) for twin in kinds if trees]
+    third = [
+        Job("scores", COSTS[arm], twin, 0, arm, symbol)
+        for twin in kinds
+        for arm in arms
+        for symbol in study.tokens
+        if not (twin and arm == "base_rate")
+    ]
+    return [stage for stage in (first, second, third) if stage]
+
+
+def _begin() -> None:
+    """In each worker: one thread, out of the way of everything else."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    with suppress(OSError):
+        os.nice(max(0, NICE - os.nice(0)))
+    from threadpoolctl import threadpool_limits
+
+    from bot.research import study_arms  # noqa: F401 - loads the libraries whose threads are limited
+    from strategies.learning.listing_training import use_one_thread
+
+    threadpool_limits(1)
+    use_one_thread()
+
+
+def _nothing() -> None:
+    """The first job of a process."""
+
+
+def _do(study: Study, job: Job) -> None:
+    from bot.research import study_arms, study_pooled
+
+    if job.stage == "source":
+        study_pooled.fit_source(study, twin=job.twin)
+    elif job.stage == "chain":
+        study_pooled.fit_chain(study, job.cut, twin=job.twin)
+    elif job.stage == "trees":
+        study_pooled.fit_trees(study, job.cut, twin=job.twin)
+    else:
+        path = study_arms.path_of(study, job.arm, job.symbol, twin=job.twin)
+        if not path.exists():
+            study_arms.scores(study, job.arm, job.symbol, twin=job.twin).save(path)
+
+
+def _claim(study: Study) -> None:
+    """Write down what this folder is the study of, or check that it is the same one."""
+    path = study.output / "study.json"
+    told = {**asdict(study), "model": study.model.model_dump(), "features": VERSION}
+    for moved in ("output", "tokens"):  # more tokens may be added to a study
+        told.pop(moved)
+    text = json.dumps(told, default=str, indent=1, sort_keys=True)
+    if path.exists():
+        stored = json.loads(path.read_text())
+        changed = sorted(key for key in json.loads(text) if stored.get(key) != json.loads(text)[key])
+        if changed:
+            raise UsageError(
+                f"{study.output} holds a study with another {', '.join(changed)}; choose another --output"
+            )
+        return
+    write_atomically(path, text.encode())

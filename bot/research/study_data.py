@@ -1,0 +1,233 @@
+"""What a study reads: bars become labelled feature rows once, and every job loads the rows that it needs.
+
+A label here is the sign of the return from the next bar's open to the close `horizon` bars later, without
+barriers. Features are those of the live path. Their source statistics come from bars before the study.
+"""
+
+import zlib
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Final, Self
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bot.core.errors import DataError, UsageError
+from bot.core.types import DAY_MS
+from bot.exchange.recorded import discover
+from bot.market.bars import BarTable
+from bot.settings import Model
+from bot.storage import barfiles
+from strategies import labels
+from strategies.features import pipeline
+from strategies.features.normaliser import SourceStatistics
+from strategies.learning.dataset import LabelledSeries
+from strategies.learning.files import write_atomically
+
+NO_BARRIER: Final = 1e6  # barriers that many sigmas away are never touched
+DEFAULT_HISTORY: Final = 0.6  # share of the sources' history that comes before the study
+POOL_DAYS: Final = 180  # of an earlier listing: older, it is no new token any more
+_ARRAYS: Final = ("starts", "x", "y", "weight", "log_vol", "t_known")
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """What is studied; every result is a function of this and of the files.
+
+    tokens: evaluated; listings: every token of the folder with its first bar (ms), in that order: what a
+    pooled model may learn from, once known. since, until: ms, first bars of the tokens lie in [since, until).
+    days: first and last day after the first bar that are evaluated, both included. interval: ms of a bar.
+    """
+
+    data: Path
+    funding: Path | None
+    output: Path
+    sources: tuple[str, ...]
+    tokens: tuple[str, ...]
+    listings: tuple[tuple[str, int], ...]
+    since: int
+    until: int
+    days: tuple[int, int]
+    horizon: int
+    interval: int
+    seed: int
+    taker_fee: float
+    model: Model
+
+    @property
+    def embargo(self) -> int:
+        """ms before a cut in which labels that have just matured are left out."""
+        return self.horizon * self.interval // 4
+
+
+def plan(
+    data: Path,
+    output: Path,
+    sources: tuple[str, ...],
+    *,
+    funding: Path | None = None,
+    tokens: tuple[str, ...] | None = None,
+    since: int | None = None,
+    until: int | None = None,
+    days: tuple[int, int] = (3, 60),
+    horizon: int = 16,
+    interval: int = 15 * 60_000,
+    seed: int = 1,
+    taker_fee: float = 0.00055,
+    model: Model | None = None,
+) -> Study:
+    """Choose the tokens: those with their first bar inside the range. Raises UsageError when none is left."""
+    found = discover(data, sources, interval)
+    spans = [barfiles.extent(barfiles.find(data, name, interval)) for name in sources]
+    begin, end = max(first for _, first, _ in spans), min(last for _, _, last in spans)
+    if since is None:
+        since = int(begin + DEFAULT_HISTORY * (end - begin)) // DAY_MS * DAY_MS
+    until = end if until is None else until
+    if since <= begin:
+        raise UsageError("--since must lie after the first bars of the sources: a model learns from them")
+    names = {one.symbol for one in found}
+    if unknown := sorted(set(tokens or ()) - names):
+        raise UsageError(f"{', '.join(unknown)}: no bars in {data}")
+    inside = [
+        one.symbol
+        for one in found
+        if since <= one.first < until
+        and (tokens is None or one.symbol in tokens)
+        and one.last - one.first >= days[0] * DAY_MS
+    ]
+    if not inside:
+        raise UsageError(
+            f"no token of {data} has its first bar from --since on and {days[0]} days of bars; "
+            "choose an earlier --since"
+        )
+    listings = tuple((one.symbol, one.first) for one in found)
+    return Study(
+        data, funding, output, sources, tuple(inside), listings, since, until, days, horizon, interval, seed,
+        taker_fee, model or Model(),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Market:
+    """One symbol. series: its ready rows with all features; ret: float64 (n,) entry-to-exit return of each
+    row's label, NaN without one; first: ms, its first bar; until: int64 (n,) start of the last bar that the
+    row's normalisation has seen."""
+
+    series: LabelledSeries
+    ret: NDArray[np.float64]
+    first: int
+    until: NDArray[np.int64]
+
+    def save(self, path: Path) -> None:
+        arrays = {name: getattr(self.series, name) for name in _ARRAYS}
+        buffer = BytesIO()
+        np.savez(
+            buffer,
+            allow_pickle=False,
+            header=np.array([self.series.step, self.first]),
+            ret=self.ret,
+            until=self.until,
+            **arrays,
+        )
+        write_atomically(path, buffer.getvalue())
+
+    @classmethod
+    def load(cls, study: Study, symbol: str) -> Self:
+        """Raises DataError when `prepare` did not leave its rows."""
+        path = _path(study, symbol)
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                step, first = (int(value) for value in file["header"])
+                series = LabelledSeries(symbol, step, **{name: file[name] for name in _ARRAYS})
+                return cls(series, file["ret"], first, file["until"])
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error) as error:
+            raise DataError(f"{path}: not readable ({error}); delete it and start the study again") from None
+
+    def pooled(self) -> LabelledSeries:
+        """The rows of its first POOL_DAYS days."""
+        end = int(np.searchsorted(self.series.starts, self.first + POOL_DAYS * DAY_MS))
+        return self.series.rows(slice(0, end))
+
+    def evaluated(self, study: Study) -> NDArray[np.bool_]:
+        """(n,) rows of the evaluated days."""
+        day = (self.series.starts - self.first) // DAY_MS
+        return (day >= study.days[0]) & (day <= study.days[1])
+
+
+def prepare(study: Study) -> list[str]:
+    """Compute the rows of every symbol that has none yet; the names of those computed."""
+    missing = [
+        name
+        for name in (*study.sources, *(symbol for symbol, _ in study.listings))
+        if not _path(study, name).exists()
+    ]
+    if not missing:
+        return []
+    references = [_bars(study, name) for name in study.sources]
+    statistics = source_statistics(study)
+    for name in missing:
+        if name in study.sources:
+            number = study.sources.index(name)
+            table, others = references[number], _others(references, number)
+        else:
+            table, others = _bars(study, name), (references[0], references[min(1, len(references) - 1)])
+        _market(study, table, *others, statistics).save(_path(study, name))
+    return missing
+
+
+def _market(
+    study: Study, table: BarTable, first: BarTable, second: BarTable, statistics: SourceStatistics
+) -> Market:
+    launch = 0 if table.symbol in study.sources else int(table.start[0])
+    features = pipeline.batch(
+        table, first, second, _funding(study, table), launch_time=launch, prior=statistics
+    )
+    outcomes = labels.batch(table, features.sigma, study.horizon, NO_BARRIER)
+    ready = features.ready
+    series = LabelledSeries(
+        symbol=table.symbol,
+        step=table.interval,
+        starts=features.starts[ready],
+        x=features.x[ready],
+        y=outcomes.outcome[ready],
+        weight=np.nan_to_num(outcomes.weight[ready]).astype(np.float32),
+        log_vol=outcomes.log_vol[ready].astype(np.float32),
+        t_known=outcomes.t_known[ready],
+    )
+    return Market(series, outcomes.ret[ready], int(table.start[0]), features.until[ready])
+
+
+def source_statistics(study: Study) -> SourceStatistics:
+    """Location and scale of the sources' raw features before the study."""
+    references = [_bars(study, name) for name in study.sources]
+    raw = []
+    for number, table in enumerate(references):
+        before = table.between(int(table.start[0]), study.since)
+        raw.append(pipeline.raw_batch(before, *_others(references, number)))
+    return pipeline.fit_source_statistics(raw)
+
+
+def _others(references: list[BarTable], number: int) -> tuple[BarTable, BarTable]:
+    """The first two other sources; a market never refers to itself, unless it is alone."""
+    others = [table for index, table in enumerate(references) if index != number] or references
+    return others[0], others[min(1, len(others) - 1)]
+
+
+def _bars(study: Study, symbol: str) -> BarTable:
+    return barfiles.read(barfiles.find(study.data, symbol, study.interval)).resampled(study.interval)
+
+
+def _funding(study: Study, table: BarTable) -> NDArray[np.float64] | None:
+    """The rate in force at each bar's close; None where there is no file."""
+    path = None if study.funding is None else study.funding / f"{table.symbol}.parquet"
+    if path is None or not path.exists():
+        return None
+    rates = barfiles.read_funding(path)
+    number = np.searchsorted(rates.ts, table.start + table.interval, side="right")
+    return np.concatenate(([np.nan], rates.rate))[number]
+
+
+def _path(study: Study, symbol: str) -> Path:
+    return study.output / "rows" / f"{symbol}.npz"

@@ -1,0 +1,268 @@
+"""The table of a study: how good each arm was, by the token's age, with intervals clustered by UTC day.
+
+Rivals are compared pair by pair on the same rows and the same resampled days. Accuracy says little, since new
+tokens fall: it stands beside that of "always short", and the most confident 5 % beside a random pick of
+the same sides. Returns are simple, entry to exit, after both taker fees, without spread and slippage.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+import pyarrow.dataset as pds
+from numpy.typing import NDArray
+
+from bot.core.types import DAY_MS
+from bot.research.bootstrap import ClusterBootstrap, Estimate, percentile_interval
+from bot.research.predictions import correctness, log_losses
+from bot.research.study_data import Market, Study
+from bot.research.study_predictions import BASE
+from strategies.learning.skill import weighted_auc
+
+Floats = NDArray[np.float64]
+
+AGES: Final = ((3, 7), (8, 14), (15, 30), (31, 60))
+CONFIDENT: Final = 0.05
+LEVELS: Final = 1024  # ranks that an interval of the AUC distinguishes; its value is exact
+DRAWS: Final = 500
+
+
+class Outcomes(NamedTuple):
+    """Labels of the evaluated rows of all tokens, in one order: token by token, in time. All (n,).
+
+    key: (number of the token, t) as one int64
+    """
+
+    key: NDArray[np.int64]
+    t: NDArray[np.int64]
+    day: NDArray[np.int64]
+    y: Floats
+    ret: Floats
+    weight: Floats
+
+
+class Row(NamedTuple):
+    """One arm in one age group; fractions. `net` per confident trade, `lift` over the side-matched pick."""
+
+    arm: str
+    age: str
+    n: int
+    effective_n: float
+    tokens: int
+    auc: Estimate
+    skill: Estimate
+    balanced: Estimate
+    accuracy: Estimate
+    always_short: float
+    confident: Estimate
+    lift: Estimate
+    net: Estimate
+    short_share: float  # of the confident
+    auc_over_twin: Estimate
+    auc_over_scratch: Estimate
+
+
+def outcomes(study: Study) -> Outcomes:
+    parts = []
+    for number, symbol in enumerate(study.tokens):
+        market = Market.load(study, symbol)
+        rows = np.flatnonzero(market.evaluated(study) & (market.series.y >= 0))
+        starts = market.series.starts[rows]
+        parts.append(
+            (
+                _key(number, starts),
+                starts,
+                (starts - market.first) // DAY_MS,
+                market.series.y[rows].astype(np.float64),
+                market.ret[rows],
+                market.series.weight[rows].astype(np.float64),
+            )
+        )
+    return Outcomes(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def table(study: Study, predictions: Path) -> Iterator[Row]:
+    """Row by row, arm by arm; arms that lack tokens are compared on those that they have."""
+    facts = outcomes(study)
+    data = pds.dataset(predictions)
+    arms = sorted(set(data.to_table(columns=["arm"]).column("arm").unique().to_pylist()))
+    number = {symbol: index for index, symbol in enumerate(study.tokens)}
+    base = _Arm.read(data, BASE, number, facts)
+    scratch = _Arm.read(data, "scratch+prior", number, facts) if "scratch+prior" in arms else None
+    for arm in arms:
+        own = _Arm.read(data, arm, number, facts)
+        twin_name = f"{arm}~shuffled"
+        twin = _Arm.read(data, twin_name, number, facts) if twin_name in arms else None
+        for low, high in ((study.days[0], study.days[1]), *AGES):
+            inside = (facts.day >= low) & (facts.day <= high)
+            name = "all" if (low, high) == study.days else f"{low}-{high}"
+            if (row := _row(study, arm, name, facts, inside, own, base, twin, scratch)) is not None:
+                yield row
+
+
+class _Arm(NamedTuple):
+    """p_up of an arm on the rows of `Outcomes`, NaN where it has none. (n,)"""
+
+    p: Floats
+
+    @classmethod
+    def read(cls, data: pds.Dataset, arm: str, number: dict[str, int], facts: Outcomes) -> "_Arm":
+        found = data.to_table(columns=["token", "t", "p_up"], filter=pds.field("arm") == arm)
+        tokens = np.array([number.get(name, -1) for name in found.column("token").to_pylist()])
+        key = _key(tokens, found.column("t").to_numpy())
+        order = np.argsort(key)
+        position = np.searchsorted(key[order], facts.key)
+        position = np.minimum(position, max(len(key) - 1, 0))
+        p = np.full(len(facts.key), np.nan)
+        if len(key):
+            match = key[order][position] == facts.key
+            p[match] = found.column("p_up").to_numpy()[order][position[match]]
+        return cls(p)
+
+
+def _row(
+    study: Study,
+    arm: str,
+    age: str,
+    facts: Outcomes,
+    inside: NDArray[np.bool_],
+    own: _Arm,
+    base: _Arm,
+    twin: _Arm | None,
+    scratch: _Arm | None,
+) -> Row | None:
+    rows = np.flatnonzero(inside & np.isfinite(own.p))
+    if not len(rows):
+        return None
+    p, y = own.p[rows], facts.y[rows]
+    bootstrap = ClusterBootstrap.by_day(facts.t[rows], DRAWS)
+    auc, draws = _auc(p, y, bootstrap)
+    right = correctness(p, y)
+    loss, base_loss = log_losses(p, y), log_losses(base.p[rows], y)
+    ratio = bootstrap.ratio(loss, base_loss)
+    confident, lift, net, short = _confident(p, y, facts.ret[rows], bootstrap, study.taker_fee)
+    return Row(
+        arm,
+        age,
+        len(rows),
+        float(facts.weight[rows].sum()),
+        len(np.unique(facts.key[rows] >> _TIME_BITS)),
+        auc,
+        Estimate(1 - ratio.value, 1 - ratio.high, 1 - ratio.low),
+        _balanced(right, y, bootstrap),
+        bootstrap.mean(right),
+        float(1 - y.mean()),
+        confident,
+        lift,
+        net,
+        short,
+        _gain(auc, draws, twin, rows, y, bootstrap),
+        _gain(auc, draws, scratch, rows, y, bootstrap),
+    )
+
+
+def _auc(p: Floats, y: Floats, bootstrap: ClusterBootstrap) -> tuple[Estimate, Floats]:
+    """The AUC, and its value in each resample of days (ranks in LEVELS steps)."""
+    _, rank = np.unique(p, return_inverse=True)
+    level = (np.argsort(np.argsort(p, kind="stable"), kind="stable") * LEVELS) // len(p)
+    level = np.minimum.reduceat(level[np.argsort(rank, kind="stable")], _firsts(rank))[rank]  # ties stay ties
+    shape = bootstrap.clusters, LEVELS
+    flat = bootstrap.cluster * LEVELS + level
+    ups = np.bincount(flat, y, shape[0] * shape[1]).reshape(shape)
+    downs = np.bincount(flat, 1 - y, shape[0] * shape[1]).reshape(shape)
+    wins = ups @ (np.cumsum(downs, axis=1) - downs / 2).T
+    counts = bootstrap.counts
+    with np.errstate(divide="ignore", invalid="ignore"):
+        draws = ((counts @ wins) * counts).sum(axis=1) / ((counts @ ups.sum(1)) * (counts @ downs.sum(1)))
+    return percentile_interval(weighted_auc(p, y, np.ones(len(p))), draws), draws
+
+
+def _firsts(rank: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Where each rank begins among the sorted rows."""
+    counts = np.bincount(rank)
+    return np.concatenate(([0], np.cumsum(counts)[:-1]))
+
+
+def _gain(
+    auc: Estimate, draws: Floats, rival: _Arm | None, rows: NDArray[np.intp], y: Floats, b: ClusterBootstrap
+) -> Estimate:
+    """AUC over a rival's; NaN unless it has said something of every row."""
+    if rival is None or not np.isfinite(rival.p[rows]).all():
+        return Estimate(math.nan)
+    other, other_draws = _auc(rival.p[rows], y, b)
+    return percentile_interval(auc.value - other.value, draws - other_draws)
+
+
+def _balanced(right: Floats, y: Floats, bootstrap: ClusterBootstrap) -> Estimate:
+    totals = bootstrap.totals(np.stack((right * y, y, right * (1 - y), 1 - y), axis=1))
+
+    def mean_recall(sums: Floats) -> Floats:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.asarray((sums[..., 0] / sums[..., 1] + sums[..., 2] / sums[..., 3]) / 2)
+
+    return percentile_interval(float(mean_recall(totals.sum(axis=0))), mean_recall(bootstrap.counts @ totals))
+
+
+def _confident(
+    p: Floats, y: Floats, ret: Floats, bootstrap: ClusterBootstrap, fee: float
+) -> tuple[Estimate, Estimate, Estimate, float]:
+    """(accuracy, lift over random picks of the same sides, net return, share of shorts) of the surest."""
+    sure = np.abs(p - 0.5)
+    count = max(1, int(len(p) * CONFIDENT))
+    picked = np.zeros(len(p))
+    picked[np.argsort(-sure, kind="stable")[:count]] = 1.0
+    right = correctness(p, y)
+    short = float(picked @ (p < 0.5) / picked.sum())
+    accuracy = bootstrap.ratio(right * picked, picked)
+    sides = bootstrap.totals(
+        np.stack((right * picked, picked, (p < 0.5) * picked, y, np.ones(len(p))), axis=1)
+    )
+
+    def lift(sums: Floats) -> Floats:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            up, shorts = sums[..., 3] / sums[..., 4], sums[..., 2] / sums[..., 1]
+            return np.asarray(sums[..., 0] / sums[..., 1] - shorts * (1 - up) - (1 - shorts) * up)
+
+    over = percentile_interval(float(lift(sides.sum(axis=0))), lift(bootstrap.counts @ sides))
+    net = np.where(p < 0.5, -ret, ret) - fee * (2 + ret)
+    return accuracy, over, bootstrap.ratio(net * picked, picked), short
+
+
+_TIME_BITS: Final = 42  # milliseconds until the year 2109
+
+
+def _key(token: int | NDArray[np.int64], t: NDArray[np.int64]) -> NDArray[np.int64]:
+    return (np.asarray(token, np.int64) << _TIME_BITS) + t
+
+
+def lines(rows: Sequence[Row]) -> list[str]:
+    """A Markdown table; percentages, AUC in percent, net returns in basis points."""
+    head = (
+        "| arm | days | n | eff. n | AUC | skill % | balanced | accuracy | short | top 5 % | lift "
+        "| short share | net bp | AUC - twin | AUC - scratch |"
+    )
+    out = [head, "|" + "---|" * 15]
+    for r in rows:
+        cells = [
+            r.arm, r.age, f"{r.n:,}", f"{r.effective_n:,.0f}", _percent(r.auc), _percent(r.skill, 2),
+            _percent(r.balanced), _percent(r.accuracy), f"{100 * r.always_short:.1f}", _percent(r.confident),
+            _percent(r.lift), f"{100 * r.short_share:.0f}", _scaled(r.net, 1e4, 0), _percent(r.auc_over_twin),
+            _percent(r.auc_over_scratch),
+        ]  # fmt: skip
+        out.append("| " + " | ".join(cells) + " |")
+    return out
+
+
+def _percent(estimate: Estimate, digits: int = 1) -> str:
+    return _scaled(estimate, 100.0, digits)
+
+
+def _scaled(estimate: Estimate, factor: float, digits: int) -> str:
+    if not math.isfinite(estimate.value):
+        return ""
+    value = f"{factor * estimate.value:.{digits}f}"
+    if not math.isfinite(estimate.low):
+        return value
+    return f"{value} [{factor * estimate.low:.{digits}f}, {factor * estimate.high:.{digits}f}]"

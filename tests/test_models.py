@@ -1,0 +1,103 @@
+"""`bot models`: the pointer moves in one step, five champions are kept, and damage is told."""
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from bot.cli import app
+from bot.core.errors import DataError, UsageError
+from strategies.learning.champions import KEPT, Champions
+from strategies.learning.registry import Registry
+from tests.test_registry import card, weights
+
+
+@pytest.fixture
+def registry(tmp_path) -> Registry:
+    return Registry(tmp_path / "models")
+
+
+def saved(registry: Registry, count: int) -> list[str]:
+    return [registry.save(weights(seed), card(seed=seed)).model_id for seed in range(count)]
+
+
+def invoke(registry: Registry, *arguments: str) -> Result:
+    return CliRunner().invoke(
+        app,
+        ["models", *arguments, "--directory", str(registry.directory.parent)],
+        env={"COLUMNS": "200", "TERM": "dumb"},
+    )
+
+
+def test_the_newest_champion_is_current_and_the_list_is_short(registry):
+    champions, ids = Champions(registry), saved(registry, KEPT + 2)
+    assert champions.current() is None
+    for model_id in ids:
+        champions.promote(model_id)
+    assert champions.ids() == ids[:-6:-1]
+    current = champions.current()
+    assert current is not None
+    assert current.model_id == ids[-1]
+
+
+def test_promoting_again_moves_a_champion_to_the_front_and_keeps_it_once(registry):
+    champions, ids = Champions(registry), saved(registry, 2)
+    for model_id in (*ids, ids[0]):
+        champions.promote(model_id)
+    assert champions.ids() == [ids[0], ids[1]]
+
+
+def test_a_rollback_goes_back_one_step_and_not_beyond_the_first(registry):
+    champions, ids = Champions(registry), saved(registry, 2)
+    for model_id in ids:
+        champions.promote(model_id)
+    assert champions.rollback().model_id == ids[0]
+    assert champions.ids() == [ids[0]]
+    with pytest.raises(UsageError, match="no earlier champion"):
+        champions.rollback()
+
+
+def test_a_damaged_model_is_neither_promoted_nor_gone_back_to(registry):
+    champions, ids = Champions(registry), saved(registry, 2)
+    for model_id in ids:
+        champions.promote(model_id)
+    path = registry.directory / f"{ids[0]}.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x00")
+    with pytest.raises(DataError, match="checksum"):
+        champions.rollback()
+    with pytest.raises(DataError, match="checksum"):
+        champions.promote(ids[0])
+    assert champions.ids() == [ids[1], ids[0]]
+
+
+def test_a_damaged_pointer_is_told(registry):
+    champions, (model_id,) = Champions(registry), saved(registry, 1)
+    champions.promote(model_id)
+    (registry.directory / "champions.json").write_text('["half')
+    with pytest.raises(DataError, match=r"champions\.json: not readable"):
+        champions.current()
+
+
+def test_the_commands_list_show_compare_and_roll_back(registry):
+    ids = saved(registry, 2)
+    child = registry.save(weights(9), card(kind="adapted", symbols=("NEWUSDT",), parent=ids[0], seed=9))
+    for model_id in ids:
+        Champions(registry).promote(model_id)
+    listed = invoke(registry, "list")
+    assert listed.exit_code == 0
+    assert all(model_id in listed.output for model_id in (*ids, child.model_id))
+    shown = invoke(registry, "show", child.model_id[:8])
+    assert f"{child.model_id} <- {ids[0]}" in shown.output
+    assert "checksum right" in shown.output
+    compared = invoke(registry, "diff", ids[0], child.model_id)
+    assert "NEWUSDT" in compared.output
+    assert "moved by" in compared.output
+    back = invoke(registry, "rollback")
+    assert f"{ids[0]} is in use again" in back.output
+
+
+def test_what_cannot_be_done_is_told_without_a_traceback(registry):
+    assert "No models" in invoke(registry, "list").output
+    saved(registry, 1)
+    unknown = invoke(registry, "show", "nothing")
+    assert unknown.exit_code == 2
+    assert "0 models begin with 'nothing'" in unknown.output
+    assert invoke(registry, "rollback").exit_code == 2

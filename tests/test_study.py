@@ -1,0 +1,310 @@
+"""`bot study` on a small folder of bars with a planted momentum: causal, resumable, deterministic, judged."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bot.core.errors import UsageError
+from bot.core.types import DAY_MS
+from bot.market.bars import BarTable
+from bot.research import study, study_data, study_predictions, study_table
+from bot.research.bootstrap import ClusterBootstrap
+from bot.research.study_data import Market, Study
+from bot.research.study_pooled import cuts, shuffled
+from bot.research.study_prior import intercepts, mixture
+from bot.settings import Model
+from bot.storage import barfiles
+from strategies.learning.dataset import LabelledSeries
+from strategies.learning.skill import weighted_auc
+
+STEP = 15 * 60_000
+BEGIN = 1_735_689_600_000  # 2025-01-01
+SOURCES = ("BTCUSDT", "ETHUSDT")
+LISTED = {"OLDUSDT": 20, "AAAUSDT": 37, "BBBUSDT": 40}  # day of the first bar
+DAYS = 55
+SINCE = BEGIN + 36 * DAY_MS
+ARMS = ("base_rate", "lgbm_pooled", "frozen", "chain_head", "lgbm_token", "full", "scratch", "mmd")
+SMALL = Model(epochs=2, channels=8, blocks=2, pool_bars=4, embedding=8, min_source_bars=500)
+
+
+def bars(symbol: str, first_day: int, seed: int) -> BarTable:
+    """Prices that drift one way for a day or so: the last 96 bars tell the next 16."""
+    rng = np.random.default_rng(seed)
+    n = (DAYS - first_day) * 96
+    direction = np.where(np.cumsum(rng.random(n) < 1 / 120) % 2, 1.0, -1.0)
+    returns = 0.004 * (0.3 * direction + rng.standard_normal(n))
+    close = 100.0 * np.exp(np.cumsum(returns))
+    opened = np.concatenate(([100.0], close[:-1]))
+    wick = 0.001 * rng.random((2, n))
+    volume = np.exp(rng.normal(8.0, 0.3, n))
+    return BarTable(
+        symbol,
+        STEP,
+        BEGIN + first_day * DAY_MS + STEP * np.arange(n),
+        opened,
+        np.maximum(opened, close) * (1 + wick[0]),
+        np.minimum(opened, close) * (1 - wick[1]),
+        close,
+        volume,
+        np.full(n, np.nan),
+    )
+
+
+def folder(path: Path) -> Path:
+    for seed, (symbol, day) in enumerate({**dict.fromkeys(SOURCES, 0), **LISTED}.items()):
+        barfiles.write(path, bars(symbol, day, seed))
+    return path
+
+
+def planned(data: Path, output: Path, **changes) -> Study:
+    return study_data.plan(
+        data, output, SOURCES, **{"since": SINCE, "days": (3, 8), "model": SMALL} | changes
+    )
+
+
+class Told:
+    """Counts what was told."""
+
+    def __init__(self) -> None:
+        self.wanted = self.finished = 0.0
+
+    def total(self, seconds: float) -> None:
+        self.wanted = seconds
+
+    def done(self, seconds: float, what: str) -> None:
+        self.finished += seconds
+
+
+def predicted(one: Study, processes: int, *, twins: bool) -> pd.DataFrame:
+    told = Told()
+    study.run(one, ARMS, processes, told, twins=twins)
+    assert told.finished == pytest.approx(told.wanted)
+    path = one.output / "predictions.parquet"
+    study_predictions.write(
+        path, (p for token in one.tokens for p in study_predictions.of_token(one, token, ARMS))
+    )
+    return pd.read_parquet(path)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return folder(tmp_path_factory.mktemp("bars"))
+
+
+@pytest.fixture(scope="module")
+def done(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, pd.DataFrame]:
+    one = planned(data, tmp_path_factory.mktemp("study"))
+    return one, predicted(one, 2, twins=True)
+
+
+def test_tokens_are_those_first_seen_in_the_range(data, tmp_path):
+    assert planned(data, tmp_path).tokens == ("AAAUSDT", "BBBUSDT")
+    assert planned(data, tmp_path, since=BEGIN + 39 * DAY_MS).tokens == ("BBBUSDT",)
+    assert [symbol for symbol, _ in planned(data, tmp_path).listings] == list(LISTED)
+
+
+def test_every_decision_of_the_evaluated_days_is_there_for_every_arm(done):
+    one, predictions = done
+    arms = set(predictions["arm"].unique())
+    for arm in set(ARMS) - {"base_rate"}:
+        assert {arm, f"{arm}+prior", f"{arm}~shuffled", f"{arm}+prior~shuffled"} <= arms
+    assert {"base_rate", "pooled_rate", "always_short", "ensemble", "ensemble~shuffled"} <= arms
+    for symbol in one.tokens:
+        first = BEGIN + LISTED[symbol] * DAY_MS
+        wanted = first + 3 * DAY_MS + STEP * np.arange(6 * 96)
+        for _, rows in predictions[predictions["token"] == symbol].groupby("arm", observed=True):
+            np.testing.assert_array_equal(rows["t"], wanted)
+
+
+def test_columns_mean_what_they_say(done):
+    _, predictions = done
+    assert list(predictions.columns) == [
+        "token", "t", "arm", "p_up", "confidence", "similarity", "known_until",
+    ]  # fmt: skip
+    assert predictions["p_up"].between(0, 1, inclusive="neither").all()
+    np.testing.assert_array_equal(
+        predictions["confidence"], np.maximum(predictions["p_up"], 1 - predictions["p_up"])
+    )
+    assert (predictions["known_until"] <= predictions["t"]).all()
+    assert (predictions[predictions["arm"] == "always_short"]["p_up"] < 0.5).all()
+
+
+def test_a_label_is_the_sign_of_the_return_from_the_next_open_to_the_last_close(done):
+    one, _ = done
+    table = barfiles.read(one.data / "AAAUSDT" / "15m.parquet")
+    market = Market.load(one, "AAAUSDT")
+    row = 500
+    at = int(np.searchsorted(table.start, market.series.starts[row]))
+    expected = table.close[at + 16] / table.open[at + 1] - 1
+    assert market.ret[row] == pytest.approx(expected)
+    assert market.series.y[row] == (expected > 0)
+    assert market.series.t_known[row] == table.start[at] + 17 * STEP
+    assert market.series.weight[row] == pytest.approx(1 / 16)
+
+
+def test_nothing_that_happens_later_changes_a_prediction(done, data, tmp_path):
+    """Every file is rewritten from a moment on (prices times ten, another course); all that was said before
+    must be the same, bit for bit, by another number of processes."""
+    _, before = done
+    moment = BEGIN + 45 * DAY_MS
+    shutil.copytree(data, tmp_path / "bars")
+    for number, symbol in enumerate((*SOURCES, *LISTED)):
+        table = barfiles.read(tmp_path / "bars" / symbol / "15m.parquet")
+        late = table.start >= moment
+        course = np.exp(np.cumsum(np.random.default_rng(number).normal(0, 0.02, len(table)) * late))
+        factor = np.where(late, 10.0 * course, 1.0)
+        changed = {name: getattr(table, name) * factor for name in ("open", "high", "low", "close")}
+        columns = {name: getattr(table, name) for name in ("volume", "turnover")} | changed
+        barfiles.write(tmp_path / "bars", BarTable(symbol, STEP, table.start, **columns))
+    after = predicted(planned(tmp_path / "bars", tmp_path / "study"), 1, twins=False)
+    keys = ["token", "arm", "t"]
+    early = before[before["t"] + STEP <= moment].astype({"token": str, "arm": str})
+    both = early.merge(after.astype({"token": str, "arm": str}), on=keys, suffixes=("", "_after"))
+    assert len(both) == len(early[~early["arm"].str.contains("~")]) > 5_000
+    np.testing.assert_array_equal(both["p_up"], both["p_up_after"])
+    late = before[before["t"] > moment + DAY_MS].astype({"token": str, "arm": str})
+    other = late.merge(after.astype({"token": str, "arm": str}), on=keys, suffixes=("", "_after"))
+    assert (other["p_up"] != other["p_up_after"]).mean() > 0.8  # always short says the same whatever comes
+
+
+def test_a_finished_study_is_not_done_again_and_another_one_is_refused(done, data):
+    one, before = done
+    times = {path: path.stat().st_mtime_ns for path in (one.output / "scores").rglob("*.npz")}
+    again = predicted(one, 1, twins=True)
+    pd.testing.assert_frame_equal(before, again)
+    assert times == {path: path.stat().st_mtime_ns for path in times}
+    with pytest.raises(UsageError, match="another horizon"):
+        study.run(planned(data, one.output, horizon=8), ARMS, 1, Told(), twins=False)
+
+
+def test_the_planted_momentum_is_found_and_its_shuffled_twin_finds_nothing(done):
+    one, _ = done
+    rows = {
+        row.arm: row for row in study_table.table(one, one.output / "predictions.parquet") if row.age == "all"
+    }
+    assert rows["lgbm_pooled"].auc.value > 0.58
+    assert rows["lgbm_pooled"].auc_over_twin.value > 0.05
+    assert rows["base_rate"].skill.value == 0
+    assert rows["always_short"].accuracy.value == pytest.approx(rows["always_short"].always_short)
+    assert rows["lgbm_pooled"].tokens == 2
+    text = "\n".join(study_table.lines(list(rows.values())))
+    assert text.count("\n") == len(rows) + 1
+
+
+def test_pooled_models_are_fitted_at_the_beginning_and_then_every_month(data, tmp_path):
+    moments = cuts(planned(data, tmp_path))
+    assert [pd.Timestamp(cut, unit="ms").strftime("%m-%d") for cut in moments] == ["02-06", "03-01"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"since": BEGIN}, "after the first bars of the sources"),
+        ({"since": BEGIN + 50 * DAY_MS}, "no token"),
+        ({"tokens": ("NOPEUSDT",)}, "NOPEUSDT: no bars"),
+    ],
+)
+def test_a_range_that_leaves_nothing_is_refused(data, tmp_path, changes, message):
+    with pytest.raises(UsageError, match=message):
+        planned(data, tmp_path, **changes)
+
+
+# --- the prior and the ensemble ----------------------------------------------------------------------------
+
+
+def test_the_intercept_finds_a_tokens_own_share_of_ups():
+    rng = np.random.default_rng(1)
+    y = (rng.random(4_000) < 0.3).astype(float)
+    known = np.maximum(np.arange(4_000) - 16, 0)
+    b = intercepts(np.zeros(4_000), y, np.ones(4_000), known, np.zeros(4_000))
+    assert b[:16].tolist() == [0.0] * 16
+    assert 1 / (1 + np.exp(-b[-1])) == pytest.approx(0.3, abs=0.03)
+
+
+def test_overlapping_labels_move_the_intercept_by_their_uniqueness_only():
+    y, known, nothing = np.zeros(320), np.maximum(np.arange(320) - 16, 0), np.zeros(320)
+    whole = intercepts(nothing, y, np.ones(320), known, nothing)
+    thin = intercepts(nothing, y, np.full(320, 1 / 16), known, nothing)
+    assert whole[-1] < thin[-1] < 0
+    assert 1 / (1 + np.exp(-thin[-1])) == pytest.approx(0.5 - 19 / 40 / 2, abs=0.08)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(40, 200))
+def test_labels_that_are_not_known_yet_change_nothing(seed: int, cut: int):
+    rng = np.random.default_rng(seed)
+    n = 240
+    score, y, weight = rng.normal(size=n), (rng.random(n) < 0.5).astype(float), rng.random(n)
+    known = np.maximum(np.arange(n) - 16, 0)
+    poisoned = np.where(np.arange(n) < cut, y, 1 - y)
+    a = intercepts(score, y, weight, known, np.zeros(n))
+    b = intercepts(score, poisoned, weight, known, np.zeros(n))
+    np.testing.assert_array_equal(a[: cut + 17], b[: cut + 17])
+    p = rng.random((3, n))
+    mixed, other = mixture(p, y, weight, known), mixture(p, poisoned, weight, known)
+    np.testing.assert_array_equal(mixed[: cut + 17], other[: cut + 17])
+    assert ((mixed >= p.min(axis=0) - 1e-12) & (mixed <= p.max(axis=0) + 1e-12)).all()
+
+
+def test_the_mixture_believes_the_arm_that_was_right():
+    y = np.tile([0.0, 1.0], 200)
+    p = np.stack([0.1 + 0.8 * y, 0.9 - 0.8 * y])
+    mixed = mixture(p, y, np.ones(400), np.maximum(np.arange(400) - 16, 0))
+    assert mixed[:16] == pytest.approx(0.5)
+    assert np.abs(mixed[-16:] - p[0, -16:]).max() < 1e-6
+
+
+def test_a_twins_labels_change_places_and_nothing_else():
+    n = 200
+    y = np.where(np.arange(n) % 5 == 0, -1, np.arange(n) % 2).astype(np.int8)
+    series = LabelledSeries(
+        "AAAUSDT", STEP, STEP * np.arange(n), np.zeros((n, 2), np.float32), y, np.ones(n, np.float32),
+        np.zeros(n, np.float32), STEP * np.arange(n),
+    )  # fmt: skip
+    twin = shuffled(series, 3)
+    np.testing.assert_array_equal(twin.y < 0, y < 0)
+    assert twin.y.sum() == y.sum()
+    assert (twin.y != y).mean() > 0.2
+    np.testing.assert_array_equal(twin.y, shuffled(series, 3).y)
+
+
+# --- the table ---------------------------------------------------------------------------------------------
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_the_auc_is_exact_and_its_resamples_are_near_the_exact_ones(seed: int):
+    rng = np.random.default_rng(seed)
+    n = 600
+    y = (rng.random(n) < 0.45).astype(float)
+    p = np.round(rng.random(n) + 0.2 * y, 2)  # ties
+    bootstrap = ClusterBootstrap.by_day(DAY_MS * rng.integers(0, 12, n), 8)
+    estimate, draws = study_table._auc(p, y, bootstrap)
+    assert estimate.value == pytest.approx(weighted_auc(p, y, np.ones(n)))
+    exact = [weighted_auc(p, y, counts[bootstrap.cluster]) for counts in bootstrap.counts]
+    np.testing.assert_allclose(draws, exact, atol=2e-3)
+
+
+KLINES = Path(__file__).parents[2] / "shared" / "data" / "klines" / "binance-usdm"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not KLINES.exists(), reason=f"recorded market data is not at {KLINES}")
+def test_a_real_listing_is_judged_from_its_third_day_on(tmp_path):
+    data = tmp_path / "bars"
+    for symbol in (*SOURCES, "CGPTUSDT", "SONICUSDT", "VINEUSDT"):
+        shutil.copytree(KLINES / symbol, data / symbol)
+    one = study_data.plan(
+        data, tmp_path / "study", SOURCES, since=1_736_121_600_000, days=(3, 14), model=SMALL
+    )
+    assert one.tokens
+    predictions = predicted(one, 2, twins=False)
+    assert (predictions["known_until"] <= predictions["t"]).all()
+    rows = {
+        row.arm: row for row in study_table.table(one, one.output / "predictions.parquet") if row.age == "all"
+    }
+    assert all(0.35 < row.auc.value < 0.65 for row in rows.values())
+    assert rows["lgbm_pooled+prior"].skill.value < 0.05, "nobody knows that much of a new token"
