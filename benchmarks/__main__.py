@@ -18,7 +18,7 @@ ENGINES = ("nautilus", "basana", "backtrader", "backtesting", "jesse", "freqtrad
 REPLAYERS = ("hftbacktest", "nautilus")
 BENCHMARKS = {
     "features": (), "start": (), "adaptation": (), "engine": ENGINES, "book": (), "book_replay": REPLAYERS,
-    "exchange": (),
+    "exchange": (), "memory": (), "streams": (),
 }  # fmt: skip
 
 

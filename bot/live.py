@@ -19,6 +19,7 @@ from rich.console import Console
 from bot.app import DATABASE, models_directory, source_model, summary, with_stop
 from bot.core.errors import DataError
 from bot.core.events import AdaptationFailed, CandidateArrived, EntriesAllowed, EntriesBlocked, Event
+from bot.core.records import BreakerReleased
 from bot.core.types import DAY_MS, MINUTE_MS, Instrument
 from bot.dashboard.audit_table import audit_table
 from bot.dashboard.lines import LineView
@@ -31,6 +32,7 @@ from bot.exchange.bybit.download import BarDownload, FundingDownload
 from bot.exchange.bybit.environment import Credentials, Environment, check_key
 from bot.exchange.bybit.errors import ExchangeError
 from bot.exchange.bybit.live_market import LiveMarket, MarketSettings
+from bot.exchange.bybit.preparation import Preparation
 from bot.exchange.bybit.rest import Rest
 from bot.exchange.bybit.streams import ConnectionBudget
 from bot.exchange.recorded import RecordedMarket
@@ -65,6 +67,7 @@ class Choice:
     environment: Environment
     credentials: Credentials | None
     tokens: tuple[str, ...] = ()
+    clear_halt: bool = False  # trade on although an earlier run of this account halted
 
 
 def run_live(settings: Settings, choice: Choice) -> None:
@@ -78,13 +81,14 @@ async def _session(
     settings: Settings, choice: Choice, database: Database, console: Console, stop: asyncio.Event
 ) -> None:
     rest = Rest(choice.environment, choice.credentials)
+    account = ""
     try:
         await rest.measure_clock()
         if choice.credentials is not None:
             key = await rest.account.key()
-            for warning in check_key(key, choice.environment, allowed=settings.bybit.allowed_permissions):
-                console.print(f"Warning: {warning}", style="yellow", highlight=False)
-        await LiveRun(settings, choice, rest, database, console).run(stop)
+            account = str(key.user_id)
+            warn(console, check_key(key, choice.environment, allowed=settings.bybit.allowed_permissions))
+        await LiveRun(settings, choice, account, rest, database, console).run(stop)
     finally:
         rest.close()
 
@@ -93,8 +97,11 @@ class LiveRun:
     """One run, from the account as it is found to the stop."""
 
     def __init__(
-        self, settings: Settings, choice: Choice, rest: Rest, database: Database, console: Console
-    ) -> None:
+        self, settings: Settings, choice: Choice, account: str, rest: Rest, database: Database,
+        console: Console,
+    ) -> None:  # fmt: skip
+        """`account`: the exchange's number of it, "" for paper money."""
+        self._account_id = account
         self._settings = settings
         self._choice = choice
         self._rest = rest
@@ -104,12 +111,18 @@ class LiveRun:
         self._data = settings.storage.directory / "bars" / choice.environment.name
         self._inbox: asyncio.Queue[Event] = asyncio.Queue()
         self._started = rest.clock.now_ms()
+        self._preparation = preparation_of(settings, rest)
 
     async def run(self, stop: asyncio.Event) -> None:
         broker, balance, held = await self._account()
         try:
             market = self._market(held)
             followed = await market.open()
+            if isinstance(broker, BybitBroker):
+                tokens = [
+                    item.symbol for item in followed if item.symbol not in self._settings.market.sources
+                ]
+                warn(self._console, await self._preparation.symbols(tokens))
             past = await self._past(followed)
             pretraining = Pretraining(past.sources, self._settings, models_directory(self._settings))
             pretrained = await source_model(pretraining, self._settings, self._console, stop)
@@ -131,15 +144,19 @@ class LiveRun:
             balance = Decimal(repr(settings.account.initial_balance))
             spread = settings.costs.half_spread
             return SimulatedBroker(settings.costs, lambda symbol, start: spread, balance), balance, set()
+        warn(self._console, await self._preparation.account())
         broker = BybitBroker(
             choice.environment, choice.credentials, self._rest, self._inbox.put_nowait,
             BrokerSettings(orders_by_websocket=settings.bybit.orders_by_websocket),
+            prepare=self._preparation.symbol,
         )  # fmt: skip
         opening = await broker.start()
         self._console.print(
             f"{choice.environment.name}: {opening.balance:,.2f} USDT, {len(opening.positions)} positions",
             highlight=False,
         )
+        if opening.cancelled:
+            warn(self._console, [f"entries of an earlier run, cancelled: {', '.join(opening.cancelled)}"])
         if opening.leftovers:
             self._console.print(
                 f"Open orders that are left alone: {', '.join(opening.leftovers)}", style="yellow"
@@ -194,12 +211,16 @@ class LiveRun:
         )
         candidates = Candidates(worker, registry, models, self._stored(pretrained, registry))
         strategy = TransferStrategy(settings, pretrained, models)
+        breaker = self._breaker(balance)
         wiring = Wiring(
             self._rest, self._inbox, market, broker,
-            engine_of(settings, strategy, balance, self._interval, self._started), self._journal(),
+            engine_of(settings, strategy, breaker, balance, self._interval, self._started), self._journal(),
             LineView(float(balance), self._console), candidates,
             settings.adaptation.delay_bars * self._interval,
         )  # fmt: skip
+        if self._choice.clear_halt:
+            wiring.journal.write(BreakerReleased(self._started, "cleared by a person"))
+            wiring.journal.commit()
         try:
             await self._replay(wiring, past, stop)
             if not stop.is_set():
@@ -236,9 +257,31 @@ class LiveRun:
 
     # --- storage --------------------------------------------------------------------------------------------
 
+    def _breaker(self, balance: Decimal) -> Breaker:
+        """With the day of the account's earlier runs: no restart makes good a loss or ends a halt."""
+        breaker = Breaker(self._settings.risk.daily_drawdown, float(balance))
+        if self._choice.credentials is None or self._choice.clear_halt:
+            return breaker
+        runs = [
+            run.id
+            for run in self._database.runs()
+            if run.kind == self._choice.kind
+            and json.loads(run.config_json)["choice"].get("account") == self._account_id
+        ]
+        opening = self._database.opening_equity(runs, self._started // DAY_MS * DAY_MS)
+        reason, until = self._database.halt(runs) or ("", None)
+        breaker.restore(self._started, opening, until)
+        if breaker.halted:
+            end = "until --clear-halt is given" if not until else "until the next UTC day, or --clear-halt"
+            warn(self._console, [f"an earlier run halted: {reason}. No entries {end}"])
+        return breaker
+
     def _journal(self) -> Journal:
         config = self._settings.model_dump(mode="json", exclude={"storage"})
-        config["choice"] = {"environment": self._choice.environment.name, "tokens": self._choice.tokens}
+        config["choice"] = {
+            "environment": self._choice.environment.name, "tokens": self._choice.tokens,
+            "account": self._account_id,
+        }  # fmt: skip
         return Journal.start(
             self._database, kind=self._choice.kind, title=f"Bybit {self._choice.environment.name}",
             simulated=self._choice.environment.name == "local",
@@ -296,11 +339,23 @@ class Past:
         return self.ends.get(item.symbol, item.launch_time)
 
 
+def preparation_of(settings: Settings, rest: Rest) -> Preparation:
+    bybit = settings.bybit
+    return Preparation(
+        rest, settings.market.sources[0], Decimal(repr(bybit.leverage)), bybit.margin_mode,
+        settings.costs.taker_fee, bybit.may_switch_modes,
+    )  # fmt: skip
+
+
+def warn(console: Console, warnings: Sequence[str]) -> None:
+    for warning in warnings:
+        console.print(f"Warning: {warning}", style="yellow", highlight=False)
+
+
 def engine_of(
-    settings: Settings, strategy: Strategy, balance: Decimal, interval: int, started: int
+    settings: Settings, strategy: Strategy, breaker: Breaker, balance: Decimal, interval: int, started: int
 ) -> Engine:
     """`interval`: of decision bars, ms; `started`: of the run, ms UTC, for ids that are never used again."""
-    breaker = Breaker(settings.risk.daily_drawdown, float(balance))
     return Engine(
         strategy,
         RiskManager(settings.risk, settings.gate, settings.costs, breaker),

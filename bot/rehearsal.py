@@ -31,11 +31,12 @@ from bot.exchange.bybit.broker import BrokerSettings, BybitBroker
 from bot.exchange.bybit.environment import Environment, check_key, credentials, local
 from bot.exchange.bybit.live_market import LiveMarket, MarketSettings
 from bot.exchange.bybit.rest import Rest
-from bot.live import engine_of
+from bot.live import engine_of, preparation_of, warn
 from bot.settings import Settings
 from bot.storage.database import Database
 from bot.storage.journal import Journal
 from bot.wiring import Wiring
+from risk.breaker import Breaker
 from strategies.exercise import Exercise
 
 _READY: Final = re.compile(r"http://127\.0\.0\.1:\d+")
@@ -87,9 +88,11 @@ async def _trade(
 ) -> list[Line]:  # fmt: skip
     inbox: asyncio.Queue[Event] = asyncio.Queue()
     started = rest.clock.now_ms()
+    preparation = preparation_of(settings, rest)
+    warn(console, await preparation.account())
     broker = BybitBroker(
         environment, credentials(environment, {}), rest, inbox.put_nowait,
-        BrokerSettings(orders_by_websocket=plan.orders_by_websocket),
+        BrokerSettings(orders_by_websocket=plan.orders_by_websocket), prepare=preparation.symbol,
     )  # fmt: skip
     sources = settings.market.sources
     market = LiveMarket(
@@ -98,9 +101,10 @@ async def _trade(
     )  # fmt: skip
     try:
         opening = await broker.start()
+        breaker = Breaker(settings.risk.daily_drawdown, float(opening.balance))
         wiring = Wiring(
             rest, inbox, market, broker,
-            engine_of(settings, Exercise(sources), opening.balance, _BAR, started),
+            engine_of(settings, Exercise(sources), breaker, opening.balance, _BAR, started),
             _journal(database, settings, plan, started), LineView(float(opening.balance), console),
             _NoAdaptation(), 0,
         )  # fmt: skip

@@ -18,12 +18,12 @@ from pydantic_core import ErrorDetails
 from bot.core.errors import UsageError
 
 ENVIRONMENT_PREFIX: Final = "BOT_"
-SECRETS: Final = frozenset(
+NO_SETTINGS: Final = frozenset(
     f"{ENVIRONMENT_PREFIX}{account}_API_{part}"
     for account in ("TESTNET", "DEMO", "LIVE")
     for part in ("KEY", "SECRET")
-)
-"""Variables that are no settings: they never enter the configuration, which is stored with every run."""
+) | {f"{ENVIRONMENT_PREFIX}ACCEPT_REAL_MONEY"}
+"""Our variables that are no settings: they never enter the configuration, which is stored with every run."""
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -194,6 +194,13 @@ class Bybit(Section):
         (), description='permissions of the API key to put up with, such as "Withdraw"'
     )
     orders_by_websocket: bool = False
+    leverage: Annotated[float, Field(ge=1, le=100)] = Field(
+        2.0, description="set for each symbol before its first entry"
+    )
+    margin_mode: Literal["cross", "isolated"] = "cross"
+    may_switch_modes: bool = Field(
+        False, description="change margin and position mode of an account that holds nothing"
+    )
     bar_minutes: Literal[1, 3, 5, 15] = 1
     newest_days: Count = Field(60, description="tokens launched in the last so many days are traded")
     max_tokens: Count = Field(20, description="the newest of them")
@@ -260,6 +267,11 @@ class Settings(Section):
                 f"simulation.bar_minutes ({self.simulation.bar_minutes}) must divide "
                 f"market.decision_minutes ({self.market.decision_minutes})"
             )
+        if self.risk.max_exposure > self.bybit.leverage:
+            raise ValueError(
+                f"risk.max_exposure ({self.risk.max_exposure}) is above bybit.leverage "
+                f"({self.bybit.leverage}): the exchange would refuse orders for want of margin"
+            )
         return self
 
 
@@ -321,8 +333,8 @@ def _variables(environment: Mapping[str, str]) -> tuple[dict[tuple[str, str], st
     for name in sorted(environment):
         if name.upper() in known:
             found[known[name.upper()]] = name
-        elif name.startswith(ENVIRONMENT_PREFIX) and name not in SECRETS:
-            close = difflib.get_close_matches(name.upper(), [*known, *SECRETS], 1)
+        elif name.startswith(ENVIRONMENT_PREFIX) and name not in NO_SETTINGS:
+            close = difflib.get_close_matches(name.upper(), [*known, *NO_SETTINGS], 1)
             hint = f"did you mean {close[0]}?" if close else "write BOT_SECTION__KEY, such as BOT_RISK__STOP"
             problems.append(f"{name}: unknown environment variable; {hint}")
     return found, problems

@@ -21,6 +21,24 @@ class Breaker:
         self.halted = False
         self._until = 0  # ms; 0 while halted = until a person clears it
 
+    def restore(self, ts: int, opening: float | None, halted_until: int | None) -> None:
+        """Go on with the day of an earlier run at `ts`: the equity that it opened with, and the halt that
+        was in force, None for none. A restart is no new day.
+        """
+        if opening is not None:
+            self._day = ts // DAY_MS
+            self._day_equity = opening
+            self._day_floor = opening * (1 - self._limit)
+        if halted_until is not None and (not halted_until or halted_until > ts):
+            self.halted = True
+            self._until = halted_until
+
+    def transfer(self, amount: float) -> None:
+        """Money that came or went without trading is neither a gain nor a loss."""
+        self._day_equity += amount
+        self._day_floor = self._day_equity * (1 - self._limit)
+        self.peak += amount
+
     def mark(self, ts: int, equity: float) -> BreakerTripped | BreakerReleased | None:
         """Take the newest equity; at most one thing happens."""
         if not math.isfinite(equity) or equity <= 0:
@@ -38,7 +56,7 @@ class Breaker:
         if equity <= self._day_floor and not self.halted:
             loss = 1 - equity / self._day_equity
             reason = f"down {loss:.2%} since 00:00 UTC, the limit is {self._limit:.2%}"
-            return self._trip(ts, reason, (day + 1) * DAY_MS)
+            return self._trip(ts, reason, (self._day + 1) * DAY_MS)
         return None
 
     def _trip(self, ts: int, reason: str, until: int) -> BreakerTripped | None:

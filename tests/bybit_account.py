@@ -64,6 +64,7 @@ class AccountServer:
             ("/v5/position/list", self._positions),
             ("/v5/position/trading-stop", self._stop),
             ("/v5/account/wallet-balance", self._wallet),
+            ("/v5/account/transaction-log", self._ledger),
         ):
             self.rest.will_act(path, act)
         return self
@@ -103,6 +104,7 @@ class AccountServer:
             "execTime": str(_now()), "isMaker": False, "feeCurrency": "USDT",
         }  # fmt: skip
         self.executions.append(execution)
+        self.balance -= qty * PRICE * FEE
         held = self.positions.get(symbol, Decimal(0)) + (qty if side == "Buy" else -qty)
         self.positions[symbol] = held
         if not held:
@@ -151,11 +153,11 @@ class AccountServer:
             reduce_only=body.get("reduceOnly", False), number=len(self.orders),
         )  # fmt: skip
         if fate.startswith("hidden"):
-            self.shown_after[link] = time.monotonic() + float(fate.removeprefix("hidden "))
+            self.shown_after[link] = time.monotonic() + float(fate.split()[1])
         await self.push("order", order_of(self.orders[link]))
         if self.fills:
             await self.fill(link)
-        if fate in ("ack lost", "hidden 1.5"):
+        if fate.endswith("ack lost") or fate == "hidden 1.5":
             return _drop(request)
         return _answer({"orderId": f"o-{link}", "orderLinkId": link})
 
@@ -204,6 +206,9 @@ class AccountServer:
             self.stops[body["symbol"]] = body["stopLoss"]
             await self.push("position", self.position(body["symbol"]))
         return _answer({}, code, text)
+
+    async def _ledger(self, _: web.Request) -> web.StreamResponse:
+        return _answer({"list": [], "nextPageCursor": ""})
 
     async def _wallet(self, _: web.Request) -> web.StreamResponse:
         coin = {"coin": "USDT", "walletBalance": str(self.balance), "equity": str(self.balance)}

@@ -2,16 +2,18 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import Any, TypeVar
 
 import pytest
+from aiohttp import web
 
 from bot.core.commands import CancelOrder, MoveStop, PlaceOrder
-from bot.core.errors import RuntimeFault
+from bot.core.errors import RuntimeFault, UsageError
 from bot.core.events import (
+    OPERATOR,
     EntriesAllowed,
     EntriesBlocked,
     Event,
@@ -24,11 +26,12 @@ from bot.core.events import (
 )
 from bot.core.types import OrderRequest, OrderType, Side
 from bot.exchange.bybit.broker import BrokerSettings, BybitBroker
+from bot.exchange.bybit.errors import ExchangeError, Kind, Ruling
 from bot.exchange.bybit.order_desk import DeskSettings
 from bot.exchange.bybit.rest import Rest
-from bot.exchange.bybit.streams import Backoff, StreamSettings
+from bot.exchange.bybit.streams import Backoff, Disconnected, StreamSettings
 from tests.bybit_account import AccountServer
-from tests.bybit_server import CREDENTIALS
+from tests.bybit_server import CREDENTIALS, envelope
 
 SYMBOL = "NEWUSDT"
 QUICK = StreamSettings(open_s=1.0, answer_s=1.0, ping_s=30.0, close_s=0.05, look_s=0.05, renew_pause_s=0.0)
@@ -61,6 +64,17 @@ class Heard:
         return found
 
 
+def blocks(heard: Heard) -> dict[str, str]:
+    """Why entries are blocked now, by cause."""
+    found: dict[str, str] = {}
+    for event in heard.events:
+        if isinstance(event, EntriesBlocked):
+            found[event.cause] = event.reason
+        elif isinstance(event, EntriesAllowed):
+            found.pop(event.cause, None)
+    return found
+
+
 @pytest.fixture
 async def venue() -> AsyncIterator[AccountServer]:
     async with AccountServer() as running:
@@ -68,12 +82,14 @@ async def venue() -> AsyncIterator[AccountServer]:
 
 
 @asynccontextmanager
-async def trading(venue: AccountServer, **settings: Any) -> AsyncIterator[tuple[BybitBroker, Heard]]:
+async def trading(
+    venue: AccountServer, prepare: Callable[[str], Awaitable[None]] | None = None, **settings: Any
+) -> AsyncIterator[tuple[BybitBroker, Heard]]:
     rest, heard = Rest(venue.environment, CREDENTIALS, timeout=1.0), Heard()
     await rest.measure_clock()
     wanted = BrokerSettings(**{"desk": DESK, "reconcile": 60.0, "look": 0.1, "patience": 5.0, **settings})
     broker = BybitBroker(
-        venue.environment, CREDENTIALS, rest, heard.emit, wanted, stream_settings=QUICK,
+        venue.environment, CREDENTIALS, rest, heard.emit, wanted, prepare=prepare, stream_settings=QUICK,
         backoff=lambda: Backoff(0.01, 0.05),
     )  # fmt: skip
     await broker.start()
@@ -131,6 +147,26 @@ async def test_an_order_that_shows_late_is_not_given_up_early(venue: AccountServ
         assert heard.of(OrderRejected) == []
 
 
+@pytest.mark.parametrize("fate", ["hidden 0.7", "hidden 0.7 ack lost"])
+async def test_an_order_that_waited_before_it_was_signed_is_not_given_up_early(
+    venue: AccountServer, fate: str
+) -> None:
+    """Its validity begins with the signature, not with the wish to send it."""
+
+    async def slowly(_: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(0.8)
+        return web.json_response(envelope({"list": [{"symbol": SYMBOL, "lastPrice": "100"}]}))
+
+    venue.rest.will_act("/v5/market/tickers", slowly)
+    venue.creates.append(fate)
+    venue.muted = {"order", "execution", "position"}
+    async with trading(venue) as (broker, heard):
+        broker.submit(order(trigger_price=Decimal(101)))
+        await broker.settled()
+        assert len(heard.of(OrderFilled)) == 1
+        assert heard.of(OrderRejected) == []
+
+
 @pytest.mark.parametrize("fate", ["10006", "10002"])
 async def test_what_was_certainly_not_done_is_sent_again_under_the_same_id(
     venue: AccountServer, fate: str
@@ -163,13 +199,61 @@ async def test_a_refusal_has_the_exchanges_reason(venue: AccountServer) -> None:
         assert venue.sent == ["t-1"]
 
 
-async def test_a_key_without_permission_blocks_entries(venue: AccountServer) -> None:
-    venue.creates.append("10005")
+@pytest.mark.parametrize(("code", "reason"), [("10005", "lacks a permission"), ("10017", "no such endpoint")])
+async def test_what_a_person_must_mend_blocks_entries_and_no_reconciliation_lifts_it(
+    venue: AccountServer, code: str, reason: str
+) -> None:
+    venue.creates.append(code)
     async with trading(venue) as (broker, heard):
         broker.submit(order())
-        (blocked,) = await heard.until(EntriesBlocked)
-        assert "lacks a permission" in blocked.reason
+        await broker.settled()
         assert heard.of(OrderRejected)
+        assert reason in blocks(heard)[OPERATOR]
+        await broker.reconcile()
+        assert OPERATOR in blocks(heard)
+
+
+async def test_an_execution_that_cannot_be_booked_blocks_entries_for_good(venue: AccountServer) -> None:
+    async with trading(venue) as (broker, heard):
+        venue.muted = {"order", "execution", "position"}
+        await venue.fill("", Decimal(1))
+        venue.executions[-1]["execType"] = "Unheard"
+        await broker.reconcile()
+        venue.executions.clear()
+        await broker.reconcile()
+        assert OPERATOR in blocks(heard)
+
+
+async def test_a_command_that_crashed_blocks_entries_for_good(venue: AccountServer) -> None:
+    venue.rest.will("/v5/market/tickers", {"list": []})
+    async with trading(venue) as (broker, heard):
+        broker.submit(order(trigger_price=Decimal(101)))
+        await broker.settled()
+        await broker.reconcile()
+        assert "a command failed" in blocks(heard)[OPERATOR]
+
+
+async def test_an_entry_waits_for_its_symbol_to_be_ready_and_an_exit_does_not(venue: AccountServer) -> None:
+    ready: list[str] = []
+
+    async def prepare(symbol: str) -> None:
+        ready.append(symbol)
+        if len(ready) == 1:
+            raise ExchangeError(Ruling(Kind.RETRY, "busy"), path="/v5/position/list")
+        if len(ready) > 2:
+            raise UsageError(f"{symbol} in hedge mode")
+
+    async with trading(venue, prepare) as (broker, heard):
+        broker.submit(order())
+        await heard.until(OrderFilled)
+        broker.submit(order("t-2", side=Side.SELL, reduce_only=True, stop_loss=None))
+        await heard.until(OrderFilled, 2)
+        assert ready == [SYMBOL, SYMBOL]
+        broker.submit(order("t-3"))
+        (rejected,) = await heard.until(OrderRejected)
+        assert rejected.reason == "NEWUSDT in hedge mode"
+        assert heard.of(EntriesBlocked)
+        assert venue.sent == ["t-1", "t-2"]
 
 
 async def test_a_fill_that_the_stream_lost_is_asked_for(venue: AccountServer) -> None:
@@ -230,6 +314,15 @@ async def test_a_stop_that_is_refused_is_told_as_it_is(venue: AccountServer) -> 
         await broker.settled()
         assert venue.stops[SYMBOL] == "99"
         assert heard.of(StopMoved)[-1].stop_loss == 99
+        assert "did not get its stop at 120" in blocks(heard)["account"]
+
+
+async def test_a_stop_for_a_position_that_is_gone_alarms_nobody(venue: AccountServer) -> None:
+    async with trading(venue) as (broker, heard):
+        venue.stop_answers.append((10001, "can not set tp/sl/ts for zero position"))
+        broker.submit(MoveStop(0, SYMBOL, Decimal(120)))
+        await broker.settled()
+        assert blocks(heard) == {}
 
 
 async def test_a_stop_survives_a_busy_exchange(venue: AccountServer) -> None:
@@ -295,9 +388,8 @@ async def test_a_difference_without_an_explanation_is_adopted_and_told(venue: Ac
         assert reconciled.differences == ("NEWUSDT: the exchange holds 5, our books 2",)
         (adopted,) = heard.of(PositionAdopted)
         assert adopted.qty == 5
-        assert heard.of(EntriesBlocked)
-        await broker.reconcile()
-        assert heard.of(EntriesAllowed)
+        assert (await broker.reconcile()).differences == ()
+        assert "adopted without an explanation" in blocks(heard)[OPERATOR]
 
 
 async def test_an_order_that_the_exchange_forgot_ends(venue: AccountServer) -> None:
@@ -323,12 +415,54 @@ async def test_an_account_that_cannot_be_read_is_told(venue: AccountServer) -> N
 
 async def test_orders_by_websocket_are_the_same_orders(venue: AccountServer) -> None:
     async with trading(venue, orders_by_websocket=True) as (broker, _):
+        await until_connected(broker)
         venue.streams.order_replies.append({"data": {"orderId": "o-t-1", "orderLinkId": "t-1"}})
         broker.submit(order())
         await venue.streams.until(lambda: any(frame["op"] == "order.create" for frame in venue.streams.seen))
         frame = next(frame for frame in venue.streams.seen if frame["op"] == "order.create")
         assert frame["args"][0]["orderLinkId"] == "t-1"
         assert frame["args"][0]["stopLoss"] == "99"
+
+
+async def until_connected(broker: BybitBroker) -> None:
+    async with asyncio.timeout(5):
+        while not (broker._trade_stream and broker._trade_stream.connected):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def test_while_the_order_entry_stream_is_down_orders_go_by_rest_and_it_is_told(
+    venue: AccountServer,
+) -> None:
+    async with trading(venue, orders_by_websocket=True) as (broker, heard):
+        await until_connected(broker)
+        assert broker._trade_stream is not None
+        broker._trade_stream._link.connection = None
+        broker._on_trade_notice(Disconnected("gone", 1.0))
+        broker.submit(order(reduce_only=True))
+        await heard.until(OrderAccepted)
+        assert venue.sent == ["t-1"]
+        assert "the order entry stream is down: gone" in [event.reason for event in heard.of(EntriesBlocked)]
+
+
+async def test_an_unreadable_message_of_the_account_blocks_entries_until_it_was_read_by_rest(
+    venue: AccountServer,
+) -> None:
+    async with trading(venue) as (_, heard):
+        venue.muted = {"execution"}
+        await venue.fill("", Decimal(2))
+        await venue.streams.push('{"topic": "execution", "data": [{"execId": 5}]}')
+        (blocked,) = await heard.until(EntriesBlocked)
+        assert "cannot be read" in blocked.reason
+        await heard.until(EntriesAllowed)  # reconciliation is due in a minute only
+        assert len(heard.of(OrderFilled)) == 1
+
+
+async def test_a_private_topic_that_is_refused_blocks_entries_for_good(venue: AccountServer) -> None:
+    venue.streams.unknown_topics = {"execution"}
+    async with trading(venue) as (broker, heard):
+        await heard.until(EntriesBlocked)
+        await broker.reconcile()
+        assert "has no execution" in blocks(heard)[OPERATOR]
 
 
 async def test_a_position_whose_fill_is_still_on_its_way_is_not_adopted(venue: AccountServer) -> None:

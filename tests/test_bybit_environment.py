@@ -105,7 +105,7 @@ def test_a_key_does_not_show_itself() -> None:
 
 # --- real money -------------------------------------------------------------------------------------------
 
-YES = {"BYBIT_ACCEPT_REAL_MONEY": "yes"}
+YES = {"BOT_ACCEPT_REAL_MONEY": "yes"}
 
 
 @pytest.mark.parametrize(

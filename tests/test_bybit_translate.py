@@ -142,7 +142,7 @@ def test_a_fill_knows_who_caused_it(changes: dict[str, str], origin: FillOrigin)
     assert fill.origin is origin
 
 
-@pytest.mark.parametrize("kind", ["AdlTrade", "BustTrade"])
+@pytest.mark.parametrize("kind", ["AdlTrade", "BustTrade", "Delivery", "Settle"])
 def test_what_the_exchange_takes_from_us_is_booked_too(kind: str) -> None:
     (fill,) = events("execution", FILL, execType=kind, orderLinkId="", leavesQty="")
     assert isinstance(fill, OrderFilled)
@@ -161,7 +161,7 @@ def test_a_fee_in_another_coin_counts_at_its_rate() -> None:
     assert fill.fee == Decimal("21") * Decimal("0.00055")
 
 
-@pytest.mark.parametrize("kind", ["CorporateAction", "Settle", "MovePosition"])
+@pytest.mark.parametrize("kind", ["CorporateAction", "MovePosition"])
 def test_an_execution_that_we_cannot_book_is_an_error_and_not_skipped(kind: str) -> None:
     with pytest.raises(WireError, match="reconcile"):
         events("execution", FILL, execType=kind)

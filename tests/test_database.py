@@ -33,10 +33,11 @@ NOT_STORED = {
     events.BarClosed, events.InstrumentListed, events.InstrumentDelisted, events.FundingRatePublished,
     events.InstrumentStatusChanged, events.Traded, events.TickerChanged, events.FeedChanged,
     events.MicrostructureSampled, events.MarketHealthChanged,
-    commands.FetchBars, commands.FetchBook, commands.RenewBook,
+    commands.FetchBook, commands.RenewBook,
     records.Readiness,
 }  # fmt: skip
 FOLDED = {
+    events.BalanceChanged,  # as an alarm
     events.PositionAdopted,
     events.OrderAccepted,
     events.OrderRejected,
@@ -255,6 +256,23 @@ def test_candidates_come_back_as_the_very_events(database: Database, journal: Jo
     last = stored[2]
     assert isinstance(last, events.CandidateArrived)
     assert isnan(last.report.mmd_before)
+
+
+def test_a_later_run_finds_the_days_opening_equity_and_the_halt(database: Database, journal: Journal) -> None:
+    runs = [journal.run_id]
+    assert database.opening_equity(runs, 0) is None
+    assert database.halt(runs) is None
+    for ts, equity, loss in ((5, 10_500.0, 0.0), (10, 9_900.0, 0.01), (20, 9_700.0, 0.03)):
+        journal.write(records.EquityMarked(ts, equity, equity, 10_500.0, 0.0, loss, 0.0))
+    journal.write(records.BreakerTripped(20, "down 3.00%", 99))
+    journal.commit()
+    assert database.opening_equity(runs, 10) == pytest.approx(10_000)
+    assert database.opening_equity([], 10) is None
+    assert database.halt(runs) == ("down 3.00%", 99)
+    assert database.halt([]) is None
+    journal.write(records.BreakerReleased(30, "a new UTC day"))
+    journal.commit()
+    assert database.halt(runs) is None
 
 
 def test_an_order_follows_its_life(database: Database, journal: Journal) -> None:

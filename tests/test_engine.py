@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,7 +19,9 @@ from bot.core.events import (
     Event,
     InstrumentDelisted,
     MarketHealthChanged,
+    OrderCancelled,
     OrderFilled,
+    OrderRejected,
     PositionAdopted,
 )
 from bot.core.records import Alarm, BreakerTripped, DecisionMade, EquityMarked, Record, Refused
@@ -338,3 +341,56 @@ def test_a_position_in_a_delisted_token_is_sold_while_that_can_be_done() -> None
     ]
     assert order.order.reduce_only
     assert desk.engine.step(bar(0, 100)) == []  # already on its way out, and nothing else to do
+
+
+def adopted(stop: Decimal | None) -> PositionAdopted:
+    return PositionAdopted(START, START, "NEWUSDT", Decimal(2), Decimal(100), stop, "held")
+
+
+def orders_of(messages: list[Command | Record]) -> list[PlaceOrder]:
+    return [message for message in messages if isinstance(message, PlaceOrder)]
+
+
+def test_a_position_that_cannot_be_given_a_stop_is_closed() -> None:
+    desk = Desk(nothing)
+    desk.engine.step(adopted(None))
+    minute = 60_000
+    first = msgspec.structs.replace(bar(0, 100, interval=minute), received=START + BAR)
+    assert [type(message) for message in desk.engine.step(first)] == [MoveStop]
+    burst = msgspec.structs.replace(
+        bar(1, 100, interval=minute), received=START + BAR + 1
+    )  # bars that came late, at once
+    assert orders_of(desk.engine.step(burst)) == []
+    later = msgspec.structs.replace(bar(2, 100, interval=minute), received=START + BAR + 2 * minute)
+    out = desk.engine.step(later)
+    assert [message.text for message in out if isinstance(message, Alarm)] == [
+        "no stop for 90 s: it is closed"
+    ]
+    (closing,) = orders_of(out)
+    assert (closing.order.reduce_only, closing.order.side, closing.order.qty) == (True, Side.SELL, 2)
+
+
+@pytest.mark.parametrize("end", [OrderCancelled, OrderRejected])
+def test_an_exit_that_the_exchange_did_not_carry_out_is_told_and_tried_again(
+    end: type[OrderCancelled | OrderRejected],
+) -> None:
+    """Also where the token has no bars any more: those of the others are the clock."""
+    desk = Desk(nothing)
+    desk.engine.step(adopted(Decimal(99)))
+    (first,) = orders_of(desk.engine.step(InstrumentDelisted(START, START, "NEWUSDT")))
+    (alarm,) = desk.engine.step(end(START, START, first.order.link_id, "no liquidity"))
+    assert isinstance(alarm, Alarm)
+    assert "no liquidity" in alarm.text
+    (second,) = orders_of(desk.engine.step(bar(0, 100, symbol="BTCUSDT")))
+    assert (second.order.reduce_only, second.order.qty) == (True, 2)
+    assert second.order.link_id != first.order.link_id
+    assert orders_of(desk.engine.step(bar(1, 100, symbol="BTCUSDT"))) == []  # under way
+
+
+def test_an_exit_that_found_the_position_gone_is_not_tried_again() -> None:
+    desk = Desk(nothing)
+    desk.engine.step(adopted(Decimal(99)))
+    (first,) = orders_of(desk.engine.step(InstrumentDelisted(START, START, "NEWUSDT")))
+    desk.engine.step(PositionAdopted(START, START, "NEWUSDT", Decimal(0), Decimal(0), None, "gone"))
+    assert desk.engine.step(OrderCancelled(START, START, first.order.link_id, "nothing to reduce")) == []
+    assert orders_of(desk.engine.step(bar(0, 100, symbol="BTCUSDT"))) == []

@@ -17,9 +17,9 @@ from bot.core.types import MINUTE_MS
 from bot.exchange.bybit import wire
 from bot.exchange.bybit.translate import bars_from_klines
 from bot.exchange.bybit.wire.public import Klines
-from bot.market.bar_feed import BarFeed
 from bot.market.bars import COLUMNS, BarTable
 from bot.market.candles import Candles
+from bot.market.sequencer import BarSequencer
 from strategies.features.pipeline import FeatureBank, batch
 from tests.test_features import random_table
 
@@ -131,29 +131,27 @@ def test_bars_that_come_late_twice_or_by_repair_give_the_features_of_the_batch(s
     order = np.argsort(np.arange(len(every)) + rng.integers(0, 12, len(every)), kind="stable")
     arrivals = [every[k] for k in order if rng.random() >= 0.05]
     arrivals = [bar for bar in arrivals for _ in range(1 + (rng.random() < 0.1))]
-    feed, candles, bank = (
-        BarFeed("NEWUSDT", STEP, every[0].start),
-        Candles("NEWUSDT", DECISION),
-        FeatureBank(),
-    )
+    sequencer, candles, bank = BarSequencer(STEP, ()), Candles("NEWUSDT", DECISION), FeatureBank()
+    sequencer.follow("NEWUSDT", every[0].start)
     bank.add("NEWUSDT", 0)
     rows = []
 
-    def use(bars: list[BarClosed]) -> None:
-        for bar in bars:
+    def use(offered: BarClosed) -> None:
+        sequencer.offer(offered)
+        for bar in sequencer.ready():
             whole = candles.update(bar)
             if whole is not None:
                 rows.append(bank.update(whole, None, None).x)
 
     now = every[0].ts
     for bar in [*arrivals, every[-1]]:
-        use(feed.take(bar))
+        use(bar)
         now = max(now, bar.ts)
         if rng.random() < 0.2 or bar is every[-1]:
-            for request in feed.commands(now):
+            while lacking := sequencer.lacking(now):
                 for missing in every:
-                    if request.first <= missing.start < request.end:
-                        use(feed.take(missing))
+                    if lacking[0][1] <= missing.start < lacking[0][2]:
+                        use(missing)
     expected = batch(table.resampled(DECISION), *(table.rows(slice(0, 0)),) * 2)
     np.testing.assert_array_equal(np.stack(rows), expected.x)
     assert expected.ready.any()
@@ -170,7 +168,8 @@ def push(bar: BarClosed, *, confirm: bool, factor: float = 1.0) -> bytes:
 
 def test_open_candles_never_reach_a_feature() -> None:
     table = random_table("NEWUSDT", 3, 250)
-    feed, bank = BarFeed("NEWUSDT", table.interval), FeatureBank()
+    sequencer, bank = BarSequencer(table.interval, ()), FeatureBank()
+    sequencer.follow("NEWUSDT", int(table.start[0]))
     bank.add("NEWUSDT", 0)
     rows = []
     for bar in table.events():
@@ -179,6 +178,7 @@ def test_open_candles_never_reach_a_feature() -> None:
             message = wire.decode(frame)
             assert isinstance(message, Klines)
             for closed in bars_from_klines(message, bar.ts):
-                rows += [bank.update(one, None, None).x for one in feed.take(closed)]
+                sequencer.offer(closed)
+            rows += [bank.update(one, None, None).x for one in sequencer.ready()]
     none = table.rows(slice(0, 0))
     np.testing.assert_array_equal(np.stack(rows), batch(table, none, none).x)

@@ -26,7 +26,7 @@ from bot.exchange.bybit.clock import ExchangeClock
 from bot.exchange.bybit.live_market import LiveMarket, MarketSettings
 from bot.exchange.bybit.rest import Rest
 from bot.exchange.bybit.streams import Backoff
-from tests.bybit_server import RestServer, StreamServer, envelope
+from tests.bybit_server import RestServer, StreamServer, envelope, hang
 from tests.test_bybit_broker import QUICK, Heard
 from tests.test_download import contract
 
@@ -190,6 +190,35 @@ async def test_a_feed_that_is_late_blocks_entries_until_it_is_whole_again(venue:
         venue.broken = False
         await heard.until(EntriesAllowed, 2)
         assert len(bars(heard)) == 4
+
+
+async def test_a_repair_that_gets_no_answer_does_not_hide_that_the_feed_is_late(venue: Venue) -> None:
+    async with watching(venue) as (_, heard):
+        await heard.until(EntriesAllowed)
+        venue.rest.will_act("/v5/market/kline", hang)
+        venue.rest._answers["/v5/market/kline"].popleft()
+        venue.now += 2 * MINUTE_MS
+        async with asyncio.timeout(3):  # REST gives up after 10 s
+            await heard.until(EntriesBlocked, 2)
+
+
+async def test_an_audit_that_gets_no_answer_does_not_hold_up_the_others(venue: Venue) -> None:
+    """Health is judged in the same loop."""
+    venue.rest.will_act("/v5/market/orderbook", hang)
+
+    def asked() -> list[str]:
+        return sorted(seen.params["symbol"] for seen in venue.rest.seen if "orderbook" in seen.path)
+
+    async with watching(venue):
+        for symbol in SOURCES:
+            await venue.streams.push_book(f"orderbook.50.{symbol}", "snapshot")
+        async with asyncio.timeout(8):  # REST gives up after 10 s
+            while len(asked()) < len(SOURCES):
+                venue.now += MINUTE_MS
+                await asyncio.sleep(0.2)
+        venue.now += HOUR_MS
+        await asyncio.sleep(1.5)  # more than one look
+        assert asked() == sorted(SOURCES)
 
 
 async def test_a_reconnect_loses_no_bar(venue: Venue) -> None:

@@ -4,6 +4,7 @@ from decimal import Decimal
 
 import pytest
 
+from bot.exchange.local import account
 from tests.local_core import SYMBOL, World, refused
 
 
@@ -137,9 +138,20 @@ def test_an_order_that_breaks_a_rule_is_refused_and_leaves_no_trace(
     assert world.accounts[0].available == 10_000
 
 
-def test_an_own_id_is_never_taken_twice(world: World) -> None:
+def test_an_own_id_is_not_taken_twice(world: World) -> None:
     world.cancel(world.place("Buy", "1", "99", orderLinkId="a"))
     assert refused(world.place, "Buy", "1", "99", orderLinkId="a") == (110072, "OrderLinkedID is duplicate")
+
+
+def test_an_own_id_is_taken_for_as_long_as_its_order_is_known(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(account, "KEPT", 2)
+    for name in ("a", "b", "c"):
+        world.cancel(world.place("Buy", "1", "99", orderLinkId=name))
+    assert set(world.accounts[0].by_link) == {"b", "c"}
+    assert refused(world.place, "Buy", "1", "99", orderLinkId="b")[0] == 110072
+    assert world.place("Buy", "1", "99", orderLinkId="a").status == "New"
 
 
 def test_what_is_over_can_be_neither_cancelled_nor_amended(world: World) -> None:
@@ -196,6 +208,19 @@ def test_a_conditional_order_takes_no_margin_until_its_price_comes(world: World)
     assert [view["orderStatus"] for view in world.told("order")][:3] == ["Untriggered", "Triggered", "New"]
 
 
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [({"qty": "0.01"}, 110094), ({"qty": "99999999999"}, 10001), ({"price": "2"}, 110094)],
+)
+def test_a_conditional_order_is_amended_within_the_limits_of_a_new_one(
+    world: World, changes: dict[str, str], code: int
+) -> None:
+    order = world.place("Buy", "1", "102", triggerPrice="101.5", triggerDirection=1)
+    assert refused(world.amend, order, triggerPrice="103", **changes)[0] == code
+    assert (order.qty, order.price, order.trigger_price) == (100, 204, 203)
+    assert world.amend(order, qty="2").leaves == 200
+
+
 def test_a_trigger_by_mark_price_ignores_trades(world: World) -> None:
     order = world.place("Sell", "1", "96", triggerPrice="97", triggerDirection=2, triggerBy="MarkPrice")
     world.place("Buy", "1", "96", by=1)
@@ -217,6 +242,21 @@ def test_an_attached_stop_loss_lives_with_the_position_and_closes_it(world: Worl
     assert world.qty() == 0
     ends = [(view["stopOrderType"], view["orderStatus"]) for view in world.told("order")]
     assert ends == [("StopLoss", "Triggered"), ("StopLoss", "Filled"), ("TakeProfit", "Deactivated")]
+    assert not world.accounts[0].open_orders
+
+
+def test_an_order_that_flips_a_position_puts_its_own_stop_in_the_place_of_the_old_one(world: World) -> None:
+    world.place("Sell", "1", "100", by=1)
+    world.place("Buy", "1", "100", stopLoss="90", takeProfit="110")
+    holding = world.accounts[0].holdings[SYMBOL, 0]
+    old = holding.stop_loss, holding.take_profit
+    world.place("Buy", "2", "99", by=1)
+    world.place("Sell", "2", "99", stopLoss="103", takeProfit="90")
+    assert [order.status for order in old if order] == ["Deactivated", "Deactivated"]
+    assert (world.qty(), holding.stop_loss is not None, holding.take_profit is not None) == (-1, True, True)
+    world.place("Sell", "5", "103", by=1)
+    world.place("Buy", "1", "103", by=2)
+    assert world.qty() == 0
     assert not world.accounts[0].open_orders
 
 

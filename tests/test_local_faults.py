@@ -14,6 +14,7 @@ import aiohttp
 import pytest
 from yarl import URL
 
+from bot.core.errors import UsageError
 from bot.core.types import Side
 from bot.exchange.bybit.environment import local
 from bot.exchange.bybit.errors import ExchangeError, Kind
@@ -25,10 +26,15 @@ from bot.exchange.bybit.trade_stream import TradeStream
 from bot.exchange.bybit.wire.private import Orders
 from bot.exchange.bybit.wire.public import Book as BookFrame
 from bot.exchange.bybit.wire.public import Trades
+from bot.exchange.local import streams
 from bot.exchange.local.endpoints import ENDPOINTS
+from bot.exchange.local.launch import _serve
 from bot.exchange.local.market_api import MARKET
+from bot.exchange.local.venue import Venue
+from bot.exchange.local.world import World
 from bot.market.book import Book, State
-from tests.local_exchange import LocalExchange, local_exchange
+from bot.settings import Exchange
+from tests.local_exchange import LocalExchange, local_exchange, two_symbols
 from tests.test_local_own_client import CREDENTIALS, FAST, limit_order, market_order, streaming, until
 
 CREATE, TOPIC = "/v5/order/create", "orderbook.50.BTCUSDT"
@@ -186,6 +192,32 @@ async def test_a_disturbed_book_is_right_again(exchange: LocalExchange, rest: Re
         assert bool(lost) == (kind != "duplicate")
 
 
+@pytest.mark.parametrize("ends", ["by its count", "by a clear"])
+async def test_a_reordered_frame_comes_although_the_fault_is_over(
+    exchange: LocalExchange, rest: Rest, ends: str
+) -> None:
+    topic = "publicTrade.BTCUSDT"
+    async with streaming(local(exchange.url).public_url(), rest, topic) as stream:
+        await until(stream, Connected)
+        exchange.arm("reorder", topic, count=1 if ends == "by its count" else None, ms=50)
+        await rest.orders.create(market_order("a", Side.SELL))  # the only trade that there will be
+        assert exchange.do(lambda: exchange.venue.faults.struck["reorder"]) == 1
+        exchange.do(exchange.venue.faults.clear)
+        assert (await until(stream, Trades)).data[0].side is Side.SELL
+
+
+async def test_a_reordered_frame_follows_the_next_one_when_its_fault_struck_for_the_last_time(
+    exchange: LocalExchange, rest: Rest
+) -> None:
+    topic = "publicTrade.BTCUSDT"
+    async with streaming(local(exchange.url).public_url(), rest, topic) as stream:
+        await until(stream, Connected)
+        exchange.arm("reorder", topic, count=1, ms=60_000)
+        for link_id, side in (("a", Side.SELL), ("b", Side.BUY)):
+            await rest.orders.create(market_order(link_id, side))
+        assert [(await until(stream, Trades)).data[0].side for _ in range(2)] == [Side.BUY, Side.SELL]
+
+
 async def test_after_a_restart_the_stream_comes_back_and_books_begin_with_one(
     exchange: LocalExchange, rest: Rest
 ) -> None:
@@ -245,6 +277,45 @@ async def test_the_switches_are_reachable_by_http(exchange: LocalExchange) -> No
             assert (await answer.json())["armed"] == []
 
 
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", 0, -1, 1e-300, 1e300])
+@pytest.mark.parametrize(("what", "name"), [("move", "factor"), ("list", "price")])
+async def test_a_price_that_no_market_could_have_is_refused_and_the_market_goes_on(
+    exchange: LocalExchange, what: str, name: str, number: float | str
+) -> None:
+    async with aiohttp.ClientSession(exchange.url) as session:
+        body = {"symbol": "BTCUSDT" if what == "move" else "NEWUSDT", name: number}
+        async with session.post(f"/admin/{what}", json=body) as answer:
+            assert answer.status == 400
+            assert name in (await answer.json())["error"]
+        exchange.advance(200)
+        assert list(exchange.venue.world.listed) == ["BTCUSDT", "ETHUSDT"]
+
+
+@pytest.mark.parametrize("factor", [1e-3, 1e3])
+def test_moves_add_up_and_the_market_lives_at_both_ends(exchange: LocalExchange, factor: float) -> None:
+    body = {"symbol": "BTCUSDT", "factor": factor}
+    for _ in range(2):
+        exchange.do(lambda: exchange.server.admin("POST", "move", body))
+        exchange.advance(300)
+    with pytest.raises(UsageError, match="factor"):
+        exchange.do(lambda: exchange.server.admin("POST", "move", body))
+
+
+async def test_an_exchange_whose_clock_has_failed_ends_and_says_why(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = int(time.time() * 1000)
+    venue = Venue(World(two_symbols(now), 1, now))
+
+    def broken(_: int) -> None:
+        raise ArithmeticError("the clock is broken")
+
+    monkeypatch.setattr(venue.world, "step", broken)
+    async with asyncio.timeout(5):
+        with pytest.raises(ArithmeticError, match="the clock is broken"):
+            await _serve(venue, Exchange(port=0))
+
+
 @pytest.mark.parametrize(
     "frame",
     ["", "{", "[]", "null", '"x"', "{}", '{"op":1}', '{"op":"subscribe"}', '{"op":"auth","args":[1]}',
@@ -276,9 +347,53 @@ async def test_one_bad_topic_rejects_the_whole_request(exchange: LocalExchange) 
         assert not exchange.do(lambda: list(exchange.venue.hub._topics))
 
 
+async def test_order_entry_remembers_the_last_request_ids(
+    exchange: LocalExchange, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "REMEMBERED", 2)
+    expires = int(time.time() * 1000) + 10_000
+    sign = hmac.new(CREDENTIALS.secret.encode(), f"GET/realtime{expires}".encode(), "sha256").hexdigest()
+    codes = []
+    async with (
+        aiohttp.ClientSession() as session,
+        session.ws_connect(f"{exchange.url}/v5/trade") as socket,
+    ):
+        await socket.send_json({"op": "auth", "args": [CREDENTIALS.key, expires, sign]})
+        assert (await socket.receive_json())["retCode"] == 0
+        for identity in ("a", "b", "b", "c", "a"):
+            header = {"X-BAPI-TIMESTAMP": str(int(time.time() * 1000))}
+            order = {"category": "linear", "symbol": "NOPEUSDT"}
+            await socket.send_json(
+                {"op": "order.create", "reqId": identity, "header": header, "args": [order]}
+            )
+            codes.append((await socket.receive_json())["retCode"])
+    assert codes == [10001, 10001, 20006, 10001, 10001]
+
+
 async def ask(socket: aiohttp.ClientWebSocketResponse) -> Any:
     await socket.send_json({"op": "ping"})
     return await socket.receive_json()
+
+
+def signed(raw: bytes) -> dict[str, str]:
+    stamp = str(int(time.time() * 1000))
+    origin = f"{stamp}{CREDENTIALS.key}5000".encode() + raw
+    return {
+        "X-BAPI-API-KEY": CREDENTIALS.key, "X-BAPI-TIMESTAMP": stamp, "X-BAPI-RECV-WINDOW": "5000",
+        "X-BAPI-SIGN": hmac.new(CREDENTIALS.secret.encode(), origin, "sha256").hexdigest(),
+    }  # fmt: skip
+
+
+async def test_a_refused_order_takes_of_the_limit_and_says_what_is_left(exchange: LocalExchange) -> None:
+    raw = b'{"category":"linear","symbol":"NOPEUSDT"}'
+    left = []
+    async with aiohttp.ClientSession(exchange.url) as session:
+        for _ in range(2):
+            async with session.post(CREATE, data=raw, headers=signed(raw)) as answer:
+                assert (await answer.json())["retCode"] == 10001
+                assert answer.headers["X-Bapi-Limit"] == "200"
+                left.append(int(answer.headers["X-Bapi-Limit-Status"]))
+    assert left == [199, 198]
 
 
 # --- nonsense by REST -------------------------------------------------------------------------------------
@@ -360,3 +475,37 @@ async def test_whatever_is_asked_there_is_an_answer(exchange: LocalExchange) -> 
     assert 10001 in codes
     assert codes <= {0, 10001, 10006, 110001, 110007, 110013, 110017, 110024, 110025, 110028, 110043, 110072,
                      110092, 110093, 110094, 34040}  # fmt: skip
+
+
+@pytest.mark.parametrize("raw", [b"\xff\xfe", b'{"category":"linear","symbol":"\xe9"}'])
+async def test_a_body_that_is_not_utf_8_is_refused(exchange: LocalExchange, raw: bytes) -> None:
+    async with aiohttp.ClientSession(exchange.url) as session:
+        async with session.post(CREATE, data=raw, headers=signed(raw)) as answer:
+            assert (answer.status, (await answer.json())["retCode"]) == (200, 10001)
+        async with session.post("/admin/move", data=raw) as answer:
+            assert answer.status == 400
+
+
+@pytest.mark.parametrize("interval", ["1", "W", "M"])
+@pytest.mark.parametrize("end", [-1, -(10**15), -(10**30)])
+async def test_candles_before_there_was_time_are_refused(
+    exchange: LocalExchange, interval: str, end: int
+) -> None:
+    query = {"category": "linear", "symbol": "BTCUSDT", "interval": interval, "end": str(end)}
+    async with (
+        aiohttp.ClientSession(exchange.url) as session,
+        session.get("/v5/market/kline", params=query) as answer,
+    ):
+        assert (answer.status, (await answer.json())["retCode"]) == (200, 10001)
+
+
+@pytest.mark.parametrize(
+    ("header", "code"), [("X-BAPI-SIGN", 10004), ("X-BAPI-TIMESTAMP", 10002), ("X-BAPI-RECV-WINDOW", 10002)]
+)
+async def test_a_header_beyond_ascii_is_refused(exchange: LocalExchange, header: str, code: int) -> None:
+    headers = signed(b"") | {header: "\u00b2"}
+    async with (
+        aiohttp.ClientSession(exchange.url) as session,
+        session.get("/v5/account/info", headers=headers) as answer,
+    ):
+        assert (answer.status, (await answer.json())["retCode"]) == (200, code)

@@ -15,9 +15,12 @@ from bot.exchange.local import assets
 from bot.exchange.local.assets import Asset
 from bot.exchange.local.candles import Candles, close_time, open_time, past
 from bot.exchange.local.contract import Contract
+from bot.exchange.local.faults import Faults
+from bot.exchange.local.topics import public_topic
 from bot.exchange.local.world import World
 from bot.market.bars import BarTable
 from bot.storage import barfiles
+from tests.local_exchange import two_symbols
 
 NOW = 1_764_000_000_000 + 12_345
 SOURCES = ("BTCUSDT", "ETHUSDT")
@@ -187,3 +190,32 @@ def test_the_command_says_when_it_is_ready_and_ends_when_told(tmp_path: Path) ->
         assert (taken.returncode, f"port {port} cannot be used" in taken.stderr) == (2, True)
         process.terminate()
         assert process.wait(10) == 0
+
+
+@pytest.mark.parametrize("depth", [1, 50])
+def test_whoever_subscribes_later_reads_the_same_book_under_the_same_number(depth: int) -> None:
+    world = World(two_symbols(NOW), 1, NOW)
+    name = f"orderbook.{depth}.BTCUSDT"
+    topic = public_topic(name, world, Faults(1))
+    first, told = topic.snapshot(NOW), {}
+    assert first is not None
+    frames = [first]
+    for number in range(1, 30):
+        world.move("BTCUSDT", 1.001 if number % 2 else 0.999)
+        world.step(NOW + 100 * number)
+        late = topic.snapshot(world.now)
+        assert late is not None
+        changes = list(topic.changes(world.now))
+        assert len(changes) == 1  # nothing is kept from those who were there before
+        assert changes[0]["data"]["u"] == late["data"]["u"] + 1
+        assert changes[0]["data"]["seq"] > late["data"]["seq"]
+        after = topic.snapshot(world.now)
+        assert after is not None
+        assert after["data"]["seq"] == changes[0]["data"]["seq"]
+        frames += [late, after] + (changes if depth == 1 else [])
+    for frame in frames:
+        data = frame["data"]
+        assert told.setdefault(data["u"], data) == data
+    best = world.listed["BTCUSDT"].market.book.best_price(Side.BUY)
+    assert best is not None
+    assert frames[-1]["data"]["b"][0][0] == world.listed["BTCUSDT"].contract.price_text(best)

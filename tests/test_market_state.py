@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.core.commands import FetchBars, FetchBook, RenewBook
+from bot.core.commands import FetchBook, RenewBook
 from bot.core.events import (
     FeedChanged,
     InstrumentStatusChanged,
@@ -21,7 +21,6 @@ from bot.core.types import MINUTE_MS, Feed, Side, TradingStatus
 from bot.exchange.bybit import wire
 from bot.exchange.bybit.translate import trades
 from bot.exchange.bybit.wire.public import Trades as TradesMessage
-from bot.market.bar_feed import GRACE_MS, PATIENCE_MS
 from bot.market.book import Audit, Outcome, State
 from bot.market.book_care import AUDIT_AGAIN_MS, AUDIT_MS, RENEW_MS
 from bot.market.book_messages import RestBook
@@ -165,7 +164,7 @@ def test_a_feed_is_stale_from_its_deadline_on_and_until_it_is_first_heard() -> N
 
 
 def symbol_state(**changes: int) -> SymbolState:
-    return SymbolState(SYMBOL, BAR, MINUTE_MS, **changes)
+    return SymbolState(SYMBOL, BAR, **changes)
 
 
 def push(state: SymbolState, kind: str, u: int, *levels: object, at: int = START) -> Outcome:
@@ -274,9 +273,9 @@ def test_a_snapshot_that_never_comes_is_asked_for_again() -> None:
 # --- all of it ----------------------------------------------------------------------------------------------
 
 
-def market(next_start: int | None = START) -> MarketState:
-    state = MarketState(BAR, MINUTE_MS)
-    state.add(SYMBOL, next_start)
+def market() -> MarketState:
+    state = MarketState(BAR)
+    state.add(SYMBOL)
     return state
 
 
@@ -297,16 +296,6 @@ def test_microstructure_precedes_the_last_bar_of_its_decision_bar() -> None:
     assert [event.start for event in out if isinstance(event, MicrostructureSampled)] == [START, START + BAR]
 
 
-def test_missing_bars_are_asked_for_and_given_up_by_the_timer() -> None:
-    state = market()
-    late = bar(2, 10, SYMBOL, interval=MINUTE_MS)
-    assert state.on_event(late) == []
-    first = FetchBars(late.ts, SYMBOL, MINUTE_MS, START, START + 2 * MINUTE_MS)
-    assert first in state.tick(late.ts).commands
-    assert late in state.tick(late.ts + PATIENCE_MS + 1).events
-    assert state[SYMBOL].bars.lost == 2
-
-
 def test_health_names_every_fault_and_its_changes_are_told() -> None:
     state = market()
     faults = state[SYMBOL].health(START).faults
@@ -322,16 +311,15 @@ def test_health_names_every_fault_and_its_changes_are_told() -> None:
     assert told == MarketHealthChanged(START, START, SYMBOL, ("the exchange's status is Delivering",))
 
 
-def test_a_stale_feed_a_lost_book_and_a_missing_bar_make_a_symbol_unusable() -> None:
+def test_a_stale_feed_and_a_lost_book_make_a_symbol_unusable() -> None:
     state = market()
     make_healthy(state)
     assert state[SYMBOL].health(START).usable
-    later = START + DEADLINES[Feed.TICKER] + GRACE_MS + 1
+    later = START + DEADLINES[Feed.TICKER] + 1
     health = state[SYMBOL].health(later)
     assert health.stale == (Feed.BOOK, Feed.TICKER)
-    assert health.bars_missing == 1
     assert health.ages[Feed.TICKER] == later - START
-    assert "bars are missing" in health.faults
+    assert not health.usable
     state.on_event(FeedChanged(later, later, SYMBOL, Feed.BOOK, False))
     assert state[SYMBOL].health(later).book.state is State.EMPTY
     assert len(state.health(later)) == 1
@@ -355,7 +343,7 @@ def test_a_recorded_stream_of_book_and_trades_gives_its_microstructure(symbol: s
     frames = gzip.decompress(path.read_bytes()).splitlines()
     span = 10_000
     first = int(json.loads(frames[0])["recv"])
-    state = SymbolState(symbol, span, span, depth=25)
+    state = SymbolState(symbol, span, depth=25)
     state.on_feed(FeedChanged(0, first, symbol, Feed.TRADES, True))
     sampled, bought, sold = first, 0.0, 0.0
     start = first - first % span + span  # the first whole span

@@ -242,7 +242,7 @@ def promptly() -> float:
 
 def wait_for_a_candidate(directory: Path, process: subprocess.Popen[str]) -> None:
     """Until the run has stored the result of an adaptation, so that something is there to resume."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()
         path = directory / "bot.sqlite"

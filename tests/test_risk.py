@@ -151,6 +151,29 @@ def test_a_stop_is_never_wider_than_the_limit(entry: float, sigma: float, side: 
     assert (Decimal(str(entry)) - stop) * side.sign <= Decimal("0.015") * Decimal(str(entry))
 
 
+def test_a_restart_on_the_same_day_goes_on_with_its_opening_equity_and_its_halt() -> None:
+    again = Breaker(0.03, 9_800)  # what is left, after a morning that opened with 10,000
+    again.restore(START, 10_000, None)
+    assert again.mark(START - 5 * DAY_MS, 9_800) is None  # history is no new day
+    tripped = again.mark(START, 9_700)
+    assert isinstance(tripped, BreakerTripped)
+
+    halted = Breaker(0.03, 9_700)
+    halted.restore(START, 10_000, tripped.until)
+    assert halted.halted
+    halted.mark(START + 1, 9_900)
+    assert halted.halted
+    assert isinstance(halted.mark(tripped.until, 9_900), BreakerReleased)
+
+    over = Breaker(0.03, 9_700)
+    over.restore(tripped.until, None, tripped.until)
+    assert not over.halted
+    for_a_person = Breaker(0.03, 9_700)
+    for_a_person.restore(START + 9 * DAY_MS, None, 0)
+    for_a_person.mark(START + 10 * DAY_MS, 9_700)
+    assert for_a_person.halted
+
+
 # --- the breaker -----------------------------------------------------------------------------------------
 
 

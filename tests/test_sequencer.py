@@ -4,6 +4,7 @@ import random
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from bot.core.events import BarClosed
 from bot.core.types import MINUTE_MS
@@ -98,3 +99,39 @@ def test_nobody_waits_for_a_symbol_that_is_gone() -> None:
     assert sequencer.ready() == []
     sequencer.drop("NEWUSDT")
     assert len(sequencer.ready()) == 2
+
+
+def test_a_bar_that_comes_again_is_told_once_and_a_correction_is_counted() -> None:
+    sequencer = following("BTCUSDT")
+    sequencer.offer(minute(0, "BTCUSDT"))
+    assert len(sequencer.ready()) == 1
+    for price in (100.0, 101.0):
+        sequencer.offer(bar(0, price, "BTCUSDT", interval=MINUTE_MS))
+    assert sequencer.ready() == []
+    assert (sequencer.repeated, sequencer.corrected, sequencer.late) == (1, 1, 0)
+
+
+def test_a_bar_that_is_corrected_while_it_waits_is_told_as_corrected() -> None:
+    sequencer = following("BTCUSDT")
+    for index, price in ((1, 10.0), (1, 11.0), (0, 10.0)):
+        sequencer.offer(bar(index, price, "BTCUSDT", interval=MINUTE_MS))
+    assert [one.close for one in sequencer.ready()] == [10.0, 11.0]
+    assert sequencer.corrected == 1
+
+
+def test_unknown_turnover_makes_no_correction() -> None:
+    sequencer = following("BTCUSDT")
+    for _ in range(2):
+        sequencer.offer(replace(minute(0, "BTCUSDT"), turnover=float("nan")))
+    assert (sequencer.repeated, sequencer.corrected) == (1, 0)
+
+
+def test_bars_that_were_given_up_are_lost_and_late_afterwards() -> None:
+    sequencer = following("BTCUSDT")
+    sequencer.offer(minute(2, "BTCUSDT"))
+    sequencer.skip("BTCUSDT", START, START + 2 * MINUTE_MS)
+    assert ids(sequencer.ready()) == [(2, "BTCUSDT")]
+    assert sequencer.lost == 2
+    sequencer.offer(minute(1, "BTCUSDT"))
+    assert sequencer.ready() == []
+    assert sequencer.late == 1

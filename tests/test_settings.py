@@ -142,7 +142,10 @@ def test_what_a_variable_says_does_not_matter_where_the_command_line_speaks() ->
 
 
 def test_secrets_and_the_variables_of_others_are_left_alone() -> None:
-    others = {"BOT_TESTNET_API_KEY": "k", "BOT_LIVE_API_SECRET": "s", "ROBOT_RISK__STOP": "1", "PATH": "/"}
+    others = {
+        "BOT_TESTNET_API_KEY": "k", "BOT_LIVE_API_SECRET": "s", "BOT_ACCEPT_REAL_MONEY": "yes",
+        "ROBOT_RISK__STOP": "1", "PATH": "/",
+    }  # fmt: skip
     settings = load(None, None, others)
     assert settings == Settings()
     assert "'k'" not in repr(settings)

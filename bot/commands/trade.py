@@ -30,6 +30,9 @@ def trade(
     accept: Annotated[
         bool, typer.Option("--i-accept-real-money", help="The second yes that live needs.")
     ] = False,
+    clear_halt: Annotated[
+        bool, typer.Option("--clear-halt", help="Trade on after a halt that an earlier run left behind.")
+    ] = False,
     url: UrlOption = None,
     config: ConfigOption = None,
     directory: DirectoryOption = None,
@@ -48,7 +51,7 @@ def trade(
     keys = credentials(environment, os.environ)
     from bot.live import Choice, run_live  # here, not above: help and mistakes answer at once
 
-    run_live(settings, Choice(mode, environment, keys, names_of(tokens)))
+    run_live(settings, Choice(mode, environment, keys, names_of(tokens), clear_halt))
 
 
 def environment_of(mode: Mode, region: str | None, url: str | None) -> Environment:

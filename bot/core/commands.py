@@ -70,15 +70,6 @@ class AdaptModel(Command, frozen=True):
         return digest.hexdigest()
 
 
-class FetchBars(Command, frozen=True):
-    """Ask for the closed bars that opened at `first` to before `end` (ms); they come back as BarClosed."""
-
-    symbol: str
-    interval: int
-    first: int
-    end: int
-
-
 class FetchBook(Command, frozen=True):
     """Ask for a snapshot of the order book to compare with."""
 

@@ -1,6 +1,7 @@
 """Facts, in the past tense. Exchange and receipt time, `ts` and `received` (ms UTC), are the only clock."""
 
 from decimal import Decimal
+from typing import Final
 
 import msgspec
 
@@ -181,10 +182,20 @@ class PositionAdopted(Event, frozen=True):
     reason: str
 
 
+class BalanceChanged(Event, frozen=True):
+    """Money that came or went without trading: a deposit, a bonus. `amount` is signed, quote coin."""
+
+    amount: Decimal
+    reason: str
+
+
+OPERATOR: Final = "operator"  # the cause that only a person can remove, and a new run forgets
+
+
 class EntriesBlocked(Event, frozen=True):
     """Something is not as it must be for opening positions; exits go on. One reason for each `cause`."""
 
-    cause: str  # "feed", "clock", "account", "history"
+    cause: str  # "feed", "clock", "account", "history", OPERATOR
     reason: str
 
 

@@ -1,11 +1,12 @@
 """The heart: `step(event) -> commands and records`. Pure: no I/O, no clock, no randomness, no asyncio."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from bot.core.commands import Command, MoveStop
 from bot.core.events import (
     AdaptationFailed,
+    BalanceChanged,
     BarClosed,
     CandidateArrived,
     EntriesAllowed,
@@ -37,6 +38,7 @@ from risk.manager import Denied, RiskManager
 from strategies.base import Advice, Strategy
 
 Message = Command | Record
+_NAKED_MS: Final = 90_000  # a position that could not be given a stop for so long is closed
 
 
 class Engine:
@@ -62,6 +64,8 @@ class Engine:
         self._instruments: dict[str, Instrument] = {}
         self._candles: dict[str, Candles] = {}
         self._guarded: dict[str, Position] = {}  # positions whose stop is live and near enough
+        self._naked: dict[str, int] = {}  # when a position was first found without a stop, ms, by symbol
+        self._unsold: set[str] = set()  # delisted, or the exchange did not carry out the exit
         self._blocked: dict[str, str] = {}  # why no position may be opened now, by cause
         self._faults: dict[str, tuple[str, ...]] = {}  # of our view of the market, by symbol
         self._now = 0  # ts of the newest fact
@@ -80,6 +84,7 @@ class Engine:
             OrderCancelled: self._on_unfilled,
             OrderFilled: self._on_filled,
             FundingPaid: self._on_funding,
+            BalanceChanged: self._on_balance,
             StopMoved: self._on_stop,
             PositionAdopted: self._on_adopted,
             EntriesBlocked: self._on_blocked,
@@ -110,7 +115,7 @@ class Engine:
         candles = self._candles.get(symbol)
         if candles is None:  # a symbol that was never listed to us: only looked at
             candles = self._candles[symbol] = Candles(symbol, self._interval)
-        out: list[Message] = []
+        out = self._sell_again(bar.ts)
         position = self.portfolio.positions.get(symbol)
         if position is not None and not candles.is_old(bar):
             out += self._watch(bar, position)
@@ -133,6 +138,9 @@ class Engine:
         instrument = self._instruments.get(bar.symbol)
         if instrument is None:  # delisted: it is on its way out
             return out + self._close(position, bar.ts)
+        if self._is_naked(position, bar.received):
+            out += self._close(position, bar.ts, f"no stop for {_NAKED_MS // 1_000} s: it is closed")
+            return out
         stop = due_stop(position, instrument, self._risk)
         if stop is None:
             self._guarded[bar.symbol] = position
@@ -141,6 +149,19 @@ class Engine:
         else:
             out.append(MoveStop(bar.ts, bar.symbol, stop))
         return out
+
+    def _is_naked(self, position: Position, now: int) -> bool:
+        """For too long. By the time of receipt: after a gap many bars come at once."""
+        if position.stop is not None:
+            self._naked.pop(position.symbol, None)
+            return False
+        return now - max(self._naked.setdefault(position.symbol, now), position.opened) >= _NAKED_MS
+
+    def _sell_again(self, ts: int) -> list[Message]:
+        """At each bar of any symbol: a delisted one has none of its own any more."""
+        held = self.portfolio.positions
+        self._unsold &= held.keys()
+        return [message for name in sorted(self._unsold) for message in self._close(held[name], ts)]
 
     def _check_drawdown(self, ts: int) -> list[Message]:
         record = self._breaker.mark(ts, self.portfolio.equity)
@@ -161,6 +182,7 @@ class Engine:
         """What is still held is sold while that can be done."""
         self._instruments.pop(event.symbol, None)
         position = self.portfolio.positions.get(event.symbol)
+        self._unsold.add(event.symbol)
         return self._on_news(event) + (self._close(position, event.ts) if position else [])
 
     def _on_health(self, event: MarketHealthChanged) -> list[Message]:
@@ -199,14 +221,15 @@ class Engine:
         out: list[Message] = [_decision(signal, "exited", signal.reason)]
         return out + (self._close(position, signal.ts) if position else [])
 
-    def _close(self, position: Position, ts: int) -> list[Message]:
+    def _close(self, position: Position, ts: int, alarm: str = "") -> list[Message]:
         """A reduce-only market order for whatever is not already on its way out."""
         qty = abs(position.qty) - self.orders.leaving(position.symbol)
         if qty <= 0:
             return []
         link_id = self.orders.next_id(position.symbol, ts)
         approved = self._manager.approve_exit(position.symbol, position.side.opposite, qty, link_id)
-        return [self.orders.place(approved, ts, 0.0)]
+        out: list[Message] = [Alarm(ts, position.symbol, alarm)] if alarm else []
+        return [*out, self.orders.place(approved, ts, 0.0)]
 
     # --- account -------------------------------------------------------------------------------------------
 
@@ -216,9 +239,17 @@ class Engine:
 
     def _on_unfilled(self, event: OrderRejected | OrderCancelled) -> list[Message]:
         order = self.orders.on_finished(event)
-        if order is None or isinstance(event, OrderCancelled):
+        if order is None:
             return []
-        return [Alarm(event.ts, order.symbol, f"the exchange rejected {order.link_id}: {event.reason}")]
+        unsold = order.reduce_only and order.symbol in self.portfolio.positions
+        if unsold:
+            self._unsold.add(order.symbol)
+        elif isinstance(event, OrderCancelled):
+            return []
+        verb = "rejected" if isinstance(event, OrderRejected) else "cancelled"
+        again = "; the position is still held and will be closed at the next bar" if unsold else ""
+        text = f"the exchange {verb} {order.link_id}: {event.reason}{again}"
+        return [Alarm(event.ts, order.symbol, text)]
 
     def _on_filled(self, event: OrderFilled) -> list[Message]:
         self.orders.on_filled(event)
@@ -231,6 +262,11 @@ class Engine:
     def _on_funding(self, event: FundingPaid) -> list[Message]:
         self.portfolio.apply_funding(event)
         return self._check_drawdown(event.ts)
+
+    def _on_balance(self, event: BalanceChanged) -> list[Message]:
+        self.portfolio.apply_transfer(event)
+        self._breaker.transfer(float(event.amount))
+        return [Alarm(event.ts, "", event.reason), *self._check_drawdown(event.ts)]
 
     def _on_stop(self, event: StopMoved) -> list[Message]:
         self.portfolio.apply_stop(event)

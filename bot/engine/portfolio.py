@@ -2,7 +2,7 @@
 
 from decimal import Decimal
 
-from bot.core.events import FundingPaid, OrderFilled, PositionAdopted, StopMoved
+from bot.core.events import BalanceChanged, FundingPaid, OrderFilled, PositionAdopted, StopMoved
 from bot.core.types import Position
 
 _ZERO = Decimal(0)
@@ -55,6 +55,11 @@ class Portfolio:
 
     def apply_funding(self, paid: FundingPaid) -> None:
         self.balance -= paid.amount
+        self._balance = float(self.balance)
+        self._revalue()
+
+    def apply_transfer(self, changed: BalanceChanged) -> None:
+        self.balance += changed.amount
         self._balance = float(self.balance)
         self._revalue()
 

@@ -1,12 +1,16 @@
 """The life of our orders, from approved to finished, as the exchange's answers tell it."""
 
+import re
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from typing import Final
 
 from bot.core.commands import CancelOrder, PlaceOrder
 from bot.core.events import OrderAccepted, OrderCancelled, OrderFilled, OrderRejected
 from bot.core.types import OrderRequest, OrderStatus
 from risk.manager import Approved
+
+_ID: Final = re.compile(r"t[0-9a-z]{6}-[A-Z0-9]+-[0-9a-z]+-[0-9a-z]+")  # of a tag of `tag_of`
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +96,11 @@ class Orders:
 
     def cancel_entries(self, ts: int) -> list[CancelOrder]:
         return [CancelOrder(ts, order.symbol, order.link_id) for order in self.pending_entries]
+
+
+def is_ours(link_id: str) -> bool:
+    """Whether a run of this program made the order, by the form of its id."""
+    return _ID.fullmatch(link_id) is not None
 
 
 def tag_of(started: int) -> str:

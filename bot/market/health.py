@@ -9,8 +9,7 @@ from bot.market.book import Health
 class SymbolHealth(msgspec.Struct, frozen=True, kw_only=True):
     """Ages in ms by our clock, None = not heard since the subscription. Counters since the start.
 
-    faults: why no position may be opened, for people; they stay the same words while they last. bars_missing
-    have closed but have not come; bars_lost never came in time; bars_corrected came again with other values;
+    faults: why no position may be opened, for people; they stay the same words while they last.
     trades_late came too late to count.
     """
 
@@ -20,9 +19,6 @@ class SymbolHealth(msgspec.Struct, frozen=True, kw_only=True):
     book: Health
     ages: dict[Feed, int | None]
     stale: tuple[Feed, ...]
-    bars_missing: int
-    bars_lost: int
-    bars_corrected: int
     trades_late: int
 
     @property

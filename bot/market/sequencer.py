@@ -4,8 +4,11 @@ Each bar once; each symbol's without a gap that could be filled; those of one mo
 """
 
 from collections.abc import Sequence
+from typing import Final
 
 from bot.core.events import BarClosed
+
+_REMEMBERED: Final = 256  # bars of a symbol
 
 
 class BarSequencer:
@@ -13,14 +16,19 @@ class BarSequencer:
 
     A moment waits until each followed symbol has its bar. What is waited for is known by `lacking`; that a
     bar will never come is said by `skip`.
+
+    Counters: `repeated` bars that came again as they were, `corrected` ones that came again with other values
+    (too late for one that was told: what was decided stays), `late` ones that came after they were given up,
+    `lost` ones that were given up.
     """
 
     def __init__(self, interval: int, sources: Sequence[str]) -> None:
         self.interval = interval
-        self.repeated = 0  # bars that had been told already
+        self.repeated = self.corrected = self.late = self.lost = 0
         self._rank = {symbol: rank for rank, symbol in enumerate(sources)}
         self._next: dict[str, int] = {}  # open of the next bar to tell
         self._held: dict[str, dict[int, BarClosed]] = {}
+        self._told: dict[str, dict[int, BarClosed]] = {}  # the newest, to know a repetition from a correction
 
     @property
     def symbols(self) -> list[str]:
@@ -30,20 +38,27 @@ class BarSequencer:
         """Tell the bars of a symbol that open at or after `first` (ms). Again: nothing."""
         self._next.setdefault(symbol, first + -first % self.interval)
         self._held.setdefault(symbol, {})
+        self._told.setdefault(symbol, {})
 
     def drop(self, symbol: str) -> None:
         """Follow it no more."""
         self._next.pop(symbol, None)
         self._held.pop(symbol, None)
+        self._told.pop(symbol, None)
 
     def offer(self, bar: BarClosed) -> None:
         due = self._next.get(bar.symbol)
         if due is None or bar.interval != self.interval:
             return
-        if bar.start < due or bar.start in self._held[bar.symbol]:
-            self.repeated += 1
-            return
-        self._held[bar.symbol][bar.start] = bar
+        known = self._held[bar.symbol].get(bar.start) or self._told[bar.symbol].get(bar.start)
+        if known is not None:
+            same = _values(known) == _values(bar)
+            self.repeated += same
+            self.corrected += not same
+        if bar.start >= due:
+            self._held[bar.symbol][bar.start] = bar
+        else:
+            self.late += known is None
 
     def ready(self, overdue: int = 0) -> list[BarClosed]:
         """What can be told now. Nobody waits for a bar that closed by `overdue` (ms) and is not there."""
@@ -59,7 +74,10 @@ class BarSequencer:
             if not due or any(moment not in self._held[symbol] for symbol in due):
                 break
             for symbol in sorted(due, key=lambda name: (self._rank.get(name, len(self._rank)), name)):
-                out.append(self._held[symbol].pop(moment))
+                bar = self._told[symbol][moment] = self._held[symbol].pop(moment)
+                if len(self._told[symbol]) > _REMEMBERED:
+                    del self._told[symbol][next(iter(self._told[symbol]))]
+                out.append(bar)
                 self._next[symbol] = moment + self.interval
         return out
 
@@ -78,6 +96,7 @@ class BarSequencer:
     def skip(self, symbol: str, first: int, end: int) -> None:
         """The exchange has no bars that open within [first, end): a gap."""
         if symbol in self._next and self._next[symbol] >= first:
+            self.lost += max(0, end - self._next[symbol]) // self.interval
             self._next[symbol] = max(self._next[symbol], end)
 
     def behind(self, now: int) -> tuple[str, int]:
@@ -86,3 +105,8 @@ class BarSequencer:
             return "", 0
         symbol, start = min(self._next.items(), key=lambda item: item[1])
         return symbol, max(0, now - start - self.interval)
+
+
+def _values(bar: BarClosed) -> tuple[float, ...]:
+    values = (bar.open, bar.high, bar.low, bar.close, bar.volume)
+    return (*values, bar.turnover) if bar.turnover == bar.turnover else values

@@ -1,8 +1,8 @@
-"""What is known of the market, symbol by symbol: books, trades, tickers, bars in order, and their health.
+"""What is known of the market, symbol by symbol: books, trades, tickers, and their health.
 
 Pure: fed with facts and raw book frames, asked on a timer what should reach the engine and what to request.
 
-    for event in market.on_event(bar): ...          # to the engine, in order
+    for event in market.on_event(bar): ...          # to the engine; bars come in order (bot.market.sequencer)
     market.on_book(frame.topic, frame.payload, received)
     events, commands = market.tick(now)             # once a second
 """
@@ -22,7 +22,6 @@ from bot.core.events import (
     Traded,
 )
 from bot.core.types import Feed, TradingStatus
-from bot.market.bar_feed import BarFeed
 from bot.market.book import Audit, Book, Outcome, State
 from bot.market.book_care import BookCare
 from bot.market.book_messages import RestBook
@@ -41,17 +40,12 @@ class Tick(NamedTuple):
 
 
 class SymbolState:
-    """Everything of one symbol, in fixed memory.
-
-    interval: of a decision bar, bar_interval: of the bars that come; ms. next_start: see BarFeed
-    """
+    """Everything of one symbol, in fixed memory. interval: of a decision bar, ms"""
 
     def __init__(
         self,
         symbol: str,
         interval: int,
-        bar_interval: int,
-        next_start: int | None = None,
         depth: int = 50,
         deadlines: Mapping[Feed, int] = DEADLINES,
     ) -> None:
@@ -63,7 +57,6 @@ class SymbolState:
         self.care = BookCare(self.book)
         self.trades = Trades(interval)
         self.ticker = Ticker()
-        self.bars = BarFeed(symbol, bar_interval, next_start)
         self.freshness = Freshness(deadlines)
 
     def on_book(self, frame: bytes, received: int) -> Outcome:
@@ -84,8 +77,11 @@ class SymbolState:
         return verdict
 
     def on_bar(self, bar: BarClosed) -> list[Event]:
-        """Bars that may be used, each decision bar's last one behind what book and trades did meanwhile."""
-        return self._with_microstructure(self.bars.take(bar))
+        """The bar, a decision bar's last one behind what book and trades did meanwhile."""
+        self.freshness.heard(Feed.BARS, bar.received)
+        if bar.ts % self.interval:
+            return [bar]
+        return [self.microstructure(bar.ts - self.interval), bar]
 
     def on_trade(self, trade: Traded) -> None:
         self.trades.add(trade)
@@ -106,10 +102,10 @@ class SymbolState:
             self.care.renewed(event.received)
             self.samples.lost()
 
-    def tick(self, now: int) -> Tick:
+    def tick(self, now: int) -> list[Command]:
+        """What to ask the exchange for."""
         self.samples.sample(now)
-        events = self._with_microstructure(self.bars.give_up(now))
-        return Tick(events, [*self.bars.commands(now), *self.care.commands(now)])
+        return [*self.care.commands(now)]
 
     def microstructure(self, start: int) -> MicrostructureSampled:
         """Of the decision bar that opened at `start` (ms)."""
@@ -134,8 +130,6 @@ class SymbolState:
         if self.book.state is not State.LIVE:
             found.append(f"the book is {self.book.state}: {self.book.health(now).reason}")
         found += [f"{feed}: nothing heard within the deadline" for feed in self.freshness.stale(now)]
-        if self.bars.missing(now):
-            found.append("bars are missing")
         return tuple(found)
 
     def health(self, now: int) -> SymbolHealth:
@@ -146,29 +140,15 @@ class SymbolState:
             book=self.book.health(now),
             ages={feed: self.freshness.age(feed, now) for feed in Feed},
             stale=tuple(self.freshness.stale(now)),
-            bars_missing=self.bars.missing(now),
-            bars_lost=self.bars.lost,
-            bars_corrected=self.bars.corrected,
             trades_late=self.trades.late,
         )
-
-    def _with_microstructure(self, bars: list[BarClosed]) -> list[Event]:
-        events: list[Event] = []
-        for bar in bars:
-            self.freshness.heard(Feed.BARS, bar.received)
-            if bar.ts % self.interval == 0:
-                events.append(self.microstructure(bar.ts - self.interval))
-            events.append(bar)
-        return events
 
 
 class MarketState:
     """All symbols. Events of symbols that were not added are passed over."""
 
-    def __init__(
-        self, interval: int, bar_interval: int, depth: int = 50, deadlines: Mapping[Feed, int] = DEADLINES
-    ) -> None:
-        self._shape = interval, bar_interval
+    def __init__(self, interval: int, depth: int = 50, deadlines: Mapping[Feed, int] = DEADLINES) -> None:
+        self._interval = interval
         self._depth = depth
         self._deadlines = deadlines
         self._symbols: dict[str, SymbolState] = {}
@@ -178,10 +158,10 @@ class MarketState:
     def __getitem__(self, symbol: str) -> SymbolState:
         return self._symbols[symbol]
 
-    def add(self, symbol: str, next_start: int | None = None) -> None:
-        """Follow a symbol from now on; again does nothing. next_start: see BarFeed."""
+    def add(self, symbol: str) -> None:
+        """Follow a symbol from now on; again does nothing."""
         if symbol not in self._symbols:
-            state = SymbolState(symbol, *self._shape, next_start, self._depth, self._deadlines)
+            state = SymbolState(symbol, self._interval, self._depth, self._deadlines)
             self._symbols[symbol] = self._topics[state.book.topic] = state
 
     def remove(self, symbol: str) -> None:
@@ -218,13 +198,11 @@ class MarketState:
         return []
 
     def tick(self, now: int) -> Tick:
-        """Once a second: sample the books, let go of bars that waited too long, tell of changed health."""
+        """Once a second: sample the books, tell of changed health."""
         events: list[Event] = []
         commands: list[Command] = []
         for symbol, state in self._symbols.items():
-            tick = state.tick(now)
-            events += tick.events
-            commands += tick.commands
+            commands += state.tick(now)
             faults = state.faults(now)
             if self._faults.get(symbol) != faults:
                 self._faults[symbol] = faults

@@ -7,10 +7,11 @@ import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -121,12 +122,14 @@ def run_controls(kinds: Sequence[str] | None, seeds: int, method: str, workers: 
 
 def table(outcomes: Sequence[Outcome], method: str) -> Table:
     """Means over the seeds with 95 % intervals (Student's t)."""
-    shown = Table(title=f"Synthetic controls, method {method}: accuracy on the test, mean over seeds")
+    title = f"Synthetic controls, method {method}: accuracy on the test, mean over seeds"
+    shown = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading in (
         "kind", "Bayes", "frozen", "adapted", "scratch", "won back", "detached", "MMD² before → after",
         "verdicts",
     ):  # fmt: skip
-        shown.add_column(heading, justify="left" if heading in ("kind", "verdicts") else "right")
+        justify: Literal["left", "right"] = "left" if heading in ("kind", "verdicts") else "right"
+        shown.add_column(heading, justify=justify, overflow="fold")
     for kind in KINDS:
         ours = sorted((one for one in outcomes if one.kind == kind), key=lambda one: one.seed)
         if ours:

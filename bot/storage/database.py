@@ -20,6 +20,7 @@ from alembic.script import ScriptDirectory
 
 from bot.core.errors import DataError
 from bot.core.events import AdaptationFailed, AdaptationReport, CandidateArrived
+from bot.core.records import BreakerReleased, BreakerTripped
 from bot.storage import schema
 from bot.storage.connection import RESTORE, check_file, display_name, faults, is_file, make_engine, parse_url
 from bot.storage.lock import FileLock
@@ -136,6 +137,27 @@ class Database:
         table = schema.candidates
         query = sa.select(table).where(table.c.run_id == run_id).order_by(table.c.seq)
         return [_candidate(row) for row in self._rows(query)]
+
+    def opening_equity(self, run_ids: Sequence[int], since: int) -> float | None:
+        """The equity that the day of these runs opened with at `since` (ms UTC); None when none had begun.
+
+        Until a loss has been seen it is the first equity of the day: at most a bar's gain too high.
+        """
+        table = schema.equity
+        query = sa.select(table).where(table.c.run_id.in_(run_ids), table.c.ts >= since)
+        rows = self._rows(query.order_by(table.c.run_id, table.c.seq).limit(1))
+        return rows[0].equity / (1 - rows[0].day_drawdown) if rows else None
+
+    def halt(self, run_ids: Sequence[int]) -> tuple[str, int] | None:
+        """Why the newest halt of these runs is, and until when (ms UTC; 0: until a person clears it).
+
+        None when it was released.
+        """
+        table = schema.alarms
+        kinds = (BreakerTripped.__name__, BreakerReleased.__name__)
+        query = sa.select(table).where(table.c.run_id.in_(run_ids), table.c.kind.in_(kinds))
+        rows = self._rows(query.order_by(table.c.run_id.desc(), table.c.seq.desc()).limit(1))
+        return (rows[0].text, rows[0].until) if rows and rows[0].kind == kinds[0] else None
 
     def frame(self, run_id: int, table: str, columns: Sequence[str] | None = None) -> "pd.DataFrame":
         """One table of a run (a name of `schema.metadata`), oldest first, or some of its columns.

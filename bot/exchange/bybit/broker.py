@@ -5,27 +5,32 @@ Facts come from the private streams; REST answers what they leave open. `submit`
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
 
 from bot.core.commands import CancelOrder, MoveStop, PlaceOrder
 from bot.core.errors import RuntimeFault
-from bot.core.events import EntriesAllowed, EntriesBlocked, Event
+from bot.core.events import OPERATOR, EntriesAllowed, EntriesBlocked, Event
 from bot.exchange.bybit.account_book import AccountBook
 from bot.exchange.bybit.environment import Credentials, Environment
 from bot.exchange.bybit.errors import ExchangeError
-from bot.exchange.bybit.order_desk import DeskSettings, OrderDesk
+from bot.exchange.bybit.order_desk import DeskSettings, OrderDesk, OrderEntry
 from bot.exchange.bybit.reconciliation import Opening, Reconciled, Reconciler
 from bot.exchange.bybit.rest import Rest
 from bot.exchange.bybit.streams import (
     Backoff,
+    BadFrames,
     ConnectionBudget,
     Disconnected,
     LoginRefused,
+    Notice,
     ResyncFailed,
     Stream,
     StreamSettings,
+    TopicRejected,
+    TopicStale,
 )
 from bot.exchange.bybit.streams.connection import first_to_end
 from bot.exchange.bybit.streams.raw import RawBook
@@ -34,6 +39,7 @@ from bot.exchange.bybit.wire import Pushed
 from bot.exchange.bybit.wire.private import Executions, Orders, Positions
 
 TOPICS: Final = ("order", "execution", "position", "wallet")
+_ACCOUNT: Final = "account"  # the cause of blocks that a quiet reconciliation lifts
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +56,7 @@ class BrokerSettings:
 class BybitBroker:
     """`start`, then `run` for as long as anything is submitted; `close` at the end.
 
-    last: the newest reconciliation.
+    last: the newest reconciliation. prepare: see OrderDesk.
     """
 
     def __init__(
@@ -61,6 +67,7 @@ class BybitBroker:
         emit: Callable[[Event], None],
         settings: BrokerSettings | None = None,
         *,
+        prepare: Callable[[str], Awaitable[None]] | None = None,
         stream_settings: StreamSettings | None = None,
         budget: ConnectionBudget | None = None,
         backoff: Callable[[], Backoff] = Backoff,
@@ -73,15 +80,13 @@ class BybitBroker:
         budget = budget or ConnectionBudget()
         self._trade_stream = (
             TradeStream(
-                environment, credentials, clock=rest.clock, limits=rest.limits, on_notice=lambda _: None,
-                budget=budget, settings=stream_settings, backoff=backoff(),
+                environment, credentials, clock=rest.clock, limits=rest.limits,
+                on_notice=self._on_trade_notice, budget=budget, settings=stream_settings, backoff=backoff(),
             )
             if self._settings.orders_by_websocket
             else None
         )  # fmt: skip
-        self._desk = OrderDesk(
-            rest, self._trade_stream or rest.orders, self._book, self._tell, self._settings.desk
-        )
+        self._desk = OrderDesk(rest, self._entry, self._book, self._tell, self._settings.desk, prepare)
         self._reconciler = Reconciler(rest, self._book, self._desk, self._tell)
         self._stream = Stream(
             environment.private_url, TOPICS, clock=rest.clock, credentials=credentials,
@@ -90,7 +95,8 @@ class BybitBroker:
         self._opening: asyncio.Future[Opening] = asyncio.get_running_loop().create_future()
         self._tasks: set[asyncio.Task[None]] = set()
         self._running: asyncio.Task[None] | None = None
-        self._blocked = False
+        self._blocked = ""  # why no entries
+        self._doubted = asyncio.Event()
         self._trouble = ""  # why the account could not be read yet
 
     async def start(self) -> Opening:
@@ -146,10 +152,17 @@ class BybitBroker:
         """Compare with the exchange now. Raises ExchangeError."""
         self.last = await self._reconciler.reconcile()
         if self.last.differences:
-            self._block(f"adopted without an explanation: {'; '.join(self.last.differences)}")
+            self._block(f"adopted without an explanation: {'; '.join(self.last.differences)}", OPERATOR)
+        elif self.last.wallet:
+            self._block(self.last.wallet)
         elif self._stream.connected:
             self._allow()
         return self.last
+
+    def _entry(self) -> OrderEntry:
+        """REST where the WebSocket is down: an exit must not wait for a connection."""
+        stream = self._trade_stream
+        return stream if stream is not None and stream.connected else self._rest.orders
 
     # --- streams --------------------------------------------------------------------------------------------
 
@@ -185,6 +198,17 @@ class BybitBroker:
         elif isinstance(message, Positions):
             for position in message.data:
                 self._desk.take_position(position)
+        else:
+            self._heed(message)
+
+    def _heed(self, message: Pushed | RawBook | Any) -> None:
+        """What the stream says of itself."""
+        if isinstance(message, TopicRejected):
+            self._block(f"the private stream has no {message.topic}: {message.reason}", OPERATOR)
+        elif isinstance(message, BadFrames):
+            self._doubt(f"{message.count} messages of the private stream cannot be read: {message.reason}")
+        elif isinstance(message, TopicStale):
+            self._doubt(f"{message.topic} is silent for {message.silent_s:.0f} s")
         elif isinstance(message, Disconnected):
             self._block(f"the private stream is down: {message.reason}")
         elif isinstance(message, LoginRefused):
@@ -192,12 +216,27 @@ class BybitBroker:
         elif isinstance(message, ResyncFailed):
             self._block(f"the account cannot be read: {message.reason}")
 
+    def _on_trade_notice(self, notice: Notice) -> None:
+        """Orders go by REST meanwhile; entries wait until the account has been looked at."""
+        if isinstance(notice, Disconnected | LoginRefused):
+            self._doubt(f"the order entry stream is down: {notice.reason}")
+        elif isinstance(notice, BadFrames):
+            self._doubt(f"the order entry stream sends what cannot be read: {notice.reason}")
+
+    def _doubt(self, reason: str) -> None:
+        """Something may have been missed: no entries before the account has been read again, at once."""
+        self._block(reason)
+        self._doubted.set()
+
     # --- looking after --------------------------------------------------------------------------------------
 
     async def _reconcile_for_ever(self) -> NoReturn:
         await asyncio.shield(self._opening)
         while True:
-            await asyncio.sleep(self._settings.reconcile)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._settings.reconcile):
+                    await self._doubted.wait()
+            self._doubted.clear()
             try:
                 await self.reconcile()
             except ExchangeError as error:
@@ -221,21 +260,25 @@ class BybitBroker:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._block(f"a command failed: {type(error).__name__}: {error}")
+            self._block(f"a command failed: {type(error).__name__}: {error}", OPERATOR)
 
     # --- health ---------------------------------------------------------------------------------------------
 
     def _tell(self, event: Event) -> None:
-        if isinstance(event, EntriesBlocked):
-            self._blocked = True
+        if isinstance(event, EntriesBlocked) and event.cause == _ACCOUNT:
+            self._blocked = event.reason
+        self._reconciler.keep(event)
         self._emit(event)
 
-    def _block(self, reason: str) -> None:
+    def _block(self, reason: str, cause: str = _ACCOUNT) -> None:
+        if cause == _ACCOUNT and reason == self._blocked:
+            return
         now = self._rest.clock.now_ms()
-        self._tell(EntriesBlocked(now, now, "account", reason))
+        self._tell(EntriesBlocked(now, now, cause, reason))
 
     def _allow(self) -> None:
+        """The account can be read and is as we know it. What a person must see to stays."""
         if self._blocked:
             now = self._rest.clock.now_ms()
-            self._blocked = False
-            self._emit(EntriesAllowed(now, now, "account"))
+            self._blocked = ""
+            self._emit(EntriesAllowed(now, now, _ACCOUNT))

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from bot.core.errors import UsageError
 from bot.exchange.bybit.wire.account import ApiKey
 
-ACCEPT_VARIABLE: Final = "BYBIT_ACCEPT_REAL_MONEY"
+ACCEPT_VARIABLE: Final = "BOT_ACCEPT_REAL_MONEY"
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 _NEEDED: Final = {"ContractTrade": {"Order", "Position"}, "Derivatives": {"DerivativesTrade"}}
 _EXCESSIVE: Final = ("Withdraw", "AccountTransfer", "SubMemberTransfer", "SubMemberTransferList")

@@ -83,13 +83,13 @@ class LiveMarket:
         self._instruments: dict[str, Instrument] = {}  # as told
         self._funding: dict[str, int] = {}  # token to the last settlement told, ms
         self._blocked = ""
+        self._trouble = ""  # of the last round of repairs
         self._stream = Stream(
             environment.public_url(), clock=rest.clock, budget=budget, settings=stream_settings,
             backoff=backoff(), raw_books=True,
         )  # fmt: skip
         self._watch = MarketWatch(
             self._stream, rest.market, rest.clock, emit, self._settings.decision_interval,
-            self._settings.interval,
         )  # fmt: skip
 
     async def open(self) -> list[Instrument]:
@@ -118,13 +118,13 @@ class LiveMarket:
         self._sequencer.follow(item.symbol, since)
         self._stream.subscribe(f"kline.{interval_name(self._settings.interval)}.{item.symbol}")
         self._emit(InstrumentListed(now, now, item))
-        self._watch.follow(item.symbol, since)
+        self._watch.follow(item.symbol)
 
     async def run(self) -> NoReturn:
         """Until cancelled."""
         await first_to_end(
             self._stream.run(), self._listen(), self._watch.run(), self._keep_whole(),
-            self._look_for_listings(), self._look_for_funding(),
+            self._keep_judging(), self._look_for_listings(), self._look_for_funding(),
         )  # fmt: skip
         raise AssertionError("none of them ends")
 
@@ -142,7 +142,7 @@ class LiveMarket:
             self._tell_bars()
 
     async def _keep_whole(self) -> NoReturn:
-        """Ask for bars that are overdue, and say when the feed is not to be trusted."""
+        """Ask for bars that are overdue."""
         while True:
             now = self._clock.now_ms()
             closed = int(now - self._settings.grace * 1_000)
@@ -151,7 +151,13 @@ class LiveMarket:
             for symbol, first, end in lacking:
                 trouble = await self._repair(symbol, first, end) or trouble
                 self._tell_bars()
-            self._judge(trouble)
+            self._trouble = trouble
+            await asyncio.sleep(self._settings.look)
+
+    async def _keep_judging(self) -> NoReturn:
+        """Say when the feed is not to be trusted, however long a repair takes."""
+        while True:
+            self._judge(self._trouble)
             await asyncio.sleep(self._settings.look)
 
     async def _repair(self, symbol: str, first: int, end: int) -> str:
@@ -169,7 +175,6 @@ class LiveMarket:
         if self._clock.now_ms() - end > self._settings.give_up * 1_000:
             for _, gap, gap_end in (item for item in self._sequencer.lacking(end) if item[0] == symbol):
                 self._sequencer.skip(symbol, gap, gap_end)
-                self._watch.skip(symbol, gap_end)
         return ""
 
     def _tell_bars(self) -> None:

@@ -21,6 +21,7 @@ from bot.exchange.bybit.wire.public import Ticker, Trades
 from bot.market.state import MarketState
 
 _DEPTH: Final = 50
+_AUDITS: Final = 4  # at once: missing bars are asked for through the same lane
 _LOST: Final = (Feed.BOOK, Feed.TRADES, Feed.TICKER)
 
 
@@ -34,18 +35,18 @@ class MarketWatch:
         clock: ExchangeClock,
         emit: Callable[[Event], None],
         decision_interval: int,
-        bar_interval: int,
     ) -> None:
         self._stream = stream
         self._market = market
         self._clock = clock
         self._emit = emit
-        self._state = MarketState(decision_interval, bar_interval, _DEPTH)
+        self._state = MarketState(decision_interval, _DEPTH)
+        self._audited: set[str] = set()  # symbols whose book is being asked for by REST
+        self._auditors = asyncio.Semaphore(_AUDITS)
         self._heard: dict[str, bool] = {}  # symbol: whether its ticker has come since it was subscribed
 
-    def follow(self, symbol: str, first: int) -> None:
-        """`first`: open of the first bar that will come, ms."""
-        self._state.add(symbol, first)
+    def follow(self, symbol: str) -> None:
+        self._state.add(symbol)
         self._heard.setdefault(symbol, False)
         self._stream.subscribe(*_topics(symbol))
 
@@ -53,13 +54,6 @@ class MarketWatch:
         self._state.remove(symbol)
         self._heard.pop(symbol, None)
         self._stream.unsubscribe(*_topics(symbol))
-
-    def skip(self, symbol: str, end: int) -> None:
-        """The exchange has no bars before `end` (ms) any more: nobody need wait for them."""
-        feed = self._state[symbol].bars
-        if feed.next_start is not None and feed.next_start < end:
-            feed.lost += (end - feed.next_start) // feed.interval
-            feed.next_start = end
 
     def on_bar(self, bar: BarClosed) -> None:
         """Tell a bar, behind what book and trades did during its decision bar."""
@@ -82,23 +76,27 @@ class MarketWatch:
             self._heard = dict.fromkeys(self._heard, False)
 
     async def run(self) -> NoReturn:
-        """Until cancelled."""
-        while True:
-            now = self._clock.now_ms()
-            events, commands = self._state.tick(now)
-            self._tell(events)
-            for command in commands:
-                if isinstance(command, RenewBook):
-                    self._stream.renew(command.topic, command.reason)
-                elif isinstance(command, FetchBook):
-                    await self._audit(command)
-            await asyncio.sleep(1.0)
+        """Until cancelled. A slow answer to a question must not hold up the next look."""
+        async with asyncio.TaskGroup() as audits:
+            while True:
+                events, commands = self._state.tick(self._clock.now_ms())
+                self._tell(events)
+                for command in commands:
+                    if isinstance(command, RenewBook):
+                        self._stream.renew(command.topic, command.reason)
+                    elif isinstance(command, FetchBook) and command.symbol not in self._audited:
+                        self._audited.add(command.symbol)
+                        audits.create_task(self._audit(command))
+                await asyncio.sleep(1.0)
 
     async def _audit(self, command: FetchBook) -> None:
         try:
-            snapshot = await self._market.order_book(command.symbol, command.levels)
+            async with self._auditors:
+                snapshot = await self._market.order_book(command.symbol, command.levels)
         except (ExchangeError, WireError):
             return  # it will be asked for again
+        finally:
+            self._audited.discard(command.symbol)
         self._state.on_rest_book(rest_book(snapshot), self._clock.now_ms())
 
     def _begin(self, symbol: str, received: int) -> None:

@@ -7,14 +7,15 @@ T cannot be accepted after T + recv_window: an order that the exchange does not 
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final, Protocol
 
 from bot.core.commands import CancelOrder, MoveStop, PlaceOrder
-from bot.core.events import EntriesBlocked, Event, OrderCancelled, OrderRejected
+from bot.core.errors import UsageError
+from bot.core.events import OPERATOR, EntriesBlocked, Event, OrderCancelled, OrderRejected
 from bot.core.types import OrderRequest
 from bot.exchange.bybit.account_book import AccountBook
 from bot.exchange.bybit.errors import ExchangeError, Kind
@@ -48,15 +49,20 @@ class DeskSettings:
 
 
 class OrderDesk:
-    """Each method runs as a task of its own; what comes of it is told to `emit`."""
+    """Each method runs as a task of its own; what comes of it is told to `emit`.
+
+    entry: the way for orders that is open now.
+    prepare: awaited with the symbol before an entry leaves (`Preparation.symbol`).
+    """
 
     def __init__(
         self,
         rest: Rest,
-        entry: OrderEntry,
+        entry: Callable[[], OrderEntry],
         book: AccountBook,
         emit: Callable[[Event], None],
         settings: DeskSettings,
+        prepare: Callable[[str], Awaitable[None]] | None = None,
         rng: random.Random | None = None,
     ) -> None:
         self._rest = rest
@@ -64,6 +70,7 @@ class OrderDesk:
         self._book = book
         self._emit = emit
         self._settings = settings
+        self._prepare = prepare
         self._rng = rng or random.Random()
         self._creating: dict[str, asyncio.Event] = {}  # set when the request has come to an end
         self._wanted_stops: dict[str, MoveStop] = {}
@@ -94,20 +101,26 @@ class OrderDesk:
         valid = self._settings.exit_valid if order.reduce_only else self._settings.entry_valid
         waits = self._waits()
         while self._now() <= command.ts + valid * 1_000:
-            left_at = self._now()
             try:
-                await self._entry.create(await self._request(order))
+                if self._prepare is not None and not order.reduce_only:
+                    await self._prepare(order.symbol)
+                request = await self._request(order)
+                await self._entry().create(request)
+            except UsageError as error:
+                self._stop_entries(str(error))
+                self._reject(order.link_id, str(error))
+                return
             except ExchangeError as error:
                 if error.kind is Kind.RETRY:
                     await asyncio.sleep(max(waits(), error.retry_after))
                 elif error.kind is Kind.UNKNOWN:
-                    await self.resolve(order.link_id, order.symbol, left_at)
+                    await self.resolve(order.link_id, order.symbol, self._now())
                     return
                 else:
                     self._refused(order, error)
                     return
             else:
-                await self._confirm(order, left_at)
+                await self._confirm(order, self._now())
                 return
         self._reject(order.link_id, f"not sent: older than {valid:g} s")
 
@@ -118,16 +131,15 @@ class OrderDesk:
             last = Decimal(repr(ticker.last_price))
         return new_order(order, last)
 
-    async def _confirm(self, order: OrderRequest, left_at: int) -> None:
+    async def _confirm(self, order: OrderRequest, signed_by: int) -> None:
         """The exchange took it; if the stream does not say so, ask."""
         await asyncio.sleep(self._settings.confirm)
         if not self._book.is_heard(order.link_id):
-            await self.resolve(order.link_id, order.symbol, left_at)
+            await self.resolve(order.link_id, order.symbol, signed_by)
 
     def _refused(self, order: OrderRequest, error: ExchangeError) -> None:
         if error.kind in _PERSON:
-            now = self._now()
-            self._emit(EntriesBlocked(now, now, "account", str(error)))
+            self._stop_entries(str(error))
         self._reject(order.link_id, f"{error.reason}: {error.text}" if error.text else error.reason)
 
     def _reject(self, link_id: str, reason: str) -> None:
@@ -143,12 +155,11 @@ class OrderDesk:
         waits = self._waits()
         while self._book.is_open(link_id):
             try:
-                await self._entry.cancel(Cancellation(symbol=symbol, order_link_id=link_id))
+                await self._entry().cancel(Cancellation(symbol=symbol, order_link_id=link_id))
                 await asyncio.sleep(self._settings.confirm)
             except ExchangeError as error:
                 if error.kind not in (Kind.RETRY, Kind.UNKNOWN):
-                    now = self._now()
-                    self._emit(EntriesBlocked(now, now, "account", f"cannot cancel {link_id}: {error}"))
+                    self._stop_entries(f"cannot cancel {link_id}: {error}")
                     return
                 await asyncio.sleep(max(waits(), error.retry_after))
             if self._book.is_open(link_id):
@@ -158,25 +169,39 @@ class OrderDesk:
         """The newest wish for a symbol counts; afterwards the exchange says where the stop is."""
         symbol, waits = command.symbol, self._waits()
         while self._wanted_stops.get(symbol) is command:
+            refused: ExchangeError | None = None
             try:
                 await self._rest.orders.set_stop(TradingStop(symbol=symbol, stop_loss=command.stop_loss))
             except ExchangeError as error:
                 if error.kind in (Kind.RETRY, Kind.UNKNOWN):
                     await asyncio.sleep(max(waits(), error.retry_after))
                     continue
+                refused = error
             try:
-                for position in await self._rest.account.positions(symbol=symbol):
-                    self.take_position(position)
+                positions = await self._rest.account.positions(symbol=symbol)
             except ExchangeError:
                 await asyncio.sleep(waits())
                 continue
-            self._wanted_stops.pop(symbol, None)
+            for position in positions:
+                self.take_position(position)
+            if refused is not None and any(position.size for position in positions):
+                self._stop_refused(command, refused)
+            if self._wanted_stops.get(symbol) is command:  # a newer wish may have come meanwhile
+                del self._wanted_stops[symbol]
+
+    def _stop_refused(self, command: MoveStop, error: ExchangeError) -> None:
+        now, text = self._now(), f"{command.symbol} did not get its stop at {command.stop_loss:f}: {error}"
+        cause = OPERATOR if error.kind in _PERSON else "account"
+        self._emit(EntriesBlocked(now, now, cause, text))
 
     # --- finding out ----------------------------------------------------------------------------------------
 
-    async def resolve(self, link_id: str, symbol: str, left_at: int) -> None:
-        """Until the exchange knows the order, signed at `left_at` (ms), or cannot know it any more."""
-        certain_at = left_at + (self._settings.recv_window + self._settings.margin) * 1_000
+    async def resolve(self, link_id: str, symbol: str, signed_by: int) -> None:
+        """Until the exchange knows the order, or cannot know it any more.
+
+        `signed_by` (ms) must not be before the signature, which waits for prices, limits and other requests.
+        """
+        certain_at = signed_by + (self._settings.recv_window + self._settings.margin) * 1_000
         waits, empty = self._waits(), 0
         while not self._book.is_heard(link_id):
             asked_at = self._now()
@@ -221,12 +246,16 @@ class OrderDesk:
         self._take(lambda: self._book.on_position(position, self._now()))
 
     def _take(self, read: Callable[[], list[Event]]) -> None:
-        """What cannot be understood blocks entries until a reconciliation finds everything in order."""
+        """What cannot be understood stops entries: our books may lack it for good."""
         try:
             self._tell(read())
         except WireError as error:
-            now = self._now()
-            self._emit(EntriesBlocked(now, now, "account", str(error)))
+            self._stop_entries(str(error))
+
+    def _stop_entries(self, reason: str) -> None:
+        """For a person to look at; no reconciliation lifts it."""
+        now = self._now()
+        self._emit(EntriesBlocked(now, now, OPERATOR, reason))
 
     def _tell(self, events: list[Event]) -> None:
         for event in events:

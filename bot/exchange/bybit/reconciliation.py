@@ -9,16 +9,27 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Final
 
-from bot.core.events import Event
+from bot.core.errors import RuntimeFault
+from bot.core.events import BalanceChanged, Event, FundingPaid, OrderFilled, PositionAdopted
 from bot.core.types import DAY_MS, MINUTE_MS
+from bot.engine.portfolio import Portfolio
 from bot.exchange.bybit.account_book import AccountBook, Held
+from bot.exchange.bybit.errors import ExchangeError, Kind
 from bot.exchange.bybit.order_desk import OrderDesk
+from bot.exchange.bybit.requests import Cancellation
 from bot.exchange.bybit.rest import Rest
+from bot.exchange.bybit.wire.account import Transaction
 from bot.exchange.bybit.wire.private import Execution, Position
+from bot.execution.orders import is_ours
 
 _OVERLAP: Final = 2 * MINUTE_MS
 _LONGEST: Final = 7 * DAY_MS - MINUTE_MS  # of one question for executions
 _SETTLE: Final = "USDT"
+_CENT: Final = Decimal("0.01")
+_ROUNDING: Final = Decimal("1e-6")  # of the balance: the exchange rounds average prices
+_LAG: Final = 10_000  # ms by which a transfer may show late
+_BOOKED: Final = frozenset({"TRADE", "SETTLEMENT", "LIQUIDATION", "ADL", "DELIVERY"})
+_NO_STOP: Final = ("", "UNKNOWN", "Stop")  # an order of its own, not a position's stop
 _LOOKS: Final = (0.0, 0.5, 1.0)  # seconds before each look at a difference
 
 
@@ -28,7 +39,8 @@ class Opening:
 
     balance: Decimal  # wallet balance, USDT, without unrealised P&L
     positions: dict[str, Held]
-    leftovers: list[str] = field(default_factory=list)  # link ids of open orders that are not ours
+    leftovers: list[str] = field(default_factory=list)  # open orders that were left alone
+    cancelled: list[str] = field(default_factory=list)  # entries of earlier runs
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +51,7 @@ class Reconciled:
     missed: int = 0  # executions that the stream had not brought
     asked: int = 0  # orders that had to be asked for
     differences: tuple[str, ...] = ()
+    wallet: str = ""  # a difference in money that nothing explains, in words
 
 
 class Reconciler:
@@ -58,27 +71,55 @@ class Reconciler:
         self._since = 0  # executions before are booked
         self._unknown: set[str] = set()  # orders that the exchange did not know the last time
         self._lock = asyncio.Lock()
+        self._ledger = Portfolio(Decimal(0))  # the money as our books have it
+        self._agreed = 0  # ms, when it was last the exchange's
+        self._transfers: set[str] = set()  # in our books already
 
     async def open(self) -> Opening:
         """Begin with what the exchange says: past executions are in the positions. Raises ExchangeError."""
         async with self._lock:
+            cancelled, leftovers = await self._clear()  # before positions are read: it may have filled
             start = self._rest.clock.now_ms() - _OVERLAP
             while True:
                 before = {item.exec_id for item in await self._executions(start)}
                 positions = await self._positions()
-                wallet = await self._rest.account.wallet("USDT")
+                transfers = await self._transferred(start, self._rest.clock.now_ms())
+                balance = await self._wallet()
                 after = {item.exec_id for item in await self._executions(start)}
                 if before == after:  # nothing happened while we looked
                     break
             self._since = start + _OVERLAP
             self._book.mark_seen(after)
+            self._transfers.update(line.id for line in transfers)
             for symbol, held in positions.items():
                 self._adopt(symbol, held, "held at the start")
+            self._ledger.balance, self._agreed = balance, self._since
+            return Opening(balance, positions, leftovers, sorted(cancelled))
+
+    async def _clear(self) -> tuple[set[str], list[str]]:
+        """Entries of earlier runs are wanted no more. Their link ids, and what else is open, by name.
+
+        Exits of ours still do what they are for; orders of others are not ours to judge.
+        """
+        cancelled: set[str] = set()
+        for pause in _LOOKS:
+            await self._sleep(pause)
             orders = await self._rest.orders.open_orders(settle_coin=_SETTLE)
-            coin = next((coin for coin in wallet.coin if coin.coin == _SETTLE), None)
-            balance = coin.wallet_balance if coin is not None and coin.wallet_balance else Decimal(0)
-            leftovers = [order.order_link_id for order in orders if order.order_link_id]
-            return Opening(balance, positions, leftovers)
+            entries = [order for order in orders if is_ours(order.order_link_id) and not order.reduce_only]
+            if not entries:
+                own = [order for order in orders if order.stop_order_type in _NO_STOP]
+                return cancelled, [f"{order.symbol} {order.order_link_id or order.order_id}" for order in own]
+            for order in entries:
+                try:
+                    await self._rest.orders.cancel(
+                        Cancellation(symbol=order.symbol, order_link_id=order.order_link_id)
+                    )
+                except ExchangeError as error:
+                    if error.kind is not Kind.UNKNOWN:  # gone, or found out by the next look
+                        raise
+                cancelled.add(order.order_link_id)
+        names = ", ".join(order.order_link_id for order in entries)
+        raise RuntimeFault(f"entries of an earlier run cannot be cancelled: {names}; cancel them by hand")
 
     async def reconcile(self) -> Reconciled:
         """Find out what was missed; adopt what stays unexplained. Raises ExchangeError."""
@@ -87,8 +128,20 @@ class Reconciler:
             missed = await self._catch_up()
             asked = await self._ask_for_orders(now)
             differences = await self._compare()
+            wallet = await self._compare_wallet()
             self._since = now
-            return Reconciled(now, missed, asked, differences)
+            return Reconciled(now, missed, asked, differences, wallet)
+
+    def keep(self, event: Event) -> None:
+        """Everything that is told passes here: what of it moves money is booked."""
+        if isinstance(event, OrderFilled):
+            self._ledger.apply_fill(event)
+        elif isinstance(event, FundingPaid):
+            self._ledger.apply_funding(event)
+        elif isinstance(event, BalanceChanged):
+            self._ledger.apply_transfer(event)
+        elif isinstance(event, PositionAdopted):
+            self._ledger.adopt(event)
 
     async def _catch_up(self) -> int:
         """Book executions that the stream did not bring; how many."""
@@ -148,6 +201,50 @@ class Reconciler:
             self._adopt(symbol, held, text)
             told.append(f"{symbol}: {text}")
         return tuple(told)
+
+    async def _compare_wallet(self) -> str:
+        """A lasting difference in money: transfers are booked, anything else is told and stays."""
+        suspect: Decimal | None = None
+        for pause in _LOOKS:
+            await self._sleep(pause)
+            now, booked = self._rest.clock.now_ms(), self._book.booked
+            balance = await self._wallet()
+            await self._catch_up()
+            if self._book.booked != booked:
+                return ""  # it moves: the next time
+            difference = balance - self._ledger.balance
+            if abs(difference) <= _CENT + abs(balance) * _ROUNDING:
+                self._ledger.balance, self._agreed = balance, now
+                return ""
+            if suspect not in (None, difference):
+                return ""
+            suspect = difference
+        assert suspect is not None
+        return await self._explain(suspect)
+
+    async def _explain(self, difference: Decimal) -> str:
+        """By the exchange's own ledger. Trades and funding explain nothing: our books have them."""
+        now = self._rest.clock.now_ms()
+        start = max(self._agreed - _LAG, now - _LONGEST)
+        lines = [line for line in await self._transferred(start, now) if line.id not in self._transfers]
+        amount = sum((line.change or Decimal(0) for line in lines), Decimal(0))
+        if not lines or abs(amount - difference) > _CENT:
+            return f"the wallet differs from our books by {difference:+.2f} {_SETTLE}, unexplained"
+        self._transfers.update(line.id for line in lines)
+        kinds = ", ".join(sorted({line.type for line in lines}))
+        self._emit(BalanceChanged(now, now, amount, f"{amount:+.2f} {_SETTLE} without trading ({kinds})"))
+        return ""
+
+    async def _transferred(self, start: int, end: int) -> list[Transaction]:
+        """What changed the wallet within [start, end] (ms) without trading."""
+        lines = await self._rest.account.transactions(start, end)
+        return [line for line in lines if line.currency == _SETTLE and line.type not in _BOOKED]
+
+    async def _wallet(self) -> Decimal:
+        """Without unrealised P&L."""
+        wallet = await self._rest.account.wallet(_SETTLE)
+        coin = next((coin for coin in wallet.coin if coin.coin == _SETTLE), None)
+        return coin.wallet_balance if coin is not None and coin.wallet_balance else Decimal(0)
 
     def _adopt(self, symbol: str, held: Held, reason: str) -> None:
         for event in self._book.adopt(symbol, held, self._rest.clock.now_ms(), reason):

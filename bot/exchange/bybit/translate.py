@@ -37,7 +37,7 @@ _ZERO: Final = Decimal(0)
 _OPEN: Final = ("New", "Untriggered")
 _CANCELLED: Final = ("Cancelled", "PartiallyFilledCanceled", "Deactivated")
 _NOTHING_NEW: Final = ("PartiallyFilled", "Filled", "Triggered")  # the executions tell
-_FILLS: Final = ("Trade", "AdlTrade", "BustTrade", "BlockTrade", "Delivery")
+_FILLS: Final = ("Trade", "AdlTrade", "BustTrade", "BlockTrade", "Delivery", "Settle")
 _NO_REASON: Final = ("", "EC_NoError", "UNKNOWN")
 
 

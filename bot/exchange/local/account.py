@@ -158,8 +158,7 @@ class Account:
         self.leverage: dict[str, tuple[Decimal, Decimal]] = {}
         self.open_orders: dict[str, Order] = {}  # by id, oldest first
         self.orders: dict[str, Order] = {}  # by id, finished ones too
-        self.by_link: dict[str, Order] = {}
-        self.link_ids: set[str] = set()  # of every order ever taken
+        self.by_link: dict[str, Order] = {}  # by our id, likewise: an id is taken while its order is known
         self.counts: Counter[tuple[str, str]] = Counter()  # open orders by symbol and stop type
         self.finished: deque[Order] = deque()
         self.executions: deque[dict[str, Any]] = deque(maxlen=KEPT)
@@ -231,7 +230,6 @@ class Account:
         self.orders[order.id] = order
         if order.link_id:
             self.by_link[order.link_id] = order
-            self.link_ids.add(order.link_id)
 
     def finish(self, order: Order) -> None:
         if self.open_orders.pop(order.id, None) is None:

@@ -99,6 +99,7 @@ def fee_rates(asked: Asked) -> Answer:
             "symbol": listed.symbol,
             "takerFeeRate": format(listed.contract.taker_fee, "f"),
             "makerFeeRate": format(listed.contract.maker_fee, "f"),
+            "baseCoin": "",
         }
         for listed in asked.world.listed.values()
         if is_linear(asked.params) and symbol in ("", listed.symbol)
@@ -126,12 +127,14 @@ def key_information(asked: Asked) -> Answer:
         "permissions": {
             "ContractTrade": ["Order", "Position"], "Spot": [], "Wallet": [], "Options": [],
             "Derivatives": ["DerivativesTrade"], "Exchange": [], "NFT": [], "BlockTrade": [],
-            "Affiliate": [], "CopyTrading": [], "Earn": [],
+            "Affiliate": [], "CopyTrading": [], "Earn": [], "FiatP2P": [], "FiatBybitPay": [],
+            "FiatConvertBroker": [], "FiatGlobalPay": [], "FiatBitPay": [], "BitCard": [], "ByXPost": [],
         },
         "ips": ["127.0.0.1"], "type": 1, "deadlineDay": 90, "expiredAt": "2099-01-01T00:00:00Z",
         "createdAt": "2025-01-01T00:00:00Z", "unified": 0, "uta": 1, "userID": key.account.uid,
         "inviterID": 0, "vipLevel": "No VIP", "mktMakerLevel": "0", "affiliateID": 0, "rsaPublicKey": "",
         "isMaster": True, "parentUid": "0", "kycLevel": "LEVEL_DEFAULT", "kycRegion": "",
+        "userIDInt64": str(key.account.uid), "inviterIDInt64": "0", "affiliateIDInt64": "0",
     })  # fmt: skip
 
 

@@ -75,7 +75,7 @@ def read_order(body: Body, account: Account, market: Market, order_id: str, numb
         raise wrong("price invalid")
     check_tradable(market)
     holding = account.holding(contract, require_index(account, market, order.index))
-    if order.link_id in account.link_ids:
+    if order.link_id in account.by_link:
         raise Refused(110072, DUPLICATE)
     _check_counts(order, account)
     _shape_closing(order, holding, body)

@@ -64,8 +64,18 @@ class Amendments:
                 raise Refused(code, f"trigger_price[{trigger}] is behind current[{current}]??{kind}")
         quantity = lots(body, "qty", order.contract) or order.qty
         price = ticks(body, "price", order.contract) if order.type == LIMIT else None
+        changed = replace(
+            order,
+            trigger_price=trigger,
+            trigger_by=kind,
+            price=price or order.price,
+            qty=quantity,
+            leaves=quantity,
+        )
+        if order.stop_type == "Stop":  # what protects a position is sized by the exchange
+            check_size(changed, market)
         order.trigger_price, order.trigger_by = trigger, kind
-        order.price = price or order.price
+        order.price = changed.price
         order.qty = order.leaves = quantity
         return (order.qty, order.price, order.trigger_price, order.trigger_by) != before
 

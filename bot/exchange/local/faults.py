@@ -7,7 +7,7 @@ topic; `*` is a wildcard), how often it strikes, how likely, and how long. What 
     drop              a REST request is cut before it is executed; a frame of a stream is not sent
     delay             an answer or a frame comes `ms` later
     duplicate         a frame of a stream comes twice
-    reorder           a frame of a stream changes places with the next one
+    reorder           a frame of a stream changes places with the next one; if none comes, it is `ms` late
     half_open         a connection stays up, but nothing is read or sent any more
     slow_reader       a connection is read once in `ms` only
     gap               an order book delta is left out, so that `u` jumps

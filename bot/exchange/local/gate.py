@@ -26,7 +26,7 @@ class Key(NamedTuple):
 
     def signs(self, text: str, signature: str) -> bool:
         expected = hmac.new(self.secret.encode(), text.encode(), hashlib.sha256).hexdigest()
-        return hmac.compare_digest(expected, signature.lower())
+        return hmac.compare_digest(expected.encode(), signature.lower().encode(errors="surrogateescape"))
 
 
 class Keys:
@@ -60,7 +60,7 @@ class Keys:
             raise Refused(10001, "Params Error")
         name, expires, signature = (str(item) for item in args)
         key = self.find(name)
-        if not expires.isdigit() or int(expires) <= now:
+        if not expires.isdecimal() or int(expires) <= now:
             raise Refused(10001, "Params Error")
         if not key.signs(f"GET/realtime{expires}", signature):
             raise Refused(10004, "Invalid sign")
@@ -70,7 +70,7 @@ class Keys:
 def check_time(stamp: object, window: object, now: int) -> None:
     """server - window <= timestamp < server + 1000; raises Refused 10002."""
     text, width = str(stamp or ""), str(window or RECV_WINDOW)
-    if not text.isdigit() or not width.isdigit() or not now - int(width) <= int(text) < now + AHEAD_MS:
+    if not text.isdecimal() or not width.isdecimal() or not now - int(width) <= int(text) < now + AHEAD_MS:
         raise Refused(
             10002,
             "invalid request, please check your server timestamp or recv_window param. "

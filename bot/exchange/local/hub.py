@@ -29,7 +29,8 @@ class Session:
         self.is_cut = False
         self.is_watching = False  # its account
         self._hub = hub
-        self._held: bytes | None = None  # to be sent after the next frame
+        self._held: bytes | None = None  # to be sent after the next frame, or when its time is over
+        self._release_later: asyncio.TimerHandle | None = None
 
     def send(self, document: dict[str, Any]) -> None:
         """A reply: faults of the streams do not touch it."""
@@ -37,7 +38,7 @@ class Session:
 
     def push(self, frame: bytes, topic: str) -> None:
         faults = self._hub.faults
-        if not faults.armed:
+        if not faults.armed and self._held is None:
             self._put(frame)
             return
         if faults.strike("drop", topic):
@@ -45,15 +46,21 @@ class Session:
         if fault := faults.strike("delay", topic):
             asyncio.get_running_loop().call_later(fault.ms / 1000, self._put, frame)
             return
-        if self._held is None and faults.strike("reorder", topic):
+        if self._held is None and (fault := faults.strike("reorder", topic)):
             self._held = frame
+            self._release_later = asyncio.get_running_loop().call_later(fault.ms / 1000, self._release)
             return
         self._put(frame)
+        self._release()
+        if faults.strike("duplicate", topic):
+            self._put(frame)
+
+    def _release(self) -> None:
+        if self._release_later is not None:
+            self._release_later.cancel()
         if self._held is not None:
             held, self._held = self._held, None
             self._put(held)
-        if faults.strike("duplicate", topic):
-            self._put(frame)
 
     def _put(self, frame: bytes) -> None:
         if self.outgoing.qsize() >= QUEUE:

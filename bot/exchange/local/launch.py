@@ -40,10 +40,16 @@ def serve(settings: Exchange, sources: Sequence[str], data: Path | None) -> None
 
 
 async def _serve(venue: Venue, settings: Exchange) -> None:
+    """Raises what has stopped the market's clock."""
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     async with Server(venue, settings.port) as server:
         symbols = [listed.symbol for listed in venue.world.listed.values() if listed.market.is_trading]
         print(f"exchange ready on {server.url} ({', '.join(symbols)}; seed {settings.seed})", flush=True)  # noqa: T201
-        await stopped.wait()
+        asked, failed = (asyncio.ensure_future(ending) for ending in (stopped.wait(), server.failure()))
+        done, _ = await asyncio.wait((asked, failed), return_when=asyncio.FIRST_COMPLETED)
+        asked.cancel()
+        failed.cancel()
+        if failed in done:  # a market that stands still must not look alive
+            failed.result()

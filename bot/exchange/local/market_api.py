@@ -3,16 +3,20 @@
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from bot.core.types import Side
+from bot.core.types import DAY_MS, HOUR_MS, MINUTE_MS, Side
 from bot.exchange.local import candles, views
 from bot.exchange.local.candles import Candles
 from bot.exchange.local.contract import CLOSED, PRE_LAUNCH, TRADING
 from bot.exchange.local.orders import Refused
-from bot.exchange.local.terms import PARAMS, text, whole, wrong
+from bot.exchange.local.terms import PARAMS, choice, text, whole, wrong
 from bot.exchange.local.world import Listed, World
 
 Params = Mapping[str, Any]
 Handler = Callable[[World, Params], Any]
+INTEREST_INTERVALS: Final = {
+    "5min": 5 * MINUTE_MS, "15min": 15 * MINUTE_MS, "30min": 30 * MINUTE_MS, "1h": HOUR_MS, "4h": 4 * HOUR_MS,
+    "1d": DAY_MS,
+}  # fmt: skip
 CATEGORIES: Final = ("linear", "inverse", "spot", "option")
 
 
@@ -66,6 +70,8 @@ def _select(source: Candles, params: Params) -> list[candles.Candle]:
     last = whole(params, "end") or None
     if first is not None and last is not None and first > last:
         raise wrong("start is after end")
+    if last is not None and last < 0:
+        raise wrong("end invalid")
     limit = limit_of(params, 200, 1_000)
     return source.select(interval, first, last, limit)
 
@@ -169,10 +175,22 @@ def price_limit(world: World, params: Params) -> Any:
 
 
 def open_interest(world: World, params: Params) -> Any:
+    """One row at each full interval since the launch, newest first; it does not change here."""
     listed = listed_of(world, params)
-    size = listed.contract.quantity_text(listed.market.open_interest)
-    row = {"openInterest": size, "singleOpenInterest": size, "timestamp": str(world.now)}
-    return {"symbol": listed.symbol, "category": "linear", "list": [row], "nextPageCursor": ""}
+    length = INTEREST_INTERVALS[choice(params, "intervalTime", tuple(INTEREST_INTERVALS))]
+    size, whole_amount = listed.contract.quantity_text, listed.market.open_interest
+    newest = min(whole(params, "endTime", world.now), world.now) // length * length
+    oldest = max(whole(params, "startTime"), listed.asset.instrument.launch_time)
+    times = range(newest, oldest - 1, -length)[: limit_of(params, 50, 200)]
+    rows = [
+        {
+            "openInterest": size(whole_amount),
+            "singleOpenInterest": size(whole_amount // 2),
+            "timestamp": str(ts),
+        }
+        for ts in times
+    ]
+    return {"symbol": listed.symbol, "category": "linear", "list": rows, "nextPageCursor": ""}
 
 
 def announcements(world: World, params: Params) -> Any:

@@ -73,6 +73,9 @@ def order_view(order: Order) -> dict[str, Any]:
         "feeCurrency": "",
         "slippageToleranceType": order.slippage[0] if order.slippage else "UNKNOWN",
         "slippageTolerance": format(order.slippage[1], "f") if order.slippage else "",
+        "extraFees": "",
+        "rpiTakerAccess": False,
+        "rpiMatchedQty": "0",
         "createdTime": str(order.created),
         "updatedTime": str(order.updated),
     }
@@ -132,7 +135,7 @@ def execution_view(
         "blockTradeId": "",
         "closedSize": format(closed, "f"),
         "marketUnit": "",
-        "extraFees": "",
+        "extraFees": [],
         "seq": trade.seq,
     }
 
@@ -176,7 +179,7 @@ def funding_view(
         "blockTradeId": "",
         "closedSize": "0",
         "marketUnit": "",
-        "extraFees": "",
+        "extraFees": [],
         "seq": seq,
     }
 
@@ -271,7 +274,7 @@ def closed_view(row: dict[str, Any]) -> dict[str, Any]:
 def position_view(
     holding: Holding, market: Market, liquidation: Decimal | None, entry_name: str
 ) -> dict[str, Any]:
-    """`entry_name` is "avgPrice" by REST and "entryPrice" on the stream."""
+    """`entry_name` is "avgPrice" by REST and "entryPrice" on the stream, where another name differs too."""
     contract, side, tier = holding.contract, holding.side, holding.tier
     price = contract.price_text
 
@@ -312,10 +315,10 @@ def position_view(
         "adlRankIndicator": 2 if side else 0,
         "createdTime": str(holding.created),
         "updatedTime": str(holding.updated),
-        "openTime": str(holding.opened),
+        "openTime": holding.opened,
         "seq": holding.seq,
         "isReduceOnly": False,
-        "mmrSysUpdatedTime": "",
+        "mmrSysUpdateTime" if entry_name == "avgPrice" else "mmrSysUpdatedTime": "",
         "leverageSysUpdatedTime": "",
         "category": "linear",
     }

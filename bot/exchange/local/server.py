@@ -23,6 +23,7 @@ LOOPBACK: Final = "127.0.0.1"
 SYSTEM_STATUS: Final = "/v5/system/status"
 TIME: Final = "/v5/market/time"
 RESTART_MS: Final = 1_000
+SMALLEST, LARGEST = 1e-6, 1e6  # of a price, and of all that an operator does to one
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder().decode
 _Json = dict[str, Any]
@@ -61,7 +62,14 @@ class Server:
             raise UsageError(f"port {self.port} cannot be used ({error.strerror}); choose another") from None
         self.port = int(self._runner.addresses[0][1])
         if not self.venue.manual:
-            self._clock = asyncio.create_task(self.venue.run())
+            self._clock = asyncio.create_task(self.venue.run(), name="clock")
+
+    async def failure(self) -> None:
+        """Raises what stopped the market's clock; it never returns while the clock is alive."""
+        if self._clock is None:
+            await asyncio.Event().wait()
+        else:
+            await asyncio.shield(self._clock)
 
     async def stop(self) -> None:
         if self._clock is not None:
@@ -101,9 +109,7 @@ class Server:
     async def _rest(self, request: web.Request) -> web.StreamResponse:
         venue, path = self.venue, request.path
         faults = venue.faults
-        raw = (
-            (await request.read()).decode() if request.method == "POST" else request.rel_url.raw_query_string
-        )
+        raw = await request.read() if request.method == "POST" else request.rel_url.raw_query_string.encode()
         if not venue.limits.admit_address():
             return web.Response(status=403, text="access too frequent")
         if faults.strike("drop", path):
@@ -132,17 +138,19 @@ class Server:
             content_type="application/json",
         )
 
-    def _decide(self, request: web.Request, raw: str) -> tuple[int, str, Answer, Quota | None]:
-        """retCode, retMsg, result, and the limit of the endpoint."""
+    def _decide(self, request: web.Request, raw: bytes) -> tuple[int, str, Answer, Quota | None]:
+        """retCode, retMsg, result, and what is left of the endpoint's limit, of which a refusal takes too."""
         path, quota = request.path, None
         try:
-            public = self._public(request.method, path, raw)
+            payload = _text(raw)
+            public = self._public(request.method, path, payload)
             if public is not None:
                 return 0, "OK", public, None
             endpoint = ENDPOINTS.get(path)
             if endpoint is None or endpoint.method != request.method:
                 raise Refused(10017, "Path not found")
-            answer, quota = self._signed(endpoint, request.headers, raw, path)
+            asked, quota = self._admit(endpoint, request.headers, payload, path)
+            answer = endpoint.handler(asked)
         except TooFast as error:
             return error.code, error.text, Answer({}), error.quota
         except Refused as error:
@@ -161,9 +169,9 @@ class Server:
         handler = MARKET.get(path)
         return None if handler is None else Answer(handler(self.venue.world, _query(raw)))
 
-    def _signed(
+    def _admit(
         self, endpoint: Endpoint, headers: Mapping[str, str], raw: str, path: str
-    ) -> tuple[Answer, Quota]:
+    ) -> tuple[Asked, Quota]:
         venue = self.venue
         if venue.faults.strike("bad_timestamp", path):
             raise Refused(10002, "invalid request, please check your server timestamp or recv_window param")
@@ -172,7 +180,7 @@ class Server:
         key = venue.keys.of_request(headers, raw, venue.clock_ms())
         params = _query(raw) if endpoint.method == "GET" else _body(raw)
         admitted, quota = admit(venue, endpoint, key, params)
-        return endpoint.handler(Asked(venue.world, key, params, venue.market_ms, admitted)), quota
+        return Asked(venue.world, key, params, venue.market_ms, admitted), quota
 
     def _maintenance(self) -> list[_Json]:
         fault = self.venue.faults.current("maintenance")
@@ -191,7 +199,7 @@ class Server:
         """POST /admin/faults, /admin/list, /admin/delist, /admin/move, /admin/advance; GET, DELETE faults."""
         what = request.match_info["what"]
         try:
-            body = _body((await request.read()).decode()) if request.method == "POST" else {}
+            body = _body(_text(await request.read())) if request.method == "POST" else {}
             result = self.admin(request.method, what, body)
         except (UsageError, Refused, TypeError, KeyError, ValueError) as error:
             return web.json_response({"error": str(error)}, status=400)
@@ -207,11 +215,13 @@ class Server:
             self.arm(**body)
         elif what == "list" and method == "POST":
             launch = world.now + int(body.get("in_ms", 0))
-            world.list(assets.plain(body["symbol"], float(body["price"]), launch))
+            world.list(assets.plain(body["symbol"], _require("price", float(body["price"])), launch))
         elif what == "delist" and method == "POST":
             world.delist(body["symbol"], world.now + int(body.get("in_ms", 0)))
         elif what == "move" and method == "POST":
-            world.move(body["symbol"], float(body["factor"]))
+            factor, listed = float(body["factor"]), world.listed[body["symbol"]]
+            _require("factor", listed.shock * factor)
+            world.move(listed.symbol, factor)
         elif what == "advance" and method == "POST" and venue.manual:
             venue.advance(int(body["ms"]))
         elif method != "GET" or what != "faults":
@@ -235,6 +245,22 @@ class Server:
         elif kind == "maintenance":
             frame = {"topic": "system.status", "ts": now, "data": self._maintenance()}
             venue.hub.announce("system.status", frame)
+
+
+def _require(name: str, value: float) -> float:
+    """Nothing that would stop the market: NaN is in no range."""
+    if not SMALLEST <= value <= LARGEST:
+        raise UsageError(
+            f"{name} must stay from {SMALLEST:g} to {LARGEST:g}, all moves together; not {value:g}"
+        )
+    return value
+
+
+def _text(raw: bytes) -> str:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        raise Refused(10001, "params error: the body is not UTF-8") from None
 
 
 def _query(raw: str) -> _Json:

@@ -22,6 +22,7 @@ IDLE_S: Final = 600.0
 CATEGORIES: Final = ("linear", "inverse", "spot", "option", "spread")
 ARGS_LIMIT: Final = 21_000  # characters of the topics of one connection
 SPOT_ARGS: Final = 10
+REMEMBERED: Final = 10_000  # ids of requests that a connection may not use again
 MAINTENANCE: Final = "server is under maintenance"
 _OPS: Final[Mapping[str, Endpoint]] = {item.op: item for item in ENDPOINTS.values() if item.op}
 _decode: Final = msgspec.json.Decoder().decode
@@ -50,7 +51,7 @@ class Connection:
         self._category = category
         self._session = Session(venue.hub, venue.world.engine.new_id())
         self._key: Key | None = None
-        self._requests: set[str] = set()  # ids seen on order entry
+        self._requests: dict[str, None] = {}  # the last ids seen on order entry, oldest first
 
     async def run(self) -> None:
         venue, session = self._venue, self._session
@@ -255,7 +256,9 @@ class Connection:
                 raise Refused(10001, "reqId is too long")
             if identity in self._requests:
                 raise Refused(20006, "Duplicate reqId")
-            self._requests.add(identity)
+            self._requests[identity] = None
+            if len(self._requests) > REMEMBERED:
+                del self._requests[next(iter(self._requests))]
 
 
 class Admission(NamedTuple):

@@ -30,7 +30,10 @@ class Topic(Protocol):
 
 
 class BookTopic:
-    """`orderbook.DEPTH.SYMBOL`: `u` grows by one with each delta."""
+    """`orderbook.DEPTH.SYMBOL`: `u` grows by one with each change told.
+
+    Whoever comes later gets what the others know already, under the same `u` and with a `seq` that fits it.
+    """
 
     def __init__(self, name: str, listed: Listed, world: World, depth: int, faults: Faults) -> None:
         self._name = name
@@ -40,6 +43,8 @@ class BookTopic:
         self._faults = faults
         self._interval = DEPTHS[depth]
         self._version = -1
+        self._seq = 0  # of `_sides`
+        self._at = 0  # ms UTC, likewise
         self._pushed = 0
         self._sides: dict[Side, dict[int, int]] = {Side.BUY: {}, Side.SELL: {}}
         self.update = 1_000 + world.engine.seq % 1_000
@@ -49,7 +54,7 @@ class BookTopic:
         self.update = 1
 
     def snapshot(self, now: int) -> Frame | None:
-        if self._version < 0 or self._depth == 1:
+        if self._version < 0:
             self._take()
         return self._frame("snapshot", self._levels(self._sides), now)
 
@@ -91,6 +96,7 @@ class BookTopic:
     def _take(self) -> None:
         book = self._listed.market.book
         self._version = book.version
+        self._seq, self._at = self._world.engine.seq + book.version, self._world.now
         self._sides = {side: dict(book.depth(side, self._depth)) for side in Side}
 
     def _cross(self, delta: dict[Side, dict[int, int]]) -> None:
@@ -112,9 +118,9 @@ class BookTopic:
         return bids, asks
 
     def _frame(self, kind: str, levels: tuple[list[list[str]], list[list[str]]], now: int) -> Frame:
-        seq = self._world.engine.seq + self._listed.market.book.version
-        data = {"s": self._listed.symbol, "b": levels[0], "a": levels[1], "u": self.update, "seq": seq}
-        return {"topic": self._name, "type": kind, "ts": now, "data": data, "cts": self._world.now}
+        bids, asks = levels
+        data = {"s": self._listed.symbol, "b": bids, "a": asks, "u": self.update, "seq": self._seq}
+        return {"topic": self._name, "type": kind, "ts": now, "data": data, "cts": self._at}
 
 
 class TradeTopic:

@@ -116,6 +116,9 @@ class Triggers:
     ) -> None:
         """Set or move the one take profit or stop loss of the whole position."""
         order: Order | None = getattr(holding, leg)
+        if order is not None and order.side is holding.side:  # of the position that a fill has just flipped
+            self.deactivate(order)
+            order = None
         if order is None:
             order = self._keep(holding, account, _LEGS[leg], price, by, 0, 0, parent)
             setattr(holding, leg, order)

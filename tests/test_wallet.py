@@ -1,0 +1,96 @@
+"""Money that comes or goes without trading: followed when it is explained, and in the way until then."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from decimal import Decimal
+
+from bot.core.commands import PlaceOrder
+from bot.core.events import BalanceChanged, EntriesAllowed, EntriesBlocked, OrderFilled
+from bot.core.types import OrderRequest, OrderType, Side
+from bot.engine.portfolio import Portfolio
+from bot.exchange.bybit.broker import BrokerSettings, BybitBroker
+from bot.exchange.bybit.environment import Credentials, local
+from bot.exchange.bybit.rest import Rest
+from bot.exchange.local.account import Entry
+from risk.breaker import Breaker
+from tests.builders import START
+from tests.local_exchange import KEY, SECRET, LocalExchange, local_exchange
+from tests.test_bybit_broker import DESK, Heard
+
+
+@asynccontextmanager
+async def watching(exchange: LocalExchange) -> AsyncIterator[tuple[BybitBroker, Heard]]:
+    keys, heard = Credentials(KEY, SECRET), Heard()
+    rest = Rest(local(exchange.url), keys)
+    await rest.measure_clock()
+    broker = BybitBroker(
+        local(exchange.url), keys, rest, heard.emit, BrokerSettings(desk=DESK, reconcile=60.0)
+    )
+    await broker.start()
+    try:
+        yield broker, heard
+    finally:
+        await broker.close()
+        rest.close()
+
+
+def transfer(exchange: LocalExchange, amount: int) -> None:
+    account = exchange.account
+    now = exchange.venue.world.now
+    kind = "TRANSFER_IN" if amount > 0 else "TRANSFER_OUT"
+    exchange.do(lambda: account.book(Entry(now, kind, Decimal(amount), account.wallet + amount)))
+
+
+async def test_a_deposit_and_a_withdrawal_are_followed() -> None:
+    with local_exchange() as exchange:
+        async with watching(exchange) as (broker, heard):
+            transfer(exchange, 500)
+            assert (await broker.reconcile()).wallet == ""
+            transfer(exchange, -300)
+            assert (await broker.reconcile()).wallet == ""
+            await broker.reconcile()
+            assert [event.amount for event in heard.of(BalanceChanged)] == [500, -300]
+            assert "+500.00 USDT without trading (TRANSFER_IN)" in heard.of(BalanceChanged)[0].reason
+            assert heard.of(EntriesBlocked) == []
+
+
+async def test_what_nothing_explains_keeps_entries_waiting_and_is_told_once() -> None:
+    with local_exchange() as exchange:
+        async with watching(exchange) as (broker, heard):
+            exchange.account.wallet -= 7
+            for _ in range(2):
+                assert "-7.00 USDT, unexplained" in (await broker.reconcile()).wallet
+            assert len(heard.of(EntriesBlocked)) == 1
+            assert heard.of(BalanceChanged) == []
+            exchange.account.wallet += 7
+            await broker.reconcile()
+            assert len(heard.of(EntriesAllowed)) == 1
+
+
+async def test_trades_are_in_our_books() -> None:
+    with local_exchange() as exchange:
+        exchange.advance(500)
+        async with watching(exchange) as (broker, heard):
+            for number, side in enumerate((Side.BUY, Side.SELL, Side.SELL)):
+                request = OrderRequest(
+                    link_id=f"t-{number}", symbol="ETHUSDT", side=side, type=OrderType.MARKET,
+                    qty=Decimal("0.5"),
+                )  # fmt: skip
+                broker.submit(PlaceOrder(exchange.venue.world.now + 60_000, request))
+                exchange.advance(200)
+                await heard.until(OrderFilled, number + 1)
+                exchange.move("ETHUSDT", 1.01)
+            assert (await broker.reconcile()).wallet == ""
+            assert exchange.account.wallet != 10_000
+            assert heard.of(EntriesBlocked) == []
+
+
+def test_a_transfer_is_no_loss() -> None:
+    portfolio, breaker = Portfolio(Decimal(10_000)), Breaker(0.03, 10_000)
+    breaker.mark(START, portfolio.equity)
+    change = BalanceChanged(START, START, Decimal(-5_000), "withdrawn")
+    portfolio.apply_transfer(change)
+    breaker.transfer(float(change.amount))
+    assert portfolio.equity == 5_000
+    assert breaker.mark(START, portfolio.equity) is None
+    assert breaker.mark(START, 4_849) is not None
