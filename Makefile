@@ -4,7 +4,7 @@ VENV := .venv
 BOT := $(VENV)/bin/bot
 STAMP := $(VENV)/.installed
 
-.PHONY: help run fresh test test-slow lint format typecheck check docs bench clean
+.PHONY: help run fresh test test-slow campaign lint format typecheck check docs bench clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -27,6 +27,9 @@ test: $(STAMP)   ## set up, then the test suite (under 10 minutes on 2 cores)
 
 test-slow: $(STAMP) ## the marked slow tests
 	$(VENV)/bin/python -m pytest -n auto --dist loadfile -m slow
+
+campaign: $(STAMP) ## the long campaigns: faults, rehearsals, real listings (half an hour)
+	$(VENV)/bin/python -m pytest -n auto --dist loadfile -m campaign
 
 lint: $(STAMP)   ## ruff: rules and format
 	$(VENV)/bin/ruff check .

@@ -250,7 +250,7 @@ async def test_without_a_fault_everything_is_equal() -> None:
         assert desk.journal.of(PositionAdopted) == []
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 @pytest.mark.parametrize("kind", FAULTS)
 async def test_every_fault_is_survived(kind: str) -> None:
     for result in await asyncio.gather(*(survive(kind, seed) for seed in SEEDS)):

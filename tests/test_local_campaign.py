@@ -22,7 +22,7 @@ BY_REST = [
     "fill_before_ack", "maintenance",
 ]  # fmt: skip
 BY_STREAM = ["gap", "drop", "duplicate", "reorder", "crossed_book", "delay"]
-SEEDS = [*range(2), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 20))]
+SEEDS = [*range(2), *(pytest.param(seed, marks=pytest.mark.campaign) for seed in range(2, 20))]
 
 
 @asynccontextmanager

@@ -291,7 +291,7 @@ def test_the_auc_is_exact_and_its_resamples_are_near_the_exact_ones(seed: int):
 KLINES = Path(__file__).parents[2] / "shared" / "data" / "klines" / "binance-usdm"
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 @pytest.mark.skipif(not KLINES.exists(), reason=f"recorded market data is not at {KLINES}")
 def test_a_real_listing_is_judged_from_its_third_day_on(tmp_path):
     data = tmp_path / "bars"

@@ -78,7 +78,7 @@ def run_until(text: str, *arguments: str, home: Path, seconds: float = 120.0) ->
     return process.wait(30), "".join(lines)
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_the_daemon_trades_on_the_local_exchange_and_its_second_start_knows_the_first(
     exchange: str, tmp_path: Path
 ) -> None:
@@ -98,7 +98,7 @@ def test_the_daemon_trades_on_the_local_exchange_and_its_second_start_knows_the_
         ]
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_a_rehearsal_through_a_restart_ends_with_equal_books(tmp_path: Path) -> None:
     done = subprocess.run(
         [*BOT, "rehearse", "--minutes", "2.2", "--restarts", "1", "--directory", str(tmp_path)],
