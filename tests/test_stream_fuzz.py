@@ -61,13 +61,13 @@ class Watch:
     def __init__(self, stream: Stream, rest: Rest) -> None:
         self._stream = stream
         self._clock = rest.clock
-        self._watch = MarketWatch(stream, rest.market, rest.clock, lambda _: None, 15 * MINUTE_MS, MINUTE_MS)
+        self._watch = MarketWatch(stream, rest.market, rest.clock, lambda _: None, 15 * MINUTE_MS)
         self._ahead = 0
         self._plain = {symbol: PlainBook(DEPTH) for symbol in SYMBOLS}
         self.outcomes: Counter[Outcome] = Counter()
         self.heard: Counter[type] = Counter()
         for symbol in SYMBOLS:
-            self._watch.follow(symbol, rest.clock.now_ms())
+            self._watch.follow(symbol)
 
     def book(self, symbol: str) -> Book:
         return self._watch._state[symbol].book
