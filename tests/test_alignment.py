@@ -132,7 +132,7 @@ def test_one_scale_serves_all_sensors():
     assert scale_of(x) == pytest.approx(1 / 5.0, rel=0.05)
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_the_cached_adaptation_wins_back_as_much_as_the_whole_one():
     def won(method: str, seed: int) -> float:
         task = World(seed).task("covariate")

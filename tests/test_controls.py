@@ -85,7 +85,7 @@ def test_an_unknown_kind_is_a_usage_error_that_names_the_others():
     assert "no kind sideways; choose from covariate" in result.output
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 def test_three_seeds_of_every_kind_are_judged_right():
     outcomes = list(run_all(KINDS, 3, "mmd", 2))
 
