@@ -209,7 +209,8 @@ class LiveRun:
         worker = AdaptationWorker(
             registry.directory, pretrained.model_id, pretraining.replay_path, settings.adaptation
         )
-        candidates = Candidates(worker, registry, models, self._stored(pretrained, registry))
+        stored = self._stored(pretrained, registry)
+        candidates = Candidates(worker, registry, models, stored, faults_are_facts=True)
         strategy = TransferStrategy(settings, pretrained, models)
         breaker = self._breaker(balance)
         wiring = Wiring(

@@ -93,3 +93,14 @@ def test_a_stored_model_whose_file_was_lost_is_made_again(registry, saved):
 def test_what_is_not_there_yet_is_none(registry, saved):
     candidates = Candidates(Worker({}), registry, {}, [])  # type: ignore[arg-type]
     assert candidates.take("AAA", 1, 3) is None
+
+
+def test_where_money_is_at_stake_a_fault_of_the_machine_is_told_and_does_not_end_the_run(registry, saved):
+    (registry.directory / f"{saved[1].model_id}.safetensors").write_bytes(b"")
+    models, worker = {saved[0].model_id: saved[0]}, Worker({1: saved[1].model_id})
+    candidates = Candidates(worker, registry, models, [], faults_are_facts=True)  # type: ignore[arg-type]
+    candidates.submit(job(1))
+    told = candidates.take("AAA", 1, 3)
+    assert isinstance(told, AdaptationFailed)
+    assert "checksum is wrong" in told.reason
+    assert models.keys() == {saved[0].model_id}

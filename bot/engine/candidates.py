@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from bot.core.commands import AdaptModel
-from bot.core.errors import DataError
+from bot.core.errors import BotError, DataError
 from bot.core.events import AdaptationFailed, CandidateArrived
 from strategies.learning.registry import Model, Registry
 from strategies.learning.worker import AdaptationWorker
@@ -16,14 +16,23 @@ class Candidates:
 
     models: of each token only the newest is kept there, beside those that were in it at the start
     stored: results of the run that is being resumed; what they say need not be adapted again
+    faults_are_facts: a fault of this machine is told to the strategy as a failure instead of ending the run.
+    Where money is at stake positions must be looked after, with or without new models.
     """
 
     def __init__(
-        self, worker: AdaptationWorker, registry: Registry, models: dict[str, Model], stored: Iterable[Result]
+        self,
+        worker: AdaptationWorker,
+        registry: Registry,
+        models: dict[str, Model],
+        stored: Iterable[Result],
+        *,
+        faults_are_facts: bool = False,
     ) -> None:
         self._worker = worker
         self._registry = registry
         self._models = models
+        self._faults_are_facts = faults_are_facts
         self._pretrained = frozenset(models)
         self._newest: dict[str, str] = {}  # model of each token
         self._stored = {(result.symbol, result.cut): result for result in stored}
@@ -38,6 +47,14 @@ class Candidates:
         self._worker.poll()
 
     def take(self, symbol: str, cut: int, due: int) -> Result | None:
+        try:
+            return self._take(symbol, cut, due)
+        except BotError as error:
+            if not self._faults_are_facts:
+                raise
+            return AdaptationFailed(due, due, symbol, cut, str(error))
+
+    def _take(self, symbol: str, cut: int, due: int) -> Result | None:
         result = self._stored.pop((symbol, cut), None) or self._worker.take(symbol, cut, due)
         if isinstance(result, CandidateArrived):
             self._keep(symbol, result.model_id)
