@@ -159,6 +159,8 @@ class Engine:
 
     def _sell_again(self, ts: int) -> list[Message]:
         """At each bar of any symbol: a delisted one has none of its own any more."""
+        if not self._unsold:
+            return []
         held = self.portfolio.positions
         self._unsold &= held.keys()
         return [message for name in sorted(self._unsold) for message in self._close(held[name], ts)]
