@@ -1,4 +1,4 @@
-"""`bot models`: what the registry holds, where it comes from, and which source model is in use."""
+"""`bot models`: what the registry holds, where it comes from, and which was made champion last."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +14,7 @@ from strategies.learning.registry import Model, ModelCard, Registry
 
 
 def list_models(directory: Path) -> None:
-    """Every model, the champions marked: 1 is in use, 2 the one before, ..."""
+    """Every model, the champions marked: 1 is the newest, 2 the one before, ..."""
     registry = Registry(directory)
     cards, ranks = registry.cards(), Champions(registry).ids()
     console = Console()
@@ -69,7 +69,7 @@ def diff_models(directory: Path, first: str, second: str) -> None:
 def roll_back(directory: Path) -> None:
     """Make the champion before the current one current again."""
     model = Champions(Registry(directory)).rollback()
-    Console().print(f"{model.model_id} is in use again.", highlight=False)
+    Console().print(f"{model.model_id} is the champion again.", highlight=False)
 
 
 def _resolved(registry: Registry, start: str) -> str:

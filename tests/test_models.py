@@ -95,7 +95,7 @@ def test_the_commands_list_show_compare_and_roll_back(registry):
     assert "NEWUSDT" in compared.output
     assert "moved by" in compared.output
     back = invoke(registry, "rollback")
-    assert f"{ids[0]} is in use again" in back.output
+    assert f"{ids[0]} is the champion again" in back.output
 
 
 def test_what_cannot_be_done_is_told_without_a_traceback(registry):

@@ -1,4 +1,4 @@
-"""`bot models`: the stored models, where they come from, and which source model is in use."""
+"""`bot models`: the stored models, where they come from, and which was made champion last."""
 
 from typing import Annotated
 
@@ -8,7 +8,7 @@ from bot.commands.options import ConfigOption, DirectoryOption, settings_of
 from bot.commands.told import EPILOG, told
 
 app = typer.Typer(
-    help="The stored models: where they come from, and which source model is in use.",
+    help="The stored models: where they come from, and which was made champion last.",
     epilog=EPILOG,
     no_args_is_help=True,
 )
@@ -17,7 +17,7 @@ app = typer.Typer(
 @app.command("list", epilog=EPILOG)
 @told
 def list_models(config: ConfigOption = None, directory: DirectoryOption = None) -> None:
-    """List every stored model, the champions numbered: 1 is in use."""
+    """List every stored model, the champions numbered, the newest 1."""
     from bot.models_command import list_models
 
     list_models(settings_of(config, directory).storage.directory / "models")
@@ -53,7 +53,7 @@ def diff(
 @app.command(epilog=EPILOG)
 @told
 def rollback(config: ConfigOption = None, directory: DirectoryOption = None) -> None:
-    """Go back to the source model that was in use before."""
+    """Move the pointer to the champion before. Runs do not read it yet: they find their model by its bars."""
     from bot.models_command import roll_back
 
     roll_back(settings_of(config, directory).storage.directory / "models")
