@@ -63,7 +63,7 @@ class Ingest:
 
     def __init__(self, url: str, books: int) -> None:
         self.stream = Stream(url, topics(books), clock=ExchangeClock(), settings=QUIET, raw_books=True)
-        self._market = MarketState(15 * MINUTE_MS, MINUTE_MS, DEPTH)
+        self._market = MarketState(15 * MINUTE_MS, DEPTH)
         for symbol in symbols(books):
             self._market.add(symbol)
         self.used = 0
