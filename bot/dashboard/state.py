@@ -18,6 +18,7 @@ from bot.core.events import (
     OrderRejected,
     StopMoved,
 )
+from bot.core.folding import fold
 from bot.core.reasons import kind
 from bot.core.records import (
     Alarm,
@@ -76,22 +77,16 @@ class TokenState:
 
     def fill(self, side: Side, qty: float, price: float, fee: float) -> bool:
         """Book one execution; True when it closed the position."""
-        signed = side.sign * qty
-        held = self.qty
-        self.realised -= fee
+        held, entry = self.qty, self.entry
         self.price = price
-        closing = min(abs(held), qty) if held * signed < 0 else 0.0
-        if closing:
-            self.realised += closing * (price - self.entry) * math.copysign(1.0, held)
-        self.qty = held + signed
+        self.qty, self.entry, closed = fold(held, entry, side.sign * qty, price)
+        self.realised += closed * (price - entry) - fee
         if abs(self.qty) <= _FLAT * qty:
             self.qty, self.stop = 0.0, math.nan
         elif held * self.qty <= 0:
-            self.entry, self.stop = price, self.entry_stop
-        elif not closing:
-            self.entry = (self.entry * abs(held) + price * qty) / abs(self.qty)
-        self.trades += bool(closing) and self.qty == 0.0
-        return bool(closing)
+            self.stop = self.entry_stop
+        self.trades += bool(closed) and self.qty == 0.0
+        return bool(closed)
 
 
 class Notable(NamedTuple):

@@ -2,7 +2,10 @@
 
 from decimal import Decimal
 
+from msgspec import structs
+
 from bot.core.events import BalanceChanged, FundingPaid, OrderFilled, PositionAdopted, StopMoved
+from bot.core.folding import fold
 from bot.core.types import Position
 
 _ZERO = Decimal(0)
@@ -30,26 +33,17 @@ class Portfolio:
 
     def apply_fill(self, fill: OrderFilled) -> Position | None:
         """Book one execution; returns the position that is left, None when flat."""
-        signed = fill.qty * fill.side.sign
         old = self.positions.get(fill.symbol)
-        held = old.qty if old else _ZERO
-        self.balance -= fill.fee
-        closing = min(abs(held), fill.qty) if held * signed < 0 else _ZERO
-        if old is not None and closing:
-            self.balance += closing * (fill.price - old.entry) * old.side.sign
-        qty = held + signed
+        held, entry = (old.qty, old.entry) if old else (_ZERO, _ZERO)
+        qty, average, closed = fold(held, entry, fill.qty * fill.side.sign, fill.price)
+        self.balance += closed * (fill.price - entry) - fill.fee
         if qty == 0:
             self._drop(fill.symbol)
             return None
-        if old is None or held * qty < 0:  # opened, or turned over: what is left was bought at this price
-            position = Position(symbol=fill.symbol, qty=qty, entry=fill.price, opened=fill.ts)
-        elif closing:
-            position = Position(
-                symbol=fill.symbol, qty=qty, entry=old.entry, opened=old.opened, stop=old.stop
-            )
+        if old is None or held * qty < 0:  # another position, which has no stop yet
+            position = Position(symbol=fill.symbol, qty=qty, entry=average, opened=fill.ts)
         else:
-            entry = (old.entry * abs(held) + fill.price * fill.qty) / abs(qty)
-            position = Position(symbol=fill.symbol, qty=qty, entry=entry, opened=old.opened, stop=old.stop)
+            position = structs.replace(old, qty=qty, entry=average)
         self._keep(position, float(fill.price))
         return position
 
@@ -66,13 +60,7 @@ class Portfolio:
     def apply_stop(self, moved: StopMoved) -> None:
         position = self.positions.get(moved.symbol)
         if position is not None:
-            self.positions[moved.symbol] = Position(
-                symbol=position.symbol,
-                qty=position.qty,
-                entry=position.entry,
-                opened=position.opened,
-                stop=moved.stop_loss,
-            )
+            self.positions[moved.symbol] = structs.replace(position, stop=moved.stop_loss)
 
     def adopt(self, event: PositionAdopted) -> None:
         """Hold what the exchange says; the balance stays, since no execution of ours explains the change."""
