@@ -260,7 +260,7 @@ class LiveRun:
 
     def _breaker(self, balance: Decimal) -> Breaker:
         """With the day of the account's earlier runs: no restart makes good a loss or ends a halt."""
-        breaker = Breaker(self._settings.risk.daily_drawdown, float(balance))
+        breaker = Breaker(self._settings.risk, float(balance))
         if self._choice.credentials is None or self._choice.clear_halt:
             return breaker
         runs = [
@@ -269,12 +269,22 @@ class LiveRun:
             if run.kind == self._choice.kind
             and json.loads(run.config_json)["choice"].get("account") == self._account_id
         ]
-        opening = self._database.opening_equity(runs, self._started // DAY_MS * DAY_MS)
-        reason, until = self._database.halt(runs) or ("", None)
-        breaker.restore(self._started, opening, until)
-        if breaker.halted:
-            end = "until --clear-halt is given" if not until else "until the next UTC day, or --clear-halt"
-            warn(self._console, [f"an earlier run halted: {reason}. No entries {end}"])
+        cleared, today = self._database.cleared(runs), self._started // DAY_MS * DAY_MS
+        window = today - self._settings.risk.rolling_days * DAY_MS
+        halts = self._database.halts(runs)
+        breaker.restore(
+            self._started,
+            self._database.opening_equity(runs, max(cleared, today)),
+            self._database.highs(runs, max(cleared, window)),
+            self._database.peak(runs, cleared),
+            halts,
+        )
+        for halt in halts:
+            if not halt.until or halt.until > self._started:
+                end = (
+                    "until the next UTC day, or --clear-halt" if halt.until else "until --clear-halt is given"
+                )
+                warn(self._console, [f"an earlier run halted: {halt.reason}. No entries {end}"])
         return breaker
 
     def _journal(self) -> Journal:

@@ -27,6 +27,7 @@ from bot.core.records import (
     DecisionMade,
     EquityMarked,
     GateDecided,
+    Latch,
     Readiness,
     Record,
     Refused,
@@ -113,6 +114,7 @@ class DashboardState:
         self.exposure = 0.0
         self.halted = ""  # why, while the breaker is tripped
         self.halted_until = 0
+        self._halts: dict[Latch, BreakerTripped] = {}
         self.fills = 0
         self.fees = 0.0
         self.funding = 0.0
@@ -257,12 +259,22 @@ class DashboardState:
             self.worst_drawdown = record.drawdown
 
     def _on_tripped(self, record: BreakerTripped) -> None:
-        self.halted, self.halted_until = record.reason, record.until
-        self._note(record.ts, "", f"breaker tripped: {record.reason}", "bad")
+        if record.latch is not Latch.TOKEN:
+            self._halts[record.latch] = record
+            self._tell_halt()
+        self._note(record.ts, record.symbol, f"breaker tripped: {record.reason}", "bad")
 
     def _on_released(self, record: BreakerReleased) -> None:
-        self.halted, self.halted_until = "", 0
-        self._note(record.ts, "", f"breaker released: {record.reason}", "good")
+        if record.latch is None:
+            self._halts.clear()
+        else:
+            self._halts.pop(record.latch, None)
+        self._tell_halt()
+        self._note(record.ts, record.symbol, f"breaker released: {record.reason}", "good")
+
+    def _tell_halt(self) -> None:
+        halt = next(iter(self._halts.values()), None)
+        self.halted, self.halted_until = (halt.reason, halt.until) if halt else ("", 0)
 
     def _on_alarm(self, record: Alarm) -> None:
         self._note(record.ts, record.symbol, record.text, "bad")

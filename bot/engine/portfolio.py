@@ -14,12 +14,15 @@ _ZERO = Decimal(0)
 class Portfolio:
     """Money is exact (Decimal) where it changes; equity between fills is a float, for speed.
 
-    `positions` holds open positions only.
+    `positions` holds open positions only; `last_loss` when each token's newest losing position ended, ms.
     """
 
     def __init__(self, balance: Decimal) -> None:
         self.balance = balance
         self.positions: dict[str, Position] = {}
+        self.last_loss: dict[str, int] = {}
+        self._realised: dict[str, Decimal] = {}  # of each token since the beginning, after fees and funding
+        self._before: dict[str, Decimal] = {}  # of that, before the open position
         self._last: dict[str, float] = {}  # last price of symbols with a position
         self._floats: dict[str, tuple[float, float]] = {}  # signed quantity and entry
         self._balance = float(balance)
@@ -36,7 +39,11 @@ class Portfolio:
         old = self.positions.get(fill.symbol)
         held, entry = (old.qty, old.entry) if old else (_ZERO, _ZERO)
         qty, average, closed = fold(held, entry, fill.qty * fill.side.sign, fill.price)
-        self.balance += closed * (fill.price - entry) - fill.fee
+        if held == 0:
+            self._before[fill.symbol] = self._realised.get(fill.symbol, _ZERO)
+        self._realise(fill.symbol, closed * (fill.price - entry) - fill.fee)
+        if closed and held * qty <= 0:
+            self._end(fill.symbol, fill.ts)
         if qty == 0:
             self._drop(fill.symbol)
             return None
@@ -48,7 +55,7 @@ class Portfolio:
         return position
 
     def apply_funding(self, paid: FundingPaid) -> None:
-        self.balance -= paid.amount
+        self._realise(paid.symbol, -paid.amount)
         self._balance = float(self.balance)
         self._revalue()
 
@@ -72,6 +79,21 @@ class Portfolio:
             symbol=event.symbol, qty=event.qty, entry=event.entry, opened=event.ts, stop=event.stop_loss
         )
         self._keep(position, self._last.get(event.symbol, float(event.entry)))
+
+    def pnl(self, symbol: str) -> float:
+        """Of one token since the beginning: realised, unrealised and costs."""
+        qty, entry = self._floats.get(symbol, (0.0, 0.0))
+        return float(self._realised.get(symbol, _ZERO)) + qty * (self._last.get(symbol, entry) - entry)
+
+    def _end(self, symbol: str, ts: int) -> None:
+        """A position of `symbol` was closed, or turned over: what follows is another one."""
+        if self._realised[symbol] < self._before.get(symbol, _ZERO):
+            self.last_loss[symbol] = ts
+        self._before[symbol] = self._realised[symbol]
+
+    def _realise(self, symbol: str, amount: Decimal) -> None:
+        self.balance += amount
+        self._realised[symbol] = self._realised.get(symbol, _ZERO) + amount
 
     def _keep(self, position: Position, price: float) -> None:
         self.positions[position.symbol] = position
