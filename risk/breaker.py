@@ -42,6 +42,7 @@ class Breaker:
         self._tokens: dict[str, BreakerTripped] = {}
         self._token_days: dict[str, tuple[int, float]] = {}  # day, P&L that it opened with
         self._day = -1
+        self._equity = equity  # the newest that is one
         self._opening = equity  # of the day
         self._highs: dict[int, float] = {}  # highest equity of each of the newest days
         self.peak = equity
@@ -83,6 +84,7 @@ class Breaker:
         """Take the newest equity."""
         if not math.isfinite(equity) or equity <= 0:
             return [*self._trip(ts, Latch.EQUITY, f"equity is {equity}: the account cannot be valued", 0)]
+        self._equity = equity
         out: list[BreakerTripped | BreakerReleased] = []
         if ts // DAY_MS > self._day:
             out += self._begin_day(ts, equity)
@@ -114,15 +116,19 @@ class Breaker:
         self._highs = {day: high + amount for day, high in self._highs.items()}
         self._set_references()
 
-    def clear(self, ts: int, equity: float, reason: str) -> BreakerReleased:
-        """A person ends every halt. What was lost so far counts no more: else it would trip again at once."""
+    def release(self, ts: int, reason: str) -> BreakerReleased | None:
+        """A person ends every halt; None without one.
+
+        What was lost so far counts no more: else it would trip again at once.
+        """
+        if not self._latched and not self._tokens:
+            return None
         self._latched.clear()
         self._tokens.clear()
         self._token_days.clear()
-        if math.isfinite(equity) and equity > 0:
-            self._opening = self.peak = equity
-            self._highs = {ts // DAY_MS: equity}
-            self._set_references()
+        self._opening = self.peak = self._equity
+        self._highs = {self._day: self._equity}
+        self._set_references()
         return BreakerReleased(ts, reason)
 
     def restore(

@@ -194,9 +194,13 @@ def test_slow_losses_trip_the_rolling_breaker_until_a_person_clears_it() -> None
     assert (tripped.latch, tripped.until) == (Latch.ROLLING, 0)
     assert breaker.mark(START + 40 * DAY_MS, 11_000) == []
     assert breaker.halted
-    assert breaker.clear(START + 40 * DAY_MS, 9_000, "a person").latch is None
+    breaker.mark(START + 40 * DAY_MS, 9_000)
+    assert breaker.release(START + 40 * DAY_MS, "a person") == BreakerReleased(
+        START + 40 * DAY_MS, "a person"
+    )
+    assert breaker.release(START + 40 * DAY_MS, "a person") is None
     assert not breaker.halted
-    assert breaker.mark(START + 40 * DAY_MS + 1, 8_900) == []  # counted from the clearing
+    assert breaker.mark(START + 40 * DAY_MS + 1, 8_900) == []  # counted from the release
 
 
 def test_what_is_older_than_the_window_trips_the_peak_breaker_only() -> None:
