@@ -208,12 +208,15 @@ def test_a_stop_that_the_fill_left_too_wide_is_tightened_to_the_limit() -> None:
 
 def test_a_drawdown_of_the_day_flattens_and_halts_to_the_next_utc_day() -> None:
     wild = Risk(
-        position_share=0.9, max_exposure=0.9, stop=0.4, stop_sigmas=20.0, rolling_drawdown=0.5,
-        peak_drawdown=0.5, token_daily_loss=0.5,
+        position_share=0.9, max_exposure=0.9, max_net_exposure=0.9, max_cluster_exposure=0.9, stop=0.03,
+        stop_sigmas=20.0, rolling_drawdown=0.5, peak_drawdown=0.5, token_daily_loss=0.5, cooldown_minutes=0,
     )  # fmt: skip
-    desk = Desk(lambda closed, positions: (enter((closed.start - START) // BAR, sigma=0.006),), wild)
+    desk = Desk(
+        lambda closed, positions: (enter((closed.start - START) // BAR, price=closed.close, sigma=0.006),),
+        wild,
+    )
     desk.play(bar(0, 100), bar(1, 100), bar(2, 100, high=100.5))
-    desk.play(bar(3, 93, opened=100))
+    desk.play(bar(3, 93, opened=93))
     tripped = desk.journal.of(BreakerTripped)
     assert len(tripped) == 1
     desk.play(bar(4, 93), bar(5, 93))

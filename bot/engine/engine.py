@@ -16,6 +16,7 @@ from bot.core.events import (
     FundingRatePublished,
     InstrumentDelisted,
     InstrumentListed,
+    InstrumentStatusChanged,
     MarketHealthChanged,
     MicrostructureSampled,
     OrderAccepted,
@@ -27,7 +28,9 @@ from bot.core.events import (
 )
 from bot.core.records import Alarm, BreakerTripped, DecisionMade, Record, Refused
 from bot.core.signal import Action, Signal
-from bot.core.types import Instrument, Position
+from bot.core.types import Position
+from bot.engine.account_view import AccountView
+from bot.engine.market_view import MarketView
 from bot.engine.portfolio import Portfolio
 from bot.execution.orders import Orders
 from bot.execution.protection import due_stop
@@ -61,22 +64,23 @@ class Engine:
         self._breaker = breaker
         self._risk = risk
         self._interval = decision_interval
-        self._instruments: dict[str, Instrument] = {}
+        self._markets = MarketView(risk, decision_interval)
+        self._instruments = self._markets.instruments
         self._candles: dict[str, Candles] = {}
         self._guarded: dict[str, Position] = {}  # positions whose stop is live and near enough
         self._naked: dict[str, int] = {}  # when a position was first found without a stop, ms, by symbol
         self._unsold: set[str] = set()  # delisted, or the exchange did not carry out the exit
         self._blocked: dict[str, str] = {}  # why no position may be opened now, by cause
-        self._faults: dict[str, tuple[str, ...]] = {}  # of our view of the market, by symbol
         self._now = 0  # ts of the newest fact
         self._mark_due = False  # a decision bar closed at that time
         self._handlers: dict[type[Event], Callable[[Any], list[Message]]] = {
             BarClosed: self._on_bar,
-            InstrumentListed: self._on_listed,
+            InstrumentListed: self._on_news,
+            InstrumentStatusChanged: self._on_market,
             InstrumentDelisted: self._on_delisted,
             FundingRatePublished: self._on_news,
             MicrostructureSampled: self._on_news,
-            MarketHealthChanged: self._on_health,
+            MarketHealthChanged: self._on_market,
             CandidateArrived: self._on_news,
             AdaptationFailed: self._on_news,
             OrderAccepted: self._on_accepted,
@@ -123,6 +127,7 @@ class Engine:
         if decision is None:
             return out
         self._mark_due = True
+        self._markets.on_decision_bar(decision)
         for advice in self._strategy.on_bar(decision, self.portfolio.positions):
             out += self._take(advice)
         return out
@@ -185,22 +190,19 @@ class Engine:
                 out += self._close(position, ts)
         return out
 
-    def _on_listed(self, event: InstrumentListed) -> list[Message]:
-        self._instruments[event.instrument.symbol] = event.instrument
-        return self._on_news(event)
-
     def _on_delisted(self, event: InstrumentDelisted) -> list[Message]:
         """What is still held is sold while that can be done."""
-        self._instruments.pop(event.symbol, None)
         position = self.portfolio.positions.get(event.symbol)
         self._unsold.add(event.symbol)
         return self._on_news(event) + (self._close(position, event.ts) if position else [])
 
-    def _on_health(self, event: MarketHealthChanged) -> list[Message]:
-        self._faults[event.symbol] = event.faults
+    def _on_market(self, event: Event) -> list[Message]:
+        """For risk alone."""
+        self._markets.hear(event)
         return []
 
     def _on_news(self, event: Event) -> list[Message]:
+        self._markets.hear(event)
         out: list[Message] = []
         for advice in self._strategy.on_event(event):
             out += self._take(advice)
@@ -220,7 +222,8 @@ class Engine:
 
     def _enter(self, signal: Signal) -> list[Message]:
         link_id = self.orders.next_id(signal.symbol, signal.ts)
-        verdict = self._manager.review(signal, self._instruments.get(signal.symbol), self, link_id)
+        instrument = self._instruments.get(signal.symbol)
+        verdict = self._manager.review(signal, instrument, self.account, link_id)
         if isinstance(verdict, Denied):
             refused = Refused(signal.ts, signal.symbol, verdict.reason)
             return [refused, _decision(signal, "refused", verdict.reason)]
@@ -296,35 +299,10 @@ class Engine:
         self._blocked.pop(event.cause, None)
         return []
 
-    # --- what risk asks of the account (risk.manager.AccountState) -----------------------------------------
-
     @property
-    def blocked(self) -> str:
-        return next(iter(self._blocked.values()), "")
-
-    @property
-    def equity(self) -> float:
-        return self.portfolio.equity
-
-    @property
-    def gross_notional(self) -> float:
-        return self.portfolio.gross_notional + self.orders.pending_notional
-
-    @property
-    def open_positions(self) -> int:
-        entering = {order.symbol for order in self.orders.pending_entries}
-        return len(entering | self.portfolio.positions.keys())
-
-    def market_faults(self, symbol: str) -> tuple[str, ...]:
-        """What is wrong with our view of the symbol; a market that does not judge itself has no faults."""
-        return self._faults.get(symbol, ())
-
-    def is_exposed(self, symbol: str) -> bool:
-        """In the market or about to be; a position that is wholly on its way out does not count."""
-        if self.orders.is_entering(symbol):
-            return True
-        position = self.portfolio.positions.get(symbol)
-        return position is not None and self.orders.leaving(symbol) < abs(position.qty)
+    def account(self) -> AccountView:
+        """The account as risk sees it."""
+        return AccountView(self.portfolio, self.orders, self._markets, self._blocked)
 
 
 def _decision(signal: Signal, verdict: str, reason: str) -> DecisionMade:
