@@ -207,6 +207,16 @@ class Risk(Section):
     take_profit_moves: Annotated[float, Field(ge=0)] = Field(
         1.0, description="take profit = this x the expected move, not nearer than the stop; 0 = none"
     )
+    break_even_stops: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="gain, in first stop distances, from which the stop lies at the entry; 0 = never"
+    )
+    trailing_stops: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="the stop follows the best price at this x its first distance; 0 = it does not"
+    )
+    max_holding_bars: Count = Field(96, description="decision bars after which a position is closed")
+    naked_seconds: Annotated[float, Field(ge=5)] = Field(
+        30.0, description="a position that could not be given a stop for so long is closed"
+    )
     trigger_by: Literal["last", "mark"] = Field("last", description="price that sets off stops and targets")
 
     @model_validator(mode="after")
@@ -215,6 +225,10 @@ class Risk(Section):
             raise ValueError(
                 f"max_exposure ({self.max_exposure}) is below position_share ({self.position_share}): "
                 "no position could ever be opened; raise max_exposure or lower position_share"
+            )
+        if 0 < self.trailing_stops < 0.5:
+            raise ValueError(
+                f"trailing_stops ({self.trailing_stops}) must be 0 or at least 0.5: noise sets it off"
             )
         for name in ("max_net_exposure", "max_cluster_exposure", "max_leverage"):
             if getattr(self, name) < self.position_share:

@@ -80,7 +80,9 @@ async def live_desk(
     try:
         opening = await broker.start()
         desk.build(wish, opening.balance, interval)
-        loop = asyncio.create_task(follow(desk.runner, inbox, desk.stop, desk.journal.commit, lambda: None))
+        loop = asyncio.create_task(
+            follow(desk.runner, inbox, desk.stop, desk.journal.commit, lambda: None, rest.clock.now_ms)
+        )
         try:
             yield desk
         finally:

@@ -1,7 +1,7 @@
 """The heart: `step(event) -> commands and records`. Pure: no I/O, no clock, no randomness, no asyncio."""
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from bot.core.commands import Command, MoveStop
 from bot.core.events import (
@@ -25,15 +25,16 @@ from bot.core.events import (
     OrderRejected,
     PositionAdopted,
     StopMoved,
+    TimePassed,
 )
 from bot.core.records import Alarm, BreakerTripped, DecisionMade, Record, Refused
 from bot.core.signal import Action, Signal
-from bot.core.types import Position
+from bot.core.types import Position, Trigger
 from bot.engine.account_view import AccountView
 from bot.engine.market_view import MarketView
 from bot.engine.portfolio import Portfolio
 from bot.execution.orders import Orders
-from bot.execution.protection import due_stop
+from bot.execution.protection import Close, Move, Protection
 from bot.market.candles import Candles
 from bot.settings import Risk
 from risk.breaker import Breaker
@@ -41,7 +42,6 @@ from risk.manager import Denied, RiskManager
 from strategies.base import Advice, Strategy
 
 Message = Command | Record
-_NAKED_MS: Final = 90_000  # a position that could not be given a stop for so long is closed
 
 
 class Engine:
@@ -67,8 +67,7 @@ class Engine:
         self._markets = MarketView(risk, decision_interval)
         self._instruments = self._markets.instruments
         self._candles: dict[str, Candles] = {}
-        self._guarded: dict[str, Position] = {}  # positions whose stop is live and near enough
-        self._naked: dict[str, int] = {}  # when a position was first found without a stop, ms, by symbol
+        self._protection = Protection(risk, decision_interval)
         self._unsold: set[str] = set()  # delisted, or the exchange did not carry out the exit
         self._blocked: dict[str, str] = {}  # why no position may be opened now, by cause
         self._now = 0  # ts of the newest fact
@@ -93,10 +92,11 @@ class Engine:
             PositionAdopted: self._on_adopted,
             EntriesBlocked: self._on_blocked,
             EntriesAllowed: self._on_allowed,
+            TimePassed: self._on_time,
         }
 
     def step(self, event: Event) -> list[Message]:
-        if event.ts <= self._now:
+        if event.ts <= self._now or type(event) is TimePassed:  # time alone ends no moment
             return self._handlers[type(event)](event)
         out = self.mark()  # of the moment that is over, before anything later counts
         self._now = event.ts
@@ -122,7 +122,7 @@ class Engine:
         out = self._sell_again(bar.ts)
         position = self.portfolio.positions.get(symbol)
         if position is not None and not candles.is_old(bar):
-            out += self._watch(bar, position)
+            out += self._watch(position, bar.close, bar)
         decision = candles.update(bar)
         if decision is None:
             return out
@@ -132,35 +132,32 @@ class Engine:
             out += self._take(advice)
         return out
 
-    def _watch(self, bar: BarClosed, position: Position) -> list[Message]:
-        """Revalue a position at each of its bars; the drawdown limit and the stop are checked here."""
-        self.portfolio.mark(bar.symbol, bar.close)
-        out = self._check_drawdown(bar.ts, bar.symbol)
-        if self._breaker.flattens or self._breaker.flattens_token(bar.symbol):
-            return out + self._close(position, bar.ts)  # an exit that the exchange rejected is tried again
-        if self._guarded.get(bar.symbol) is position:  # nothing changed since its stop was found good
-            return out
-        instrument = self._instruments.get(bar.symbol)
-        if instrument is None:  # delisted: it is on its way out
-            return out + self._close(position, bar.ts)
-        if self._is_naked(position, bar.received):
-            out += self._close(position, bar.ts, f"no stop for {_NAKED_MS // 1_000} s: it is closed")
-            return out
-        stop = due_stop(position, instrument, self._risk)
-        if stop is None:
-            self._guarded[bar.symbol] = position
-        elif (bar.close - float(stop)) * position.side.sign <= 0:  # passed already: no stop can be set there
-            out += self._close(position, bar.ts)
-        else:
-            out.append(MoveStop(bar.ts, bar.symbol, stop))
-        return out
+    def _watch(self, position: Position, price: float, news: Event) -> list[Message]:
+        """Revalue a position at each news of its price; the drawdown limit and the stop are checked here."""
+        symbol, ts = position.symbol, news.ts
+        self.portfolio.mark(symbol, price)
+        out = self._check_drawdown(ts, symbol)
+        if self._must_be_flat(symbol):  # an exit that the exchange rejected is tried again
+            return out + self._close(position, ts)
+        return out + self._guard(position, price, news)
 
-    def _is_naked(self, position: Position, now: int) -> bool:
-        """For too long. By the time of receipt: after a gap many bars come at once."""
-        if position.stop is not None:
-            self._naked.pop(position.symbol, None)
-            return False
-        return now - max(self._naked.setdefault(position.symbol, now), position.opened) >= _NAKED_MS
+    def _guard(self, position: Position, price: float, news: Event) -> list[Message]:
+        instrument = self._instruments.get(position.symbol)
+        if instrument is None:  # delisted: it is on its way out
+            return self._close(position, news.ts)
+        due = self._protection.look(position, instrument, price, news.ts, news.received)
+        if isinstance(due, Close):
+            return self._close(position, news.ts, due.alarm)
+        if isinstance(due, Move):
+            return [MoveStop(news.ts, position.symbol, due.stop, Trigger(self._risk.trigger_by))]
+        return []
+
+    def _guard_again(self, symbol: str, news: Event) -> list[Message]:
+        """At a fact that brought no price."""
+        position = self.portfolio.positions.get(symbol)
+        if position is None or symbol not in self._instruments:
+            return []
+        return self._guard(position, self.portfolio.last(symbol), news)
 
     def _sell_again(self, ts: int) -> list[Message]:
         """At each bar of any symbol: a delisted one has none of its own any more."""
@@ -186,9 +183,12 @@ class Engine:
         """A breaker has tripped, of one token or ("") of the account."""
         out: list[Message] = [*self.orders.cancel_entries(ts, symbol)]
         for position in list(self.portfolio.positions.values()):
-            if self._breaker.flattens or self._breaker.flattens_token(position.symbol):
+            if self._must_be_flat(position.symbol):
                 out += self._close(position, ts)
         return out
+
+    def _must_be_flat(self, symbol: str) -> bool:
+        return self._breaker.flattens or self._breaker.flattens_token(symbol)
 
     def _on_delisted(self, event: InstrumentDelisted) -> list[Message]:
         """What is still held is sold while that can be done."""
@@ -227,6 +227,7 @@ class Engine:
         if isinstance(verdict, Denied):
             refused = Refused(signal.ts, signal.symbol, verdict.reason)
             return [refused, _decision(signal, "refused", verdict.reason)]
+        self._protection.plan(signal.symbol, verdict.order.stop_loss)
         command = self.orders.place(verdict, signal.ts, signal.price)
         return [_decision(signal, "entered", signal.reason), command]
 
@@ -268,10 +269,11 @@ class Engine:
     def _on_filled(self, event: OrderFilled) -> list[Message]:
         self.orders.on_filled(event)
         position = self.portfolio.apply_fill(event)
+        if position is None:
+            self._protection.forget(event.symbol)
         out: list[Message] = self._check_drawdown(event.ts, event.symbol)
-        halting = self._breaker.flattens or self._breaker.flattens_token(event.symbol)
-        if position is not None and halting:
-            return out + self._close(position, event.ts)  # an entry that filled while we were halting
+        if position is not None and self._must_be_flat(event.symbol):
+            return out + self._close(position, event.ts)  # an entry that filled while we were closing
         return out
 
     def _on_funding(self, event: FundingPaid) -> list[Message]:
@@ -285,11 +287,17 @@ class Engine:
 
     def _on_stop(self, event: StopMoved) -> list[Message]:
         self.portfolio.apply_stop(event)
-        return []
+        return self._guard_again(event.symbol, event)
 
     def _on_adopted(self, event: PositionAdopted) -> list[Message]:
         self.portfolio.adopt(event)
-        return [Alarm(event.ts, event.symbol, event.reason), *self._check_drawdown(event.ts)]
+        out: list[Message] = [Alarm(event.ts, event.symbol, event.reason), *self._check_drawdown(event.ts)]
+        return out + self._guard_again(event.symbol, event)
+
+    def _on_time(self, event: TimePassed) -> list[Message]:
+        return [
+            message for name in list(self.portfolio.positions) for message in self._guard_again(name, event)
+        ]
 
     def _on_blocked(self, event: EntriesBlocked) -> list[Message]:
         self._blocked[event.cause] = event.reason

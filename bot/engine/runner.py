@@ -10,7 +10,7 @@ from operator import attrgetter
 from typing import Protocol
 
 from bot.core.commands import AdaptModel, CancelOrder, Command, MoveStop, PlaceOrder
-from bot.core.events import AdaptationFailed, BarClosed, CandidateArrived, Event
+from bot.core.events import AdaptationFailed, BarClosed, CandidateArrived, Event, TimePassed
 from bot.core.records import Record
 from bot.engine.engine import Engine
 
@@ -102,7 +102,7 @@ class Runner:
         while facts:
             fact = facts.popleft()
             commands = []
-            if not isinstance(fact, BarClosed):
+            if not isinstance(fact, BarClosed | TimePassed):
                 self._tell(fact)
             for message in self._engine.step(fact):
                 self._tell(message)
