@@ -75,7 +75,7 @@ class Protection:
             return None
         stop = due_stop(position, planned, watched.best, instrument, self._risk)
         if stop is None:
-            watched.good = position
+            watched.good, watched.asked = position, None
             return None
         if (price - float(stop)) * position.side.sign <= 0:  # passed already: no stop can be set there
             return Close("")
