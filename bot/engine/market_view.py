@@ -29,6 +29,7 @@ _OLD: Final = 2  # decision bars after which a sample of the book says nothing a
 class _Symbol:
     status: TradingStatus = TradingStatus.TRADING
     faults: tuple[str, ...] = ()
+    price: float = math.nan
     sample: MicrostructureSampled | None = None
     funding_rate: float = math.nan
     turnover: float = math.nan
@@ -67,6 +68,13 @@ class MarketView:
         if bar.turnover >= 0:
             before = bar.turnover if math.isnan(symbol.turnover) else symbol.turnover
             symbol.turnover = before + _TURNOVER_WEIGHT * (bar.turnover - before)
+
+    def price(self, name: str) -> float:
+        """The newest; NaN before the first."""
+        return self._of(name).price
+
+    def on_bar(self, bar: BarClosed) -> None:
+        self._of(bar.symbol).price = bar.close
 
     def facts(self, name: str, now: int) -> MarketFacts:
         symbol, instrument = self._of(name), self.instruments.get(name)
