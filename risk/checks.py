@@ -12,6 +12,7 @@ from bot.core.types import DAY_MS, MINUTE_MS, Stage, TradingStatus
 from risk.context import Context
 
 Check = Callable[[Context], str | None]
+_ROUNDING: Final = 1 + 1e-9  # of sums of floats
 
 
 # --- may we trade at all, and this -------------------------------------------------------------------------
@@ -239,12 +240,23 @@ CHECKS: Final[tuple[Check, ...]] = (
 )
 
 
+def still_within(context: Context) -> str | None:
+    """Of an entry whose parts count already, all of them."""
+    account, risk = context.account, context.risk
+    if account.gross_notional > risk.max_exposure * account.equity * _ROUNDING:
+        return f"gross exposure is {account.gross_notional:.2f} of {risk.max_exposure * account.equity:.2f}"
+    if account.open_positions > risk.max_positions:
+        return f"{account.open_positions} positions are open"
+    return None
+
+
 LASTING: Final[tuple[Check, ...]] = (
     mode_and_latches,
     equity,
     market_data,
     instrument_status,
     spread,
+    still_within,
 )
 """Asked again before each later part of an entry: the others judge the decision, which stands."""
 

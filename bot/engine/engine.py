@@ -105,7 +105,7 @@ class Engine:
         }
 
     def step(self, event: Event) -> list[Message]:
-        self._heard = max(self._heard, event.received)
+        self._heard = event.received
         if event.ts <= self._now or type(event) is TimePassed:  # time alone ends no moment
             return self._handlers[type(event)](event)
         out = self.mark()  # of the moment that is over, before anything later counts

@@ -112,7 +112,9 @@ class MarketView:
 
     def _on_delisted(self, event: InstrumentDelisted) -> None:
         self.instruments.pop(event.symbol, None)
-        self._symbols.pop(event.symbol, None)
+        self._symbols[event.symbol] = _Symbol(
+            faults=self._of(event.symbol).faults
+        )  # a fault stays until told
         self._comovement.drop(event.symbol)
 
     def _on_status(self, event: InstrumentStatusChanged) -> None:

@@ -29,7 +29,7 @@ class Close(NamedTuple):
 
 @dataclass(slots=True)
 class _Watched:
-    """One position; times are of receipt, ms, for after a gap many bars come at once."""
+    """One position. Times, but for `opened`, are by Protection's own clock, ms."""
 
     opened: int
     seen: int
@@ -48,6 +48,8 @@ class Protection:
         self._follows = bool(risk.trailing_stops or risk.break_even_stops)
         self._longest = risk.max_holding_bars * interval
         self._naked_ms = int(risk.naked_seconds * 1_000)
+        self._clock = 0  # time that has passed between receipts, ms: bars that come at once pass none
+        self._received = 0
         self._watched: dict[str, _Watched] = {}
         self._planned: dict[str, Decimal | None] = {}
 
@@ -63,15 +65,17 @@ class Protection:
         self, position: Position, instrument: Instrument, price: float, now: int, received: int
     ) -> Move | Close | None:
         """What a position needs at `price`, at `now` (ms, of the market)."""
-        watched = self._watch(position, price, received)
+        self._clock += max(0, received - self._received) if self._received else 0  # it may be set back
+        self._received = received
+        watched = self._watch(position, price)
         if now - position.opened >= self._longest:
             return Close(f"held for {self._risk.max_holding_bars} bars: it is closed")
         if watched.good is position and not self._follows:
             return None
-        if self._is_naked(position, watched, received):
+        if self._is_naked(position, watched):
             return Close(f"no stop for {self._risk.naked_seconds:g} s: it is closed")
         planned = self._planned.get(position.symbol)
-        if position.stop is None and planned is not None and received - watched.seen < _GRACE_MS:
+        if position.stop is None and planned is not None and self._clock - watched.seen < _GRACE_MS:
             return None
         stop = due_stop(position, planned, watched.best, instrument, self._risk)
         if stop is None:
@@ -79,25 +83,25 @@ class Protection:
             return None
         if (price - float(stop)) * position.side.sign <= 0:  # passed already: no stop can be set there
             return Close("")
-        if stop == watched.asked and received - watched.asked_at < _REPEAT_MS:
+        if stop == watched.asked and self._clock - watched.asked_at < _REPEAT_MS:
             return None
-        watched.asked, watched.asked_at = stop, received
+        watched.asked, watched.asked_at = stop, self._clock
         if position.stop is None and watched.naked_since is None:
-            watched.naked_since = received
+            watched.naked_since = self._clock
         return Move(stop)
 
-    def _watch(self, position: Position, price: float, received: int) -> _Watched:
+    def _watch(self, position: Position, price: float) -> _Watched:
         watched = self._watched.get(position.symbol)
         if watched is None or watched.opened != position.opened:
-            watched = _Watched(position.opened, received, price)
+            watched = _Watched(position.opened, self._clock, price)
             self._watched[position.symbol] = watched
         favourable = max if position.qty > 0 else min
         watched.best = favourable(watched.best, price)
         return watched
 
-    def _is_naked(self, position: Position, watched: _Watched, received: int) -> bool:
+    def _is_naked(self, position: Position, watched: _Watched) -> bool:
         """For too long."""
         if position.stop is not None:
             watched.naked_since = None
             return False
-        return watched.naked_since is not None and received - watched.naked_since >= self._naked_ms
+        return watched.naked_since is not None and self._clock - watched.naked_since >= self._naked_ms
