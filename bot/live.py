@@ -19,6 +19,7 @@ from rich.console import Console
 from bot.app import DATABASE, models_directory, source_model, summary, with_stop
 from bot.core.errors import DataError
 from bot.core.events import AdaptationFailed, CandidateArrived, EntriesAllowed, EntriesBlocked, Event
+from bot.core.money import exact
 from bot.core.records import BreakerReleased
 from bot.core.types import DAY_MS, MINUTE_MS, Instrument
 from bot.dashboard.audit_table import audit_table
@@ -141,7 +142,7 @@ class LiveRun:
         """The broker, the balance, and the symbols that are held already."""
         settings, choice = self._settings, self._choice
         if choice.credentials is None:
-            balance = Decimal(repr(settings.account.initial_balance))
+            balance = exact(settings.account.initial_balance)
             spread = settings.costs.half_spread
             return SimulatedBroker(settings.costs, lambda symbol, start: spread, balance), balance, set()
         warn(self._console, await self._preparation.account())
@@ -343,7 +344,7 @@ class Past:
 def preparation_of(settings: Settings, rest: Rest) -> Preparation:
     bybit = settings.bybit
     return Preparation(
-        rest, settings.market.sources[0], Decimal(repr(bybit.leverage)), bybit.margin_mode,
+        rest, settings.market.sources[0], exact(bybit.leverage), bybit.margin_mode,
         settings.costs.taker_fee, bybit.may_switch_modes,
     )  # fmt: skip
 
