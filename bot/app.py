@@ -13,6 +13,7 @@ import msgspec
 from rich.console import Console
 
 from bot.core.errors import BotError, RuntimeFault, UsageError
+from bot.core.money import exact
 from bot.core.types import MINUTE_MS
 from bot.dashboard.progress import PretrainingProgress
 from bot.dashboard.state import DashboardState
@@ -362,7 +363,7 @@ def _histories(settings: Settings, market: HistoricalMarket) -> list[Any]:
 
 
 def _balance(settings: Settings) -> Decimal:
-    return Decimal(repr(settings.account.initial_balance))
+    return exact(settings.account.initial_balance)
 
 
 def models_directory(settings: Settings) -> Path:

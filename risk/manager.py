@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Protocol
 
-from bot.core.money import quantity
+from bot.core.money import exact, quantity
 from bot.core.signal import Signal
 from bot.core.types import Instrument, OrderRequest, OrderType, Side, Stage
 from bot.settings import Costs, Gate, Risk
@@ -155,7 +155,7 @@ class RiskManager:
             return Denied(f"{limit} {max(notional, 0.0):.2f}, the smallest order is {least:g}")
         distance = stop_distance(signal.sigma, signal.horizon_bars, self._risk)
         stop = stop_price(signal.price, side, distance, instrument)
-        if (Decimal(repr(signal.price)) - stop) * side.sign <= 0:
+        if (exact(signal.price) - stop) * side.sign <= 0:
             return Denied(f"a stop of {distance:.2%} is less than one tick ({instrument.tick_size}) away")
         target = take_profit_price(signal.price, side, max(signal.expected_move, distance), instrument)
         order = OrderRequest(

@@ -17,6 +17,7 @@ LAYERS = [
     ("bot.exchange", "bot.storage", "bot.ops", "bot.research", "bot.dashboard"),
     (
         "bot.app",
+        "bot.care",
         "bot.reporting",
         "bot.live",
         "bot.rehearsal",

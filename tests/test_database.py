@@ -32,12 +32,14 @@ RUN: dict[str, Any] = {
 NOT_STORED = {
     events.BarClosed, events.InstrumentListed, events.InstrumentDelisted, events.FundingRatePublished,
     events.InstrumentStatusChanged, events.Traded, events.TickerChanged, events.FeedChanged,
-    events.MicrostructureSampled, events.MarketHealthChanged,
+    events.MicrostructureSampled, events.MarketHealthChanged, events.PositionMarked,
     commands.FetchBook, commands.RenewBook,
     records.Readiness,
 }  # fmt: skip
 FOLDED = {
-    events.BalanceChanged,  # as an alarm
+    events.BalanceChanged,  # as an alarm, like the next two
+    events.FeedRefused,
+    events.FramesUnreadable,
     events.PositionAdopted,
     events.OrderAccepted,
     events.OrderRejected,
@@ -266,7 +268,10 @@ def test_a_later_run_finds_the_days_opening_equity_and_the_halt(database: Databa
         journal.write(records.EquityMarked(ts, equity, equity, 10_500.0, 0.0, loss, 0.0))
     journal.write(records.BreakerTripped(20, "down 3.00%", 99))
     journal.commit()
-    assert database.opening_equity(runs, 10) == pytest.approx(10_000)
+    opened = database.opening_equity(runs, 10)
+    assert opened is not None
+    assert opened[0] == 10
+    assert opened[1] == pytest.approx(10_000)
     assert database.opening_equity([], 10) is None
     assert database.halt(runs) == ("down 3.00%", 99)
     assert database.halt([]) is None

@@ -15,6 +15,8 @@ from bot.core.events import (
     BarClosed,
     EntriesAllowed,
     EntriesBlocked,
+    FeedRefused,
+    FramesUnreadable,
     FundingRatePublished,
     InstrumentDelisted,
     InstrumentListed,
@@ -307,6 +309,17 @@ async def test_a_symbol_is_well_while_its_book_ticker_and_trades_are_heard(venue
             session.transport.abort()
         while not faults(heard, "BTCUSDT"):
             await heard.until(MarketHealthChanged, len(heard.of(MarketHealthChanged)) + 1)
+
+
+async def test_a_feed_that_the_exchange_refuses_and_frames_that_cannot_be_read_are_told(venue: Venue) -> None:
+    venue.streams.unknown_topics = {"publicTrade.ETHUSDT"}
+    async with watching(venue) as (_, heard):
+        (refused,) = await heard.until(FeedRefused)
+        assert refused.symbol == "ETHUSDT"
+        assert refused.reason.startswith("the exchange refuses publicTrade.ETHUSDT: ")
+        await venue.streams.push("{not json")
+        (unreadable,) = await heard.until(FramesUnreadable)
+        assert unreadable.count == 1
 
 
 async def test_a_decision_bar_comes_behind_what_the_book_did_meanwhile(venue: Venue) -> None:

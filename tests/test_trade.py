@@ -60,7 +60,7 @@ def exchange() -> Iterator[str]:
     process.wait(10)
 
 
-def run_until(text: str, *arguments: str, home: Path, seconds: float = 120.0) -> tuple[int, str]:
+def run_until(text: str, *arguments: str, home: Path, seconds: float = 400.0) -> tuple[int, str]:
     """Run a command, stop it with Ctrl-C when it has said `text`; exit code and output."""
     process = subprocess.Popen(
         [*BOT, *arguments, "--config", str(home / "small.toml"), "--directory", str(home / "var")],

@@ -108,6 +108,20 @@ class MicrostructureSampled(Event, frozen=True, gc=False):
     large_share: float
 
 
+class FeedRefused(Event, frozen=True):
+    """The exchange does not give us a feed of this symbol: it is not traded by this run any more."""
+
+    symbol: str
+    reason: str
+
+
+class FramesUnreadable(Event, frozen=True):
+    """Messages of the market that could not be understood, since the last fact of this kind."""
+
+    count: int
+    reason: str  # of the last one
+
+
 class MarketHealthChanged(Event, frozen=True):
     """What is wrong with our view of a symbol from `ts` on; no fault means that it can be relied upon."""
 
@@ -182,6 +196,13 @@ class PositionAdopted(Event, frozen=True):
     reason: str
 
 
+class PositionMarked(Event, frozen=True, gc=False):
+    """The exchange's mark price of a position that it says we hold: it comes without a bar of its own."""
+
+    symbol: str
+    mark: float
+
+
 class BalanceChanged(Event, frozen=True):
     """Money that came or went without trading: a deposit, a bonus. `amount` is signed, quote coin."""
 
@@ -189,13 +210,14 @@ class BalanceChanged(Event, frozen=True):
     reason: str
 
 
+HISTORY: Final = "history"  # the cause while the past is played: its bars are not about our account
 OPERATOR: Final = "operator"  # the cause that only a person can remove, and a new run forgets
 
 
 class EntriesBlocked(Event, frozen=True):
     """Something is not as it must be for opening positions; exits go on. One reason for each `cause`."""
 
-    cause: str  # "feed", "clock", "account", "history", OPERATOR
+    cause: str  # "feed", "clock", "account", HISTORY, OPERATOR
     reason: str
 
 

@@ -17,18 +17,24 @@ _STYLES: Final = {"good": "green", "bad": "red", "warning": "yellow"}
 
 
 class LineView:
-    """Feed it every message with `apply`; `tick` it now and then with the market's clock (ms UTC)."""
+    """Feed it every message with `apply`; `tick` it now and then with the market's clock (ms UTC).
+
+    `learn` takes what is long past: it counts, and nothing is printed.
+    """
 
     def __init__(
         self, balance: float, console: Console, wall_clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.state = DashboardState(balance)
-        self.quiet = False  # while history is replayed: only counts
         self._console = console
         self._wall_clock = wall_clock
         self._due = wall_clock()
         self._told: Notable | None = None
         self._blocked: dict[str, str] = {}
+
+    def learn(self, message: Event | Command | Record) -> None:
+        self.state.apply(message)
+        self._told = self.state.notable[-1] if self.state.notable else None
 
     def apply(self, message: Event | Command | Record) -> None:
         self.state.apply(message)
@@ -58,7 +64,6 @@ class LineView:
         )
 
     def _line(self, ts: int, text: str, tone: str) -> None:
-        if not self.quiet:
-            self._console.print(
-                f"{clock(ts)}  {text}", style=_STYLES.get(tone), markup=False, highlight=False, soft_wrap=True
-            )
+        self._console.print(
+            f"{clock(ts)}  {text}", style=_STYLES.get(tone), markup=False, highlight=False, soft_wrap=True
+        )

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from bot.core.commands import Command, MoveStop
 from bot.core.events import (
+    HISTORY,
     AdaptationFailed,
     BalanceChanged,
     BarClosed,
@@ -12,6 +13,8 @@ from bot.core.events import (
     EntriesAllowed,
     EntriesBlocked,
     Event,
+    FeedRefused,
+    FramesUnreadable,
     FundingPaid,
     FundingRatePublished,
     InstrumentDelisted,
@@ -23,6 +26,7 @@ from bot.core.events import (
     OrderFilled,
     OrderRejected,
     PositionAdopted,
+    PositionMarked,
     StopMoved,
 )
 from bot.core.records import Alarm, BreakerTripped, DecisionMade, Record, Refused
@@ -39,6 +43,8 @@ from strategies.base import Advice, Strategy
 
 Message = Command | Record
 _NAKED_MS: Final = 90_000  # a position that could not be given a stop for so long is closed
+_PAUSE_MS: Final = 15_000  # after an exit that was not carried out; doubled each time
+_LONGEST_PAUSE_MS: Final = 300_000
 
 
 class Engine:
@@ -66,8 +72,10 @@ class Engine:
         self._guarded: dict[str, Position] = {}  # positions whose stop is live and near enough
         self._naked: dict[str, int] = {}  # when a position was first found without a stop, ms, by symbol
         self._unsold: set[str] = set()  # delisted, or the exchange did not carry out the exit
+        self._pauses: dict[str, tuple[int, int]] = {}  # until when no exit is tried again, and how long it is
         self._blocked: dict[str, str] = {}  # why no position may be opened now, by cause
         self._faults: dict[str, tuple[str, ...]] = {}  # of our view of the market, by symbol
+        self._refused: dict[str, str] = {}  # feeds that the exchange does not give us, by symbol
         self._now = 0  # ts of the newest fact
         self._mark_due = False  # a decision bar closed at that time
         self._handlers: dict[type[Event], Callable[[Any], list[Message]]] = {
@@ -77,6 +85,8 @@ class Engine:
             FundingRatePublished: self._on_news,
             MicrostructureSampled: self._on_news,
             MarketHealthChanged: self._on_health,
+            FeedRefused: self._on_refused,
+            FramesUnreadable: self._on_unreadable,
             CandidateArrived: self._on_news,
             AdaptationFailed: self._on_news,
             OrderAccepted: self._on_accepted,
@@ -87,6 +97,7 @@ class Engine:
             BalanceChanged: self._on_balance,
             StopMoved: self._on_stop,
             PositionAdopted: self._on_adopted,
+            PositionMarked: self._on_marked,
             EntriesBlocked: self._on_blocked,
             EntriesAllowed: self._on_allowed,
         }
@@ -103,10 +114,21 @@ class Engine:
         if not self._mark_due:
             return []
         self._mark_due = False
+        return [] if HISTORY in self._blocked else self.appraise(self._now)
+
+    def appraise(self, ts: int) -> list[Message]:
+        """The account at `ts`, for the journal, against the limit of the day."""
         portfolio = self.portfolio
-        out = self._check_drawdown(self._now)
+        out = self._check_drawdown(ts)
         balance, gross = float(portfolio.balance), portfolio.gross_notional
-        return [*out, self._breaker.record(self._now, portfolio.equity, balance, gross)]
+        return [*out, self._breaker.record(ts, portfolio.equity, balance, gross)]
+
+    def take_over(self, other: "Engine") -> None:
+        """Go on with the account that `other` looked after, while this one learnt from the past."""
+        self.portfolio, self.orders = other.portfolio, other.orders
+        self._unsold, self._pauses, self._naked = other._unsold, other._pauses, other._naked
+        self._instruments |= other._instruments
+        self._blocked |= other._blocked
 
     # --- market --------------------------------------------------------------------------------------------
 
@@ -118,7 +140,7 @@ class Engine:
         out = self._sell_again(bar.ts)
         position = self.portfolio.positions.get(symbol)
         if position is not None and not candles.is_old(bar):
-            out += self._watch(bar, position)
+            out += self._watch(position, bar.close, bar)
         decision = candles.update(bar)
         if decision is None:
             return out
@@ -127,27 +149,27 @@ class Engine:
             out += self._take(advice)
         return out
 
-    def _watch(self, bar: BarClosed, position: Position) -> list[Message]:
-        """Revalue a position at each of its bars; the drawdown limit and the stop are checked here."""
-        self.portfolio.mark(bar.symbol, bar.close)
-        out = self._check_drawdown(bar.ts)
+    def _watch(self, position: Position, price: float, news: Event) -> list[Message]:
+        """Revalue a position at each news of its price; the drawdown limit and the stop are checked here."""
+        symbol, ts = position.symbol, news.ts
+        self.portfolio.mark(symbol, price)
+        out = self._check_drawdown(ts)
         if self._breaker.halted:  # an exit that the exchange rejected is tried again
-            return out + self._close(position, bar.ts)
-        if self._guarded.get(bar.symbol) is position:  # nothing changed since its stop was found good
+            return out + self._close(position, ts)
+        if self._guarded.get(symbol) is position:  # nothing changed since its stop was found good
             return out
-        instrument = self._instruments.get(bar.symbol)
-        if instrument is None:  # delisted: it is on its way out
-            return out + self._close(position, bar.ts)
-        if self._is_naked(position, bar.received):
-            out += self._close(position, bar.ts, f"no stop for {_NAKED_MS // 1_000} s: it is closed")
-            return out
+        instrument = self._instruments.get(symbol)
+        if instrument is None:
+            return out + self._close(position, ts, "no longer traded, or about to end: it is closed")
+        if self._is_naked(position, news.received):
+            return out + self._close(position, ts, f"no stop for {_NAKED_MS // 1_000} s: it is closed")
         stop = due_stop(position, instrument, self._risk)
         if stop is None:
-            self._guarded[bar.symbol] = position
-        elif (bar.close - float(stop)) * position.side.sign <= 0:  # passed already: no stop can be set there
-            out += self._close(position, bar.ts)
+            self._guarded[symbol] = position
+        elif (price - float(stop)) * position.side.sign <= 0:  # passed already: no stop can be set there
+            out += self._close(position, ts)
         else:
-            out.append(MoveStop(bar.ts, bar.symbol, stop))
+            out.append(MoveStop(ts, symbol, stop))
         return out
 
     def _is_naked(self, position: Position, now: int) -> bool:
@@ -158,7 +180,7 @@ class Engine:
         return now - max(self._naked.setdefault(position.symbol, now), position.opened) >= _NAKED_MS
 
     def _sell_again(self, ts: int) -> list[Message]:
-        """At each bar of any symbol: a delisted one has none of its own any more."""
+        """At each bar or mark of any symbol: a delisted one has no bars of its own any more."""
         if not self._unsold:
             return []
         held = self.portfolio.positions
@@ -190,6 +212,14 @@ class Engine:
     def _on_health(self, event: MarketHealthChanged) -> list[Message]:
         self._faults[event.symbol] = event.faults
         return []
+
+    def _on_refused(self, event: FeedRefused) -> list[Message]:
+        self._refused[event.symbol] = event.reason
+        return [Alarm(event.ts, event.symbol, f"not traded by this run: {event.reason}")]
+
+    def _on_unreadable(self, event: FramesUnreadable) -> list[Message]:
+        text = f"{event.count} messages of the market could not be read, the last one: {event.reason}"
+        return [Alarm(event.ts, "", text)]
 
     def _on_news(self, event: Event) -> list[Message]:
         out: list[Message] = []
@@ -224,9 +254,9 @@ class Engine:
         return out + (self._close(position, signal.ts) if position else [])
 
     def _close(self, position: Position, ts: int, alarm: str = "") -> list[Message]:
-        """A reduce-only market order for whatever is not already on its way out."""
+        """A reduce-only market order for what is not yet on its way out; not at once after a failure."""
         qty = abs(position.qty) - self.orders.leaving(position.symbol)
-        if qty <= 0:
+        if qty <= 0 or ts < self._pauses.get(position.symbol, (0, 0))[0]:
             return []
         link_id = self.orders.next_id(position.symbol, ts)
         approved = self._manager.approve_exit(position.symbol, position.side.opposite, qty, link_id)
@@ -246,16 +276,21 @@ class Engine:
         unsold = order.reduce_only and order.symbol in self.portfolio.positions
         if unsold:
             self._unsold.add(order.symbol)
+            _, last = self._pauses.get(order.symbol, (0, 0))
+            pause = min(max(2 * last, _PAUSE_MS), _LONGEST_PAUSE_MS)
+            self._pauses[order.symbol] = event.ts + pause, pause
         elif isinstance(event, OrderCancelled):
             return []
         verb = "rejected" if isinstance(event, OrderRejected) else "cancelled"
-        again = "; the position is still held and will be closed at the next bar" if unsold else ""
+        again = "; the position is still held and its exit will be tried again" if unsold else ""
         text = f"the exchange {verb} {order.link_id}: {event.reason}{again}"
         return [Alarm(event.ts, order.symbol, text)]
 
     def _on_filled(self, event: OrderFilled) -> list[Message]:
         self.orders.on_filled(event)
         position = self.portfolio.apply_fill(event)
+        if position is None:
+            self._pauses.pop(event.symbol, None)
         out: list[Message] = self._check_drawdown(event.ts)
         if position is not None and self._breaker.halted:
             return out + self._close(position, event.ts)  # an entry that filled while we were halting
@@ -277,6 +312,12 @@ class Engine:
     def _on_adopted(self, event: PositionAdopted) -> list[Message]:
         self.portfolio.adopt(event)
         return [Alarm(event.ts, event.symbol, event.reason), *self._check_drawdown(event.ts)]
+
+    def _on_marked(self, event: PositionMarked) -> list[Message]:
+        """So a position is guarded that has no bars: before the market is followed, or where it has ended."""
+        out = self._sell_again(event.ts)
+        position = self.portfolio.positions.get(event.symbol)
+        return out + (self._watch(position, event.mark, event) if position else [])
 
     def _on_blocked(self, event: EntriesBlocked) -> list[Message]:
         self._blocked[event.cause] = event.reason
@@ -307,7 +348,8 @@ class Engine:
 
     def market_faults(self, symbol: str) -> tuple[str, ...]:
         """What is wrong with our view of the symbol; a market that does not judge itself has no faults."""
-        return self._faults.get(symbol, ())
+        faults = self._faults.get(symbol, ())
+        return (*faults, self._refused[symbol]) if symbol in self._refused else faults
 
     def is_exposed(self, symbol: str) -> bool:
         """In the market or about to be; a position that is wholly on its way out does not count."""

@@ -138,15 +138,16 @@ class Database:
         query = sa.select(table).where(table.c.run_id == run_id).order_by(table.c.seq)
         return [_candidate(row) for row in self._rows(query)]
 
-    def opening_equity(self, run_ids: Sequence[int], since: int) -> float | None:
-        """The equity that the day of these runs opened with at `since` (ms UTC); None when none had begun.
+    def opening_equity(self, run_ids: Sequence[int], since: int) -> tuple[int, float] | None:
+        """When the first mark of the day of these runs was made, and the equity that the day opened with at
+        `since` (ms UTC); transfers until that mark are in it. None when none had begun.
 
         Until a loss has been seen it is the first equity of the day: at most a bar's gain too high.
         """
         table = schema.equity
         query = sa.select(table).where(table.c.run_id.in_(run_ids), table.c.ts >= since)
         rows = self._rows(query.order_by(table.c.run_id, table.c.seq).limit(1))
-        return rows[0].equity / (1 - rows[0].day_drawdown) if rows else None
+        return (rows[0].ts, rows[0].equity / (1 - rows[0].day_drawdown)) if rows else None
 
     def halt(self, run_ids: Sequence[int]) -> tuple[str, int] | None:
         """Why the newest halt of these runs is, and until when (ms UTC; 0: until a person clears it).

@@ -11,8 +11,11 @@ from bot.core.errors import RuntimeFault
 class FileLock:
     """An exclusive lock on a file that holds the number of the process that has it."""
 
-    def __init__(self, path: Path) -> None:
-        """Takes the lock at once or raises RuntimeFault that names the holder."""
+    def __init__(self, path: Path, *, name: str = "", what: str = "directory") -> None:
+        """Takes the lock at once or raises RuntimeFault that names the holder.
+
+        name, what: of the thing that is locked, for people; default: the file's directory.
+        """
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = path.open("a+")
@@ -27,8 +30,8 @@ class FileLock:
             holder = self._file.read().strip() or "unknown"
             self._file.close()
             raise RuntimeFault(
-                f"{path.parent}: another bot (process {holder}) is using this directory; "
-                "stop it or choose another directory"
+                f"{name or path.parent}: another bot (process {holder}) is using this {what}; "
+                f"stop it or choose another {what}"
             ) from None
         self._file.truncate(0)
         self._file.write(f"{os.getpid()}\n")

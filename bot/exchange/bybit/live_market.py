@@ -6,7 +6,7 @@ funding rates by asking after each settlement.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, NoReturn
@@ -55,7 +55,8 @@ class MarketSettings:
 class LiveMarket:
     """`open`, then `run`. Tells `emit` one event after the other, in the order of a recorded market.
 
-    sources are always followed; of the other USDT perpetuals the newest that are `wanted`, `most` of them.
+    sources are always followed, and what is `held` of the tradable; of the other USDT perpetuals the newest
+    that are `wanted`, `most` of them.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class LiveMarket:
         emit: Callable[[Event], None],
         settings: MarketSettings | None = None,
         *,
+        held: Collection[str] = (),
         most: int = 100,
         stream_settings: StreamSettings | None = None,
         budget: ConnectionBudget | None = None,
@@ -77,6 +79,7 @@ class LiveMarket:
         self._clock = rest.clock
         self._sources = tuple(sources)
         self._wanted = wanted
+        self._held = frozenset(held)
         self._most = most
         self._emit = emit
         self._sequencer = BarSequencer(self._settings.interval, sources)
@@ -97,17 +100,19 @@ class LiveMarket:
 
         Raises ExchangeError, UsageError for unknown sources.
         """
-        listed = await self._listed()
+        listed = await self.tradable()
         if missing := [name for name in self._sources if name not in listed]:
             raise UsageError(f"the exchange does not list {', '.join(missing)}, which market.sources names")
         now = self._clock.now_ms()
         self._blocked = "catching up with the present"
         self._emit(EntriesBlocked(now, now, "feed", self._blocked))
-        tokens = [item for item in listed.values() if item.symbol not in self._sources]
+        known = {*self._sources, *self._held}
         chosen = sorted(
-            (item for item in tokens if self._wanted(item, now)), key=lambda item: -item.launch_time
+            (item for item in listed.values() if item.symbol not in known and self._wanted(item, now)),
+            key=lambda item: -item.launch_time,
         )[: self._most]
-        return [*(listed[name] for name in self._sources), *chosen]
+        held = sorted(self._held & listed.keys() - set(self._sources))
+        return [listed[name] for name in (*self._sources, *held)] + chosen
 
     def follow(self, item: Instrument, since: int) -> None:
         """Tell a listing and the bars of a symbol that open at or after `since` (ms)."""
@@ -199,7 +204,7 @@ class LiveMarket:
         while True:
             await asyncio.sleep(self._settings.instruments)
             with suppress(ExchangeError):  # the feed says so too
-                self._compare(await self._listed())
+                self._compare(await self.tradable())
 
     def _compare(self, listed: dict[str, Instrument]) -> None:
         """Tell what has changed. An answer without the sources is not believed."""
@@ -213,7 +218,7 @@ class LiveMarket:
                 self._instruments[symbol] = listed[symbol]
                 self._emit(InstrumentListed(now, now, listed[symbol]))
         for item in listed.values():
-            room = len(self._instruments) < len(self._sources) + self._most
+            room = len(self._instruments) < len(self._sources) + len(self._held) + self._most
             if item.symbol not in self._instruments and room and self._wanted(item, now):
                 self.follow(item, item.launch_time)
 
@@ -226,8 +231,8 @@ class LiveMarket:
         self._emit(InstrumentDelisted(now, now, symbol))
         self._tell_bars()  # the others need not wait for it any more
 
-    async def _listed(self) -> dict[str, Instrument]:
-        """USDT perpetuals that trade and are not about to end, by symbol."""
+    async def tradable(self) -> dict[str, Instrument]:
+        """USDT perpetuals that trade and are not about to end, by symbol. Raises ExchangeError."""
         found = {}
         for info in await self._market.instruments(statuses=("Trading",)):
             if _is_tradable(info):

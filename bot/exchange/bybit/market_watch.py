@@ -9,12 +9,20 @@ from collections.abc import Callable, Iterable
 from typing import Final, NoReturn
 
 from bot.core.commands import FetchBook, RenewBook
-from bot.core.events import BarClosed, Event, FeedChanged
+from bot.core.events import BarClosed, Event, FeedChanged, FeedRefused, FramesUnreadable
 from bot.core.types import Feed
 from bot.exchange.bybit.clock import ExchangeClock
 from bot.exchange.bybit.errors import ExchangeError
 from bot.exchange.bybit.rest.market import MarketRest
-from bot.exchange.bybit.streams import BookLost, Delivery, Disconnected, RawBook, Stream
+from bot.exchange.bybit.streams import (
+    BadFrames,
+    BookLost,
+    Delivery,
+    Disconnected,
+    RawBook,
+    Stream,
+    TopicRejected,
+)
 from bot.exchange.bybit.translate import rest_book, ticker, trades
 from bot.exchange.bybit.wire import WireError
 from bot.exchange.bybit.wire.public import Ticker, Trades
@@ -74,6 +82,11 @@ class MarketWatch:
         elif isinstance(message, Disconnected):
             self._change(self._heard, _LOST, received, alive=False)
             self._heard = dict.fromkeys(self._heard, False)
+        elif isinstance(message, TopicRejected):
+            reason = f"the exchange refuses {message.topic}: {message.reason}"
+            self._emit(FeedRefused(received, received, message.topic.rpartition(".")[2], reason))
+        elif isinstance(message, BadFrames):
+            self._doubt_trades(message, received)
 
     async def run(self) -> NoReturn:
         """Until cancelled. A slow answer to a question must not hold up the next look."""
@@ -98,6 +111,13 @@ class MarketWatch:
         finally:
             self._audited.discard(command.symbol)
         self._state.on_rest_book(rest_book(snapshot), self._clock.now_ms())
+
+    def _doubt_trades(self, message: BadFrames, received: int) -> None:
+        """A trade may be lost, anybody's; books and tickers find out by themselves."""
+        self._emit(FramesUnreadable(received, received, message.count, message.reason))
+        heard = [symbol for symbol, begun in self._heard.items() if begun]
+        for alive in (False, True):
+            self._change(heard, [Feed.TRADES], received, alive=alive)
 
     def _begin(self, symbol: str, received: int) -> None:
         """The ticker's snapshot comes after its subscription, and the trades were in the same request."""

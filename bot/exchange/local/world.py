@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from decimal import Decimal
 from typing import Final, NamedTuple
 
+from bot.core.money import exact
 from bot.core.types import DAY_MS, HOUR_MS
 from bot.exchange.local import candles
 from bot.exchange.local.assets import Asset
@@ -39,7 +40,7 @@ class Listed:
         self.asset = asset
         contract = Contract(asset.instrument, status=PRE_LAUNCH, delivery_time=asset.delivery_time)
         fair = asset.path.at(now).price
-        self.market = world.engine.add_market(contract, Decimal(repr(fair)))
+        self.market = world.engine.add_market(contract, exact(fair))
         self.shock = 1.0  # what an operator has done to the price
         self.crowd = Crowd(world.engine, self.market, asset.turnover, f"{world.seed}/{asset.symbol}")
         past = [] if asset.history is None else candles.past(contract, asset.history)
