@@ -15,7 +15,7 @@ from rich.console import Console
 from bot.core.errors import BotError, RuntimeFault, UsageError
 from bot.core.money import exact
 from bot.core.types import MINUTE_MS
-from bot.dashboard.progress import PretrainingProgress
+from bot.dashboard.progress import WorkProgress
 from bot.dashboard.state import DashboardState
 from bot.dashboard.terminal import TerminalView
 from bot.engine.candidates import Candidates
@@ -249,8 +249,13 @@ async def source_model(
         console.print(
             "The source model of these bars is not whole (damaged, or stopped in training): made again"
         )
-    with PretrainingProgress(settings.model.epochs, console) as progress:
-        return await job.run(stop, progress.epoch)
+    epochs = settings.model.epochs
+    with WorkProgress("pretraining", epochs, console) as progress:
+
+        def on_epoch(done: int, loss: float, tail_loss: float) -> None:
+            progress.reached(done, f"epoch {done} of {epochs}  loss {loss:.4f}  tail {tail_loss:.4f}")
+
+        return await job.run(stop, on_epoch)
 
 
 def _journal(
