@@ -90,7 +90,7 @@ class Broker(SimulatedBroker):
 def run(table: BarTable) -> tuple[float, int]:
     """CPU seconds of one backtest, bars included as events, and the facts that the broker told."""
     risk, gate, costs = Risk(), Gate(), Costs()
-    breaker = Breaker(risk.daily_drawdown, 1e6)
+    breaker = Breaker(risk, 1e6)
     engine = Engine(
         MovingAverageCross(), RiskManager(risk, gate, costs, breaker), breaker, Portfolio(Decimal(1_000_000)),
         Orders(), risk, MINUTE_MS,

@@ -204,7 +204,7 @@ async def _trade(
 
 
 def _engine(settings: Settings, strategy: TransferStrategy) -> Engine:
-    breaker = Breaker(settings.risk.daily_drawdown, settings.account.initial_balance)
+    breaker = Breaker(settings.risk, settings.account.initial_balance)
     return Engine(
         strategy,
         RiskManager(settings.risk, settings.gate, settings.costs, breaker),

@@ -55,7 +55,7 @@ from bot.execution.orders import Orders, tag_of
 from bot.market.bars import BarTable
 from bot.settings import Settings
 from bot.storage import barfiles
-from bot.storage.database import Database, Run
+from bot.storage.database import Database, Mark, Run
 from bot.storage.journal import Journal
 from bot.storage.lock import FileLock
 from bot.storage.survey import FUNDING_FOLDER
@@ -342,25 +342,39 @@ class LiveRun:
     # --- storage --------------------------------------------------------------------------------------------
 
     async def _breaker(self, opening: Opening) -> Breaker:
-        """With the day of the account's earlier runs: no restart makes good a loss or ends a halt.
+        """With what the account's earlier runs saw: no restart makes good a loss or ends a halt.
 
-        What came or went since the day's first mark, while a run was there or not, is neither gain nor loss.
+        What came or went since then, while a run was there or not, is neither gain nor loss.
         """
-        breaker = Breaker(self._settings.risk.daily_drawdown, float(opening.balance))
+        risk, database = self._settings.risk, self._database
+        breaker = Breaker(risk, float(opening.balance))
         if self._choice.credentials is None or self._choice.clear_halt:
             return breaker
         runs = [run.id for run in self._earlier()]
-        marked = self._database.opening_equity(runs, self._started // DAY_MS * DAY_MS)
-        equity = None
-        if marked is not None:
-            since, equity = marked
-            lines = await transfers(self._rest, since, opening.ts)
-            equity += float(sum(line.change or 0 for line in lines))
-        reason, until = self._database.halt(runs) or ("", None)
-        breaker.restore(self._started, equity, until)
-        if breaker.halted:
-            end = "until --clear-halt is given" if not until else "until the next UTC day, or --clear-halt"
-            warn(self._console, [f"an earlier run halted: {reason}. No entries {end}"])
+        cleared, today = database.cleared(runs), self._started // DAY_MS * DAY_MS
+        first = database.opening_equity(runs, max(cleared, today))
+        highs = database.highs(runs, max(cleared, today - risk.rolling_days * DAY_MS))
+        peak, halts = database.peak(runs, cleared), database.halts(runs)
+        marks = [mark for mark in (first, peak, *highs.values()) if mark is not None]
+        moved = []
+        if marks:
+            moved = await transfers(self._rest, min(mark.ts for mark in marks), opening.ts)
+
+        def now_worth(mark: Mark) -> float:
+            later = [line.change or 0 for line in moved if line.transaction_time > mark.ts]
+            return mark.equity + float(sum(later))
+
+        breaker.restore(
+            self._started,
+            now_worth(first) if first else None,
+            {day: now_worth(mark) for day, mark in highs.items()},
+            now_worth(peak) if peak else None,
+            halts,
+        )
+        for halt in halts:
+            if not halt.until or halt.until > self._started:
+                end = "the next UTC day, or --clear-halt" if halt.until else "--clear-halt is given"
+                warn(self._console, [f"an earlier run halted: {halt.reason}. No entries until {end}"])
         return breaker
 
     def _earlier(self) -> list[Run]:

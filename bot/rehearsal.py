@@ -101,7 +101,7 @@ async def _trade(
     )  # fmt: skip
     try:
         opening = await broker.start()
-        breaker = Breaker(settings.risk.daily_drawdown, float(opening.balance))
+        breaker = Breaker(settings.risk, float(opening.balance))
         wiring = Wiring(
             rest, inbox, market, broker,
             engine_of(settings, Exercise(sources), breaker, opening.balance, _BAR, started),

@@ -155,7 +155,22 @@ class Risk(Section):
         0.015, description="widest stop, fraction of the price"
     )
     stop_sigmas: Positive = Field(1.0, description="stop = this x sigma x sqrt(horizon), capped by `stop`")
-    daily_drawdown: Annotated[float, Field(gt=0, lt=1)] = 0.03
+    daily_drawdown: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.03, description="from the day's opening equity; until the next UTC day"
+    )
+    rolling_drawdown: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.08, description="from the highest equity of `rolling_days`; until a person clears it"
+    )
+    rolling_days: Count = 7
+    peak_drawdown: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.15, description="from the highest equity ever; until a person clears it"
+    )
+    token_daily_loss: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.005, description="of equity, by one token; no entries of it until the next UTC day"
+    )
+    on_breaker: Literal["flatten", "block"] = Field(
+        "flatten", description="or only no entries, and let positions end by their stops"
+    )
     min_move_costs: Annotated[float, Field(ge=0)] = Field(
         3.0, description="the expected move must exceed this many round-trip costs"
     )

@@ -95,10 +95,9 @@ class RiskManager:
 
     # --- the checks, in order ------------------------------------------------------------------------------
 
-    def _halt(self, _: Signal, account: AccountState) -> str | None:
-        if self._breaker.halted:
-            return "halted by the drawdown breaker"
-        return account.blocked or None
+    def _halt(self, signal: Signal, account: AccountState) -> str | None:
+        reason = self._breaker.reason or self._breaker.token_reason(signal.symbol)
+        return f"halted: {reason}" if reason else account.blocked or None
 
     def _market(self, signal: Signal, account: AccountState) -> str | None:
         faults = account.market_faults(signal.symbol)

@@ -24,7 +24,10 @@ from risk.breaker import Breaker
 from risk.manager import RiskManager
 from tests.test_engine import NoModels, Recorder, Scripted, Wish
 
-RISK = Risk(position_share=0.02, max_exposure=1.0)
+RISK = Risk(
+    position_share=0.02, max_exposure=1.0, daily_drawdown=0.9, rolling_drawdown=0.9, peak_drawdown=0.9,
+    token_daily_loss=0.9,
+)  # fmt: skip
 
 
 class LiveDesk:
@@ -39,7 +42,7 @@ class LiveDesk:
         self.runner: Runner
 
     def build(self, wish: Wish, balance: Decimal, interval: int) -> None:
-        breaker = Breaker(0.9, float(balance))
+        breaker = Breaker(RISK, float(balance))
         self.engine = Engine(
             Scripted(wish), RiskManager(RISK, Gate(), Costs(), breaker), breaker, Portfolio(balance),
             Orders(tag_of(self.rest.clock.now_ms())), RISK, interval,

@@ -10,6 +10,7 @@ from math import inf, isnan, nan
 from pathlib import Path
 from typing import Any
 
+import alembic.command
 import msgspec
 import numpy as np
 import pytest
@@ -263,21 +264,34 @@ def test_candidates_come_back_as_the_very_events(database: Database, journal: Jo
 def test_a_later_run_finds_the_days_opening_equity_and_the_halt(database: Database, journal: Journal) -> None:
     runs = [journal.run_id]
     assert database.opening_equity(runs, 0) is None
-    assert database.halt(runs) is None
+    assert database.halts(runs) == []
+    assert database.peak(runs, 0) is None
+    assert database.highs(runs, 0) == {}
     for ts, equity, loss in ((5, 10_500.0, 0.0), (10, 9_900.0, 0.01), (20, 9_700.0, 0.03)):
         journal.write(records.EquityMarked(ts, equity, equity, 10_500.0, 0.0, loss, 0.0))
-    journal.write(records.BreakerTripped(20, "down 3.00%", 99))
+    day = records.BreakerTripped(20, "down 3.00%", 99)
+    token = records.BreakerTripped(21, "lost", 99, records.Latch.TOKEN, "NEWUSDT")
+    journal.write(day)
+    journal.write(token)
     journal.commit()
     opened = database.opening_equity(runs, 10)
     assert opened is not None
     assert opened[0] == 10
     assert opened[1] == pytest.approx(10_000)
     assert database.opening_equity([], 10) is None
-    assert database.halt(runs) == ("down 3.00%", 99)
-    assert database.halt([]) is None
-    journal.write(records.BreakerReleased(30, "a new UTC day"))
+    assert database.halts(runs) == [day, token]
+    assert database.halts([]) == []
+    assert database.highs(runs, 10) == {0: (10, 9_900.0)}
+    assert database.peak(runs, 0) == (20, 10_500.0)
+    journal.write(records.BreakerReleased(30, "a new UTC day", records.Latch.DAY))
     journal.commit()
-    assert database.halt(runs) is None
+    assert database.halts(runs) == [token]
+    assert database.cleared(runs) == 0
+    journal.write(records.BreakerReleased(40, "cleared by a person"))
+    journal.commit()
+    assert database.halts(runs) == []
+    assert database.cleared(runs) == 40
+    assert database.peak(runs, 40) is None
 
 
 def test_an_order_follows_its_life(database: Database, journal: Journal) -> None:
@@ -553,6 +567,18 @@ def test_a_run_that_does_not_exist_cannot_be_resumed(database: Database) -> None
 def test_migrations_make_the_tables_that_the_code_uses(database: Database) -> None:
     with database.engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), schema.metadata) == []
+
+
+def test_a_halt_of_the_first_version_is_still_in_force(path: Path) -> None:
+    with Database.open(path) as database:
+        journal = Journal.start(database, **RUN)
+        journal.write(records.BreakerTripped(20, "down 3.00%", 99))
+        journal.commit()
+        with database.engine.begin() as connection:
+            alembic.command.downgrade(Database.migrations(connection), "0001")
+    with Database.open(path) as database:
+        assert database.halts([1]) == [records.BreakerTripped(20, "down 3.00%", 99, records.Latch.DAY)]
+        assert database.cleared([1]) == 0
 
 
 def test_a_second_bot_on_the_same_database_is_refused_until_the_first_is_gone(path: Path) -> None:

@@ -86,7 +86,7 @@ class Desk:
 
     def __init__(self, wish: Wish, risk: Risk | None = None, balance: int = 10_000) -> None:
         risk = risk or Risk()
-        self.breaker = Breaker(risk.daily_drawdown, balance)
+        self.breaker = Breaker(risk, balance)
         manager = RiskManager(risk, Gate(), Costs(), self.breaker)
         self.engine = Engine(
             Scripted(wish), manager, self.breaker, Portfolio(Decimal(balance)), Orders(), risk, BAR
@@ -222,7 +222,10 @@ def test_a_stop_that_the_fill_left_too_wide_is_tightened_to_the_limit() -> None:
 
 
 def test_a_drawdown_of_the_day_flattens_and_halts_to_the_next_utc_day() -> None:
-    wild = Risk(position_share=0.9, max_exposure=0.9, stop=0.4, stop_sigmas=20.0)
+    wild = Risk(
+        position_share=0.9, max_exposure=0.9, stop=0.4, stop_sigmas=20.0, rolling_drawdown=0.5,
+        peak_drawdown=0.5, token_daily_loss=0.5,
+    )  # fmt: skip
     desk = Desk(lambda closed, positions: (enter((closed.start - START) // BAR, sigma=0.006),), wild)
     desk.play(bar(0, 100), bar(1, 100), bar(2, 100, high=100.5))
     desk.play(bar(3, 93, opened=100))
@@ -230,7 +233,7 @@ def test_a_drawdown_of_the_day_flattens_and_halts_to_the_next_utc_day() -> None:
     assert len(tripped) == 1
     desk.play(bar(4, 93), bar(5, 93))
     assert desk.engine.portfolio.positions == {}
-    assert desk.journal.of(Refused)[-1].reason == "halted by the drawdown breaker"
+    assert desk.journal.of(Refused)[-1].reason.startswith("halted: down ")
     next_day = DAY_MS // BAR
     desk.play(*(bar(i, 93) for i in range(next_day - 1, next_day + 3)))
     assert "NEWUSDT" in desk.engine.portfolio.positions

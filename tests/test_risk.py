@@ -1,6 +1,7 @@
 """Risk: entries pass every check in order, exits always pass, halts hold."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -8,13 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.core.records import BreakerReleased, BreakerTripped
+from bot.core.records import BreakerReleased, BreakerTripped, Latch
 from bot.core.types import DAY_MS, Side, Stage
 from bot.settings import Costs, Gate, Risk
 from risk.breaker import Breaker
 from risk.manager import Approved, Denied, RiskManager
 from risk.stops import stop_distance, stop_price
 from tests.builders import START, enter, instrument
+
+LIMITS = Risk()
 
 
 @dataclass
@@ -34,7 +37,7 @@ class Account:
 
 
 def manager(breaker: Breaker | None = None) -> RiskManager:
-    return RiskManager(Risk(), Gate(), Costs(), breaker or Breaker(0.03, 10_000))
+    return RiskManager(LIMITS, Gate(), Costs(), breaker or Breaker(LIMITS, 10_000))
 
 
 def verdict(
@@ -98,7 +101,7 @@ def test_an_unknown_instrument_is_refused() -> None:
 
 
 def test_an_exit_is_legal_even_while_halted() -> None:
-    breaker = Breaker(0.03, 10_000)
+    breaker = Breaker(LIMITS, 10_000)
     breaker.mark(START, math.nan)
     order = manager(breaker).approve_exit("NEWUSDT", Side.SELL, Decimal(3), "id").order
     assert order.reduce_only
@@ -151,74 +154,147 @@ def test_a_stop_is_never_wider_than_the_limit(entry: float, sigma: float, side: 
     assert (Decimal(str(entry)) - stop) * side.sign <= Decimal("0.015") * Decimal(str(entry))
 
 
-def test_a_restart_on_the_same_day_goes_on_with_its_opening_equity_and_its_halt() -> None:
-    again = Breaker(0.03, 9_800)  # what is left, after a morning that opened with 10,000
-    again.restore(START, 10_000, None)
-    assert again.mark(START - 5 * DAY_MS, 9_800) is None  # history is no new day
-    tripped = again.mark(START, 9_700)
-    assert isinstance(tripped, BreakerTripped)
-
-    halted = Breaker(0.03, 9_700)
-    halted.restore(START, 10_000, tripped.until)
-    assert halted.halted
-    halted.mark(START + 1, 9_900)
-    assert halted.halted
-    assert isinstance(halted.mark(tripped.until, 9_900), BreakerReleased)
-
-    over = Breaker(0.03, 9_700)
-    over.restore(tripped.until, None, tripped.until)
-    assert not over.halted
-    for_a_person = Breaker(0.03, 9_700)
-    for_a_person.restore(START + 9 * DAY_MS, None, 0)
-    for_a_person.mark(START + 10 * DAY_MS, 9_700)
-    assert for_a_person.halted
+# --- the breakers ----------------------------------------------------------------------------------------
 
 
-# --- the breaker -----------------------------------------------------------------------------------------
+def latches(messages: Sequence[BreakerTripped | BreakerReleased]) -> list[Latch | None]:
+    return [message.latch for message in messages]
 
 
 def test_three_percent_in_a_day_halts_until_the_next_utc_day() -> None:
-    breaker = Breaker(0.03, 10_000)
-    assert breaker.mark(START + 1, 10_100) is None  # the day began here
-    assert breaker.mark(START + 2, 9_798) is None
-    tripped = breaker.mark(START + 3, 9_797)
+    breaker = Breaker(LIMITS, 10_000)
+    assert breaker.mark(START + 1, 10_100) == []  # the day began here
+    assert breaker.mark(START + 2, 9_798) == []
+    (tripped,) = breaker.mark(START + 3, 9_797)
     assert isinstance(tripped, BreakerTripped)
-    assert tripped.until == START + DAY_MS
-    assert breaker.mark(START + DAY_MS - 1, 10_500) is None
+    assert (tripped.latch, tripped.until) == (Latch.DAY, START + DAY_MS)
+    assert breaker.mark(START + DAY_MS - 1, 10_500) == []
     assert breaker.halted
-    assert isinstance(breaker.mark(START + DAY_MS, 9_800), BreakerReleased)
+    (released,) = breaker.mark(START + DAY_MS, 9_800)
+    assert isinstance(released, BreakerReleased)
     assert not breaker.halted
 
 
 def test_the_day_after_counts_from_its_own_first_equity() -> None:
-    breaker = Breaker(0.03, 10_000)
+    breaker = Breaker(LIMITS, 10_000)
     breaker.mark(START, 10_000)
-    assert breaker.mark(START + DAY_MS, 9_750) is None
-    assert breaker.mark(START + DAY_MS + 1, 9_500) is None
-    assert isinstance(breaker.mark(START + DAY_MS + 2, 9_457), BreakerTripped)
+    assert breaker.mark(START + DAY_MS, 9_750) == []
+    assert breaker.mark(START + DAY_MS + 1, 9_500) == []
+    assert latches(breaker.mark(START + DAY_MS + 2, 9_457)) == [Latch.DAY]
+
+
+def test_slow_losses_trip_the_rolling_breaker_until_a_person_clears_it() -> None:
+    breaker = Breaker(LIMITS, 10_000)
+    equity = 10_000.0
+    for day in range(4):
+        assert breaker.mark(START + day * DAY_MS, equity) == []
+        equity *= 0.98
+    (tripped,) = breaker.mark(START + 4 * DAY_MS, equity * 0.99)
+    assert isinstance(tripped, BreakerTripped)
+    assert (tripped.latch, tripped.until) == (Latch.ROLLING, 0)
+    assert breaker.mark(START + 40 * DAY_MS, 11_000) == []
+    assert breaker.halted
+    breaker.mark(START + 40 * DAY_MS, 9_000)
+    assert breaker.release(START + 40 * DAY_MS, "a person") == BreakerReleased(
+        START + 40 * DAY_MS, "a person"
+    )
+    assert breaker.release(START + 40 * DAY_MS, "a person") is None
+    assert not breaker.halted
+    assert breaker.mark(START + 40 * DAY_MS + 1, 8_900) == []  # counted from the release
+
+
+def test_what_is_older_than_the_window_trips_the_peak_breaker_only() -> None:
+    breaker = Breaker(LIMITS, 10_000)
+    for week, equity in enumerate((10_000, 9_300, 8_700)):
+        assert breaker.mark(START + 8 * week * DAY_MS, equity) == []
+    assert latches(breaker.mark(START + 25 * DAY_MS, 8_499)) == [Latch.PEAK]
+
+
+def test_one_token_that_loses_too_much_is_halted_alone_until_the_next_day() -> None:
+    breaker = Breaker(LIMITS, 10_000)
+    breaker.mark(START, 10_000)
+    assert breaker.mark_token(START, "NEWUSDT", -200.0, 10_000) == []  # lost before this day
+    assert breaker.mark_token(START + 1, "NEWUSDT", -249.0, 9_951) == []
+    (tripped,) = breaker.mark_token(START + 2, "NEWUSDT", -250.0, 9_950)
+    assert (tripped.latch, tripped.symbol) == (Latch.TOKEN, "NEWUSDT")
+    assert breaker.token_reason("NEWUSDT")
+    assert not breaker.token_reason("OTHERUSDT")
+    assert not breaker.halted
+    assert latches(breaker.mark(START + DAY_MS, 9_950)) == [Latch.TOKEN]
+    assert not breaker.token_reason("NEWUSDT")
 
 
 @pytest.mark.parametrize("equity", [math.nan, math.inf, 0.0, -1.0])
 def test_an_account_that_cannot_be_valued_halts_until_a_person_clears_it(equity: float) -> None:
-    breaker = Breaker(0.03, 10_000)
-    tripped = breaker.mark(START, equity)
+    breaker = Breaker(LIMITS, 10_000)
+    (tripped,) = breaker.mark(START, equity)
     assert isinstance(tripped, BreakerTripped)
-    assert tripped.until == 0
-    assert breaker.mark(START + 3 * DAY_MS, 10_000) is None
+    assert (tripped.latch, tripped.until) == (Latch.EQUITY, 0)
+    assert breaker.mark(START + 3 * DAY_MS, 10_000) == []
     assert breaker.halted
 
 
-def test_a_broken_account_outranks_a_halt_for_the_day() -> None:
-    breaker = Breaker(0.03, 10_000)
+def test_a_broken_account_outlasts_a_halt_for_the_day() -> None:
+    breaker = Breaker(LIMITS, 10_000)
+    breaker.mark(START, 10_000)
+    breaker.mark(START + 1, 9_650)
+    assert latches(breaker.mark(START + 2, math.nan)) == [Latch.EQUITY]
+    assert latches(breaker.mark(START + 2 * DAY_MS, 10_000)) == [Latch.DAY]
+    assert breaker.halted
+
+
+def test_a_transfer_moves_every_reference() -> None:
+    breaker = Breaker(LIMITS, 10_000)
+    breaker.mark(START, 10_000)
+    breaker.transfer(-5_000)
+    assert breaker.mark(START, 5_000) == []
+    assert breaker.mark(START, 4_851) == []
+    assert latches(breaker.mark(START, 4_850)) == [Latch.DAY]
+
+
+def test_blocking_breakers_do_not_flatten() -> None:
+    breaker = Breaker(Risk(on_breaker="block"), 10_000)
     breaker.mark(START, 10_000)
     breaker.mark(START + 1, 9_000)
-    assert isinstance(breaker.mark(START + 2, math.nan), BreakerTripped)
-    breaker.mark(START + 2 * DAY_MS, 10_000)
     assert breaker.halted
+    assert not breaker.flattens
+
+
+def test_a_restart_goes_on_with_opening_highs_peak_and_halts() -> None:
+    again = Breaker(LIMITS, 9_800)  # what is left, after a morning that opened with 10,000
+    again.restore(START, 10_000)
+    assert again.mark(START - 5 * DAY_MS, 9_800) == []  # history is no new day
+    assert latches(again.mark(START, 9_700)) == [Latch.DAY]
+
+    today = START // DAY_MS
+    rolling = Breaker(LIMITS, 9_300)
+    rolling.restore(START, 9_300, {today - 6: 10_000.0, today - 7: 20_000.0})
+    assert latches(rolling.mark(START, 9_200)) == [Latch.ROLLING]
+
+    high = Breaker(LIMITS, 9_300)
+    high.restore(START, 9_300, {}, 10_900.0)
+    assert latches(high.mark(START, 9_265)) == [Latch.PEAK]
+
+
+def test_a_restart_clears_no_halt() -> None:
+    day = BreakerTripped(START, "lost", START + DAY_MS, Latch.DAY)
+    peak = BreakerTripped(START, "lost more", 0, Latch.PEAK)
+    token = BreakerTripped(START, "it lost", START + DAY_MS, Latch.TOKEN, "NEWUSDT")
+    breaker = Breaker(LIMITS, 9_700)
+    breaker.restore(START + 1, 10_000, halts=[day, peak, token])
+    assert breaker.halted
+    assert breaker.token_reason("NEWUSDT") == "it lost"
+    assert latches(breaker.mark(START + DAY_MS, 9_900)) == [Latch.DAY, Latch.TOKEN]
+    assert breaker.reason == "lost more"
+
+    over = Breaker(LIMITS, 9_700)
+    over.restore(START + DAY_MS, None, halts=[day, token])
+    assert not over.halted
+    assert not over.token_reason("NEWUSDT")
 
 
 def test_drawdown_is_measured_from_the_peak_and_from_midnight() -> None:
-    breaker = Breaker(0.03, 10_000)
+    breaker = Breaker(LIMITS, 10_000)
     breaker.mark(START, 12_000)
     breaker.mark(START + DAY_MS, 11_880)
     marked = breaker.record(START + DAY_MS, 11_700, 11_700, 1_170)

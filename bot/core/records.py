@@ -1,5 +1,7 @@
 """What the engine decided and why: facts of our own making, for the journal, the view and the report."""
 
+from enum import StrEnum
+
 import msgspec
 
 from bot.core.types import Side, Stage
@@ -99,13 +101,27 @@ class EquityMarked(Record, frozen=True):
     exposure: float  # gross notional / equity
 
 
+class Latch(StrEnum):
+    """Which breaker (risk.breaker says what trips each)."""
+
+    EQUITY = "equity"
+    DAY = "day"
+    ROLLING = "rolling"
+    PEAK = "peak"
+    TOKEN = "token"  # noqa: S105
+
+
 class BreakerTripped(Record, frozen=True):
     reason: str
     until: int  # ms UTC; 0 = until a person clears it
+    latch: Latch = Latch.DAY
+    symbol: str = ""  # of a token's own breaker
 
 
 class BreakerReleased(Record, frozen=True):
     reason: str
+    latch: Latch | None = None  # None: all of them
+    symbol: str = ""
 
 
 class Alarm(Record, frozen=True):

@@ -18,6 +18,7 @@ from bot.core.events import (
     OrderRejected,
     StopMoved,
 )
+from bot.core.folding import fold
 from bot.core.reasons import kind
 from bot.core.records import (
     Alarm,
@@ -26,6 +27,7 @@ from bot.core.records import (
     DecisionMade,
     EquityMarked,
     GateDecided,
+    Latch,
     Readiness,
     Record,
     Refused,
@@ -76,22 +78,16 @@ class TokenState:
 
     def fill(self, side: Side, qty: float, price: float, fee: float) -> bool:
         """Book one execution; True when it closed the position."""
-        signed = side.sign * qty
-        held = self.qty
-        self.realised -= fee
+        held, entry = self.qty, self.entry
         self.price = price
-        closing = min(abs(held), qty) if held * signed < 0 else 0.0
-        if closing:
-            self.realised += closing * (price - self.entry) * math.copysign(1.0, held)
-        self.qty = held + signed
+        self.qty, self.entry, closed = fold(held, entry, side.sign * qty, price)
+        self.realised += closed * (price - entry) - fee
         if abs(self.qty) <= _FLAT * qty:
             self.qty, self.stop = 0.0, math.nan
         elif held * self.qty <= 0:
-            self.entry, self.stop = price, self.entry_stop
-        elif not closing:
-            self.entry = (self.entry * abs(held) + price * qty) / abs(self.qty)
-        self.trades += bool(closing) and self.qty == 0.0
-        return bool(closing)
+            self.stop = self.entry_stop
+        self.trades += bool(closed) and self.qty == 0.0
+        return bool(closed)
 
 
 class Notable(NamedTuple):
@@ -118,6 +114,7 @@ class DashboardState:
         self.exposure = 0.0
         self.halted = ""  # why, while the breaker is tripped
         self.halted_until = 0
+        self._halts: dict[Latch, BreakerTripped] = {}
         self.fills = 0
         self.fees = 0.0
         self.funding = 0.0
@@ -262,12 +259,22 @@ class DashboardState:
             self.worst_drawdown = record.drawdown
 
     def _on_tripped(self, record: BreakerTripped) -> None:
-        self.halted, self.halted_until = record.reason, record.until
-        self._note(record.ts, "", f"breaker tripped: {record.reason}", "bad")
+        if record.latch is not Latch.TOKEN:
+            self._halts[record.latch] = record
+            self._tell_halt()
+        self._note(record.ts, record.symbol, f"breaker tripped: {record.reason}", "bad")
 
     def _on_released(self, record: BreakerReleased) -> None:
-        self.halted, self.halted_until = "", 0
-        self._note(record.ts, "", f"breaker released: {record.reason}", "good")
+        if record.latch is None:
+            self._halts.clear()
+        else:
+            self._halts.pop(record.latch, None)
+        self._tell_halt()
+        self._note(record.ts, record.symbol, f"breaker released: {record.reason}", "good")
+
+    def _tell_halt(self) -> None:
+        halt = next(iter(self._halts.values()), None)
+        self.halted, self.halted_until = (halt.reason, halt.until) if halt else ("", 0)
 
     def _on_alarm(self, record: Alarm) -> None:
         self._note(record.ts, record.symbol, record.text, "bad")

@@ -153,9 +153,9 @@ class Engine:
         """Revalue a position at each news of its price; the drawdown limit and the stop are checked here."""
         symbol, ts = position.symbol, news.ts
         self.portfolio.mark(symbol, price)
-        out = self._check_drawdown(ts)
-        if self._breaker.halted:  # an exit that the exchange rejected is tried again
-            return out + self._close(position, ts)
+        out = self._check_drawdown(ts, symbol)
+        if self._breaker.flattens or self._breaker.flattens_token(symbol):
+            return out + self._close(position, ts)  # an exit that the exchange rejected is tried again
         if self._guarded.get(symbol) is position:  # nothing changed since its stop was found good
             return out
         instrument = self._instruments.get(symbol)
@@ -187,14 +187,23 @@ class Engine:
         self._unsold &= held.keys()
         return [message for name in sorted(self._unsold) for message in self._close(held[name], ts)]
 
-    def _check_drawdown(self, ts: int) -> list[Message]:
-        record = self._breaker.mark(ts, self.portfolio.equity)
-        if record is None:
-            return []
-        out: list[Message] = [record]
-        if isinstance(record, BreakerTripped):
-            out += self.orders.cancel_entries(ts)
-            for position in list(self.portfolio.positions.values()):
+    def _check_drawdown(self, ts: int, symbol: str = "") -> list[Message]:
+        """Of the account, and of the token that a fact is about."""
+        breaker, equity = self._breaker, self.portfolio.equity
+        records: list[Message] = [*breaker.mark(ts, equity)]
+        if symbol:
+            records += breaker.mark_token(ts, symbol, self.portfolio.pnl(symbol), equity)
+        out = list(records)
+        for record in records:
+            if isinstance(record, BreakerTripped):
+                out += self._stop_trading(ts, record.symbol)
+        return out
+
+    def _stop_trading(self, ts: int, symbol: str) -> list[Message]:
+        """A breaker has tripped, of one token or ("") of the account."""
+        out: list[Message] = [*self.orders.cancel_entries(ts, symbol)]
+        for position in list(self.portfolio.positions.values()):
+            if self._breaker.flattens or self._breaker.flattens_token(position.symbol):
                 out += self._close(position, ts)
         return out
 
@@ -291,14 +300,15 @@ class Engine:
         position = self.portfolio.apply_fill(event)
         if position is None:
             self._pauses.pop(event.symbol, None)
-        out: list[Message] = self._check_drawdown(event.ts)
-        if position is not None and self._breaker.halted:
+        out: list[Message] = self._check_drawdown(event.ts, event.symbol)
+        halting = self._breaker.flattens or self._breaker.flattens_token(event.symbol)
+        if position is not None and halting:
             return out + self._close(position, event.ts)  # an entry that filled while we were halting
         return out
 
     def _on_funding(self, event: FundingPaid) -> list[Message]:
         self.portfolio.apply_funding(event)
-        return self._check_drawdown(event.ts)
+        return self._check_drawdown(event.ts, event.symbol)
 
     def _on_balance(self, event: BalanceChanged) -> list[Message]:
         self.portfolio.apply_transfer(event)

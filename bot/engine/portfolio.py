@@ -2,7 +2,10 @@
 
 from decimal import Decimal
 
+from msgspec import structs
+
 from bot.core.events import BalanceChanged, FundingPaid, OrderFilled, PositionAdopted, StopMoved
+from bot.core.folding import fold
 from bot.core.types import Position
 
 _ZERO = Decimal(0)
@@ -11,12 +14,15 @@ _ZERO = Decimal(0)
 class Portfolio:
     """Money is exact (Decimal) where it changes; equity between fills is a float, for speed.
 
-    `positions` holds open positions only.
+    `positions` holds open positions only; `last_loss` when each token's newest losing position ended, ms.
     """
 
     def __init__(self, balance: Decimal) -> None:
         self.balance = balance
         self.positions: dict[str, Position] = {}
+        self.last_loss: dict[str, int] = {}
+        self._realised: dict[str, Decimal] = {}  # of each token since the beginning, after fees and funding
+        self._before: dict[str, Decimal] = {}  # of that, before the open position
         self._last: dict[str, float] = {}  # last price of symbols with a position
         self._floats: dict[str, tuple[float, float]] = {}  # signed quantity and entry
         self._balance = float(balance)
@@ -30,31 +36,26 @@ class Portfolio:
 
     def apply_fill(self, fill: OrderFilled) -> Position | None:
         """Book one execution; returns the position that is left, None when flat."""
-        signed = fill.qty * fill.side.sign
         old = self.positions.get(fill.symbol)
-        held = old.qty if old else _ZERO
-        self.balance -= fill.fee
-        closing = min(abs(held), fill.qty) if held * signed < 0 else _ZERO
-        if old is not None and closing:
-            self.balance += closing * (fill.price - old.entry) * old.side.sign
-        qty = held + signed
+        held, entry = (old.qty, old.entry) if old else (_ZERO, _ZERO)
+        qty, average, closed = fold(held, entry, fill.qty * fill.side.sign, fill.price)
+        if held == 0:
+            self._before[fill.symbol] = self._realised.get(fill.symbol, _ZERO)
+        self._realise(fill.symbol, closed * (fill.price - entry) - fill.fee)
+        if closed and held * qty <= 0:
+            self._end(fill.symbol, fill.ts)
         if qty == 0:
             self._drop(fill.symbol)
             return None
-        if old is None or held * qty < 0:  # opened, or turned over: what is left was bought at this price
-            position = Position(symbol=fill.symbol, qty=qty, entry=fill.price, opened=fill.ts)
-        elif closing:
-            position = Position(
-                symbol=fill.symbol, qty=qty, entry=old.entry, opened=old.opened, stop=old.stop
-            )
+        if old is None or held * qty < 0:  # another position, which has no stop yet
+            position = Position(symbol=fill.symbol, qty=qty, entry=average, opened=fill.ts)
         else:
-            entry = (old.entry * abs(held) + fill.price * fill.qty) / abs(qty)
-            position = Position(symbol=fill.symbol, qty=qty, entry=entry, opened=old.opened, stop=old.stop)
+            position = structs.replace(old, qty=qty, entry=average)
         self._keep(position, float(fill.price))
         return position
 
     def apply_funding(self, paid: FundingPaid) -> None:
-        self.balance -= paid.amount
+        self._realise(paid.symbol, -paid.amount)
         self._balance = float(self.balance)
         self._revalue()
 
@@ -66,13 +67,7 @@ class Portfolio:
     def apply_stop(self, moved: StopMoved) -> None:
         position = self.positions.get(moved.symbol)
         if position is not None:
-            self.positions[moved.symbol] = Position(
-                symbol=position.symbol,
-                qty=position.qty,
-                entry=position.entry,
-                opened=position.opened,
-                stop=moved.stop_loss,
-            )
+            self.positions[moved.symbol] = structs.replace(position, stop=moved.stop_loss)
 
     def adopt(self, event: PositionAdopted) -> None:
         """Hold what the exchange says; the balance stays, since no execution of ours explains the change."""
@@ -84,6 +79,21 @@ class Portfolio:
             symbol=event.symbol, qty=event.qty, entry=event.entry, opened=event.ts, stop=event.stop_loss
         )
         self._keep(position, self._last.get(event.symbol, float(event.entry)))
+
+    def pnl(self, symbol: str) -> float:
+        """Of one token since the beginning: realised, unrealised and costs."""
+        qty, entry = self._floats.get(symbol, (0.0, 0.0))
+        return float(self._realised.get(symbol, _ZERO)) + qty * (self._last.get(symbol, entry) - entry)
+
+    def _end(self, symbol: str, ts: int) -> None:
+        """A position of `symbol` was closed, or turned over: what follows is another one."""
+        if self._realised[symbol] < self._before.get(symbol, _ZERO):
+            self.last_loss[symbol] = ts
+        self._before[symbol] = self._realised[symbol]
+
+    def _realise(self, symbol: str, amount: Decimal) -> None:
+        self.balance += amount
+        self._realised[symbol] = self._realised.get(symbol, _ZERO) + amount
 
     def _keep(self, position: Position, price: float) -> None:
         self.positions[position.symbol] = position

@@ -94,8 +94,13 @@ class Orders:
             Decimal(0),
         )
 
-    def cancel_entries(self, ts: int) -> list[CancelOrder]:
-        return [CancelOrder(ts, order.symbol, order.link_id) for order in self.pending_entries]
+    def cancel_entries(self, ts: int, symbol: str = "") -> list[CancelOrder]:
+        """Of one token, or all ("")."""
+        return [
+            CancelOrder(ts, order.symbol, order.link_id)
+            for order in self.pending_entries
+            if symbol in ("", order.symbol)
+        ]
 
 
 def run_tag(link_id: str) -> str:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from bot.core.folding import average
 from bot.core.types import Side
 
 _FLAT = 1e-9  # of the largest quantity held: what floats leave of a closed position
@@ -50,14 +51,14 @@ class RoundTrip:
         return self.gross - self.fees - self.funding
 
     def enlarge(self, fill: Execution) -> None:
-        self.entry = (self.entry * self.held + fill.price * fill.qty) / (self.held + fill.qty)
+        self.entry = average(self.entry, self.held, fill.price, fill.qty)
         self.held += fill.qty
         self.qty = max(self.qty, self.held)
         self.fees += fill.fee
 
     def reduce(self, fill: Execution) -> None:
         """Book an exit of at most what is held."""
-        self.exit = (self.exit * self.left + fill.price * fill.qty) / (self.left + fill.qty)
+        self.exit = average(self.exit, self.left, fill.price, fill.qty)
         self.left += fill.qty
         self.held -= fill.qty
         self.gross += self.side.sign * (fill.price - self.entry) * fill.qty

@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import msgspec
 import sqlalchemy as sa
@@ -20,7 +20,8 @@ from alembic.script import ScriptDirectory
 
 from bot.core.errors import DataError
 from bot.core.events import AdaptationFailed, AdaptationReport, CandidateArrived
-from bot.core.records import BreakerReleased, BreakerTripped
+from bot.core.records import BreakerReleased, BreakerTripped, Latch
+from bot.core.types import DAY_MS
 from bot.storage import schema
 from bot.storage.connection import RESTORE, check_file, display_name, faults, is_file, make_engine, parse_url
 from bot.storage.lock import FileLock
@@ -48,6 +49,13 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     last_ts: int  # of the last committed message
     state: str  # running | interrupted | finished
     summary_json: dict[str, Any] | None
+
+
+class Mark(NamedTuple):
+    """What an account was worth at `ts` (ms UTC), quote coin."""
+
+    ts: int
+    equity: float
 
 
 def config_hash(config_json: str) -> str:
@@ -138,27 +146,61 @@ class Database:
         query = sa.select(table).where(table.c.run_id == run_id).order_by(table.c.seq)
         return [_candidate(row) for row in self._rows(query)]
 
-    def opening_equity(self, run_ids: Sequence[int], since: int) -> tuple[int, float] | None:
-        """When the first mark of the day of these runs was made, and the equity that the day opened with at
-        `since` (ms UTC); transfers until that mark are in it. None when none had begun.
+    def opening_equity(self, run_ids: Sequence[int], since: int) -> Mark | None:
+        """The equity that the day of these runs opened with at `since` (ms UTC), transfers until its first
+        mark included, at the time of that mark. None when none had begun.
 
         Until a loss has been seen it is the first equity of the day: at most a bar's gain too high.
         """
         table = schema.equity
         query = sa.select(table).where(table.c.run_id.in_(run_ids), table.c.ts >= since)
         rows = self._rows(query.order_by(table.c.run_id, table.c.seq).limit(1))
-        return (rows[0].ts, rows[0].equity / (1 - rows[0].day_drawdown)) if rows else None
+        return Mark(rows[0].ts, rows[0].equity / (1 - rows[0].day_drawdown)) if rows else None
 
-    def halt(self, run_ids: Sequence[int]) -> tuple[str, int] | None:
-        """Why the newest halt of these runs is, and until when (ms UTC; 0: until a person clears it).
-
-        None when it was released.
-        """
+    def halts(self, run_ids: Sequence[int]) -> list[BreakerTripped]:
+        """The halts of these runs that nobody and nothing has released, as the very records."""
         table = schema.alarms
         kinds = (BreakerTripped.__name__, BreakerReleased.__name__)
         query = sa.select(table).where(table.c.run_id.in_(run_ids), table.c.kind.in_(kinds))
+        held: dict[tuple[Latch, str], BreakerTripped] = {}
+        for row in self._rows(query.order_by(table.c.run_id, table.c.seq)):
+            latch = Latch(row.latch) if row.latch else None
+            if row.kind == kinds[0]:
+                known = latch or Latch.DAY  # written before breakers had names
+                held[known, row.symbol] = BreakerTripped(row.ts, row.text, row.until, known, row.symbol)
+            elif latch:
+                held.pop((latch, row.symbol), None)
+            else:
+                held.clear()
+        return list(held.values())
+
+    def highs(self, run_ids: Sequence[int], since: int) -> dict[int, Mark]:
+        """Highest equity of these runs by day since the epoch, from `since` (ms UTC) on."""
+        table = schema.equity
+        query = sa.select(table.c.ts, table.c.equity).where(
+            table.c.run_id.in_(run_ids), table.c.ts >= since, table.c.equity.is_not(None)
+        )
+        highs: dict[int, Mark] = {}
+        for row in self._rows(query.order_by(table.c.ts)):
+            day = row.ts // DAY_MS
+            if day not in highs or row.equity > highs[day].equity:
+                highs[day] = Mark(row.ts, row.equity)
+        return highs
+
+    def cleared(self, run_ids: Sequence[int]) -> int:
+        """When a person last ended every halt of these runs, ms UTC; losses before it count no more."""
+        table = schema.alarms
+        query = sa.select(sa.func.max(table.c.ts).label("ts")).where(
+            table.c.run_id.in_(run_ids), table.c.kind == BreakerReleased.__name__, table.c.latch == ""
+        )
+        return self._rows(query)[0].ts or 0
+
+    def peak(self, run_ids: Sequence[int], since: int) -> Mark | None:
+        """The highest equity ever as these runs saw it last, from `since` (ms UTC) on, at that time."""
+        table = schema.equity
+        query = sa.select(table.c.ts, table.c.peak).where(table.c.run_id.in_(run_ids), table.c.ts >= since)
         rows = self._rows(query.order_by(table.c.run_id.desc(), table.c.seq.desc()).limit(1))
-        return (rows[0].text, rows[0].until) if rows and rows[0].kind == kinds[0] else None
+        return Mark(rows[0].ts, rows[0].peak) if rows else None
 
     def frame(self, run_id: int, table: str, columns: Sequence[str] | None = None) -> "pd.DataFrame":
         """One table of a run (a name of `schema.metadata`), oldest first, or some of its columns.

@@ -241,9 +241,20 @@ def _command(command: commands.Command) -> Row:
     return {"ts": command.ts, "kind": type(command).__name__, "link_id": link_id, "body": body}
 
 
-def _alarm(message: Any, *, symbol: str = "", text: str, until: int | None = None) -> Row:
+def _alarm(
+    message: Any, *, symbol: str = "", text: str, until: int | None = None, latch: str | None = None
+) -> Row:
     kind = type(message).__name__
-    return {"ts": message.ts, "kind": kind, "symbol": symbol, "text": text, "until": until}
+    return {
+        "ts": message.ts, "kind": kind, "symbol": symbol, "text": text, "until": until, "latch": latch,
+    }  # fmt: skip
+
+
+def _breaker(message: records.BreakerTripped | records.BreakerReleased) -> Row:
+    return _alarm(
+        message, symbol=message.symbol, text=message.reason, until=getattr(message, "until", None),
+        latch=message.latch.value if message.latch else "",
+    )  # fmt: skip
 
 
 def _candidate(message: events.CandidateArrived | events.AdaptationFailed) -> Row:
@@ -275,7 +286,7 @@ LOGGED: Final[dict[type[Message], tuple[str, Callable[[Any], Row]]]] = {
     records.GateDecided: ("gates", asdict),
     records.StageChanged: ("stages", lambda m: {**asdict(m), "old": m.old.value, "new": m.new.value}),
     records.Refused: ("alarms", lambda m: _alarm(m, symbol=m.symbol, text=m.reason)),
-    records.BreakerTripped: ("alarms", lambda m: _alarm(m, text=m.reason, until=m.until)),
-    records.BreakerReleased: ("alarms", lambda m: _alarm(m, text=m.reason)),
+    records.BreakerTripped: ("alarms", _breaker),
+    records.BreakerReleased: ("alarms", _breaker),
     records.Alarm: ("alarms", lambda m: _alarm(m, symbol=m.symbol, text=m.text)),
 }

@@ -15,6 +15,7 @@ from bot.core.events import (
     PositionAdopted,
     StopMoved,
 )
+from bot.core.folding import average, fold
 from bot.core.records import Record
 from bot.core.types import OrderStatus
 
@@ -135,9 +136,9 @@ class Ledger:
 
     def _fill_order(self, fill: OrderFilled) -> None:
         if order := self._touch(fill.link_id, fill.ts):
-            cost = (order.avg_price or _ZERO) * order.filled_qty + fill.price * fill.qty
+            before = order.avg_price or _ZERO
+            order.avg_price = average(before, order.filled_qty, fill.price, fill.qty)
             order.filled_qty += fill.qty
-            order.avg_price = cost / order.filled_qty
             if fill.leaves_qty == 0:
                 order.status = OrderStatus.FILLED.value
                 self._ended[fill.link_id] = None
@@ -146,16 +147,10 @@ class Ledger:
 
     def _fill_position(self, fill: OrderFilled) -> None:
         position = self._position(fill.symbol, fill.ts)
-        before, change = position.qty, fill.side.sign * fill.qty
-        after = before + change
-        position.qty = after
-        if after == 0:
+        entry = position.avg_price or _ZERO
+        position.qty, position.avg_price, _ = fold(position.qty, entry, fill.side.sign * fill.qty, fill.price)
+        if not position.qty:
             position.avg_price = position.stop_loss = None
-        elif before * change >= 0:
-            cost = (position.avg_price or _ZERO) * abs(before) + fill.price * fill.qty
-            position.avg_price = cost / abs(after)
-        elif before * after < 0:  # turned over: what is left was opened by this fill
-            position.avg_price = fill.price
 
     def _touch(self, link_id: str, ts: int) -> OrderRow | None:
         """The order, marked as changed; None for orders that the exchange made itself."""
