@@ -1,9 +1,9 @@
 """The database of runs: opened, migrated and locked here, written by `bot.storage.journal`, read by reports.
 
-SQLite by default, any SQLAlchemy URL instead. SQLite runs in WAL mode with `synchronous=NORMAL`: a commit
+SQLite by default, PostgreSQL by its URL. SQLite runs in WAL mode with `synchronous=NORMAL`: a commit
 survives the death of the process; a power cut may lose the last commits, never half of one. A commit that
 carries commands is synced to the disk as well, because a command must be on record before it leaves
-(see `Journal`). Other databases sync every commit by themselves.
+(see `Journal`). PostgreSQL syncs every commit by itself.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from bot.core.records import BreakerReleased, BreakerTripped, Latch
 from bot.core.types import DAY_MS
 from bot.storage import schema
 from bot.storage.connection import RESTORE, check_file, display_name, faults, is_file, make_engine, parse_url
-from bot.storage.lock import FileLock
+from bot.storage.lock import FileLock, ServerLock
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,7 +66,7 @@ def config_hash(config_json: str) -> str:
 class Database:
     """An open database. `engine` is for the journal; everybody else calls the readers."""
 
-    def __init__(self, engine: sa.Engine, lock: FileLock | None) -> None:
+    def __init__(self, engine: sa.Engine, lock: FileLock | ServerLock | None) -> None:
         self.engine = engine
         self._lock = lock
 
@@ -74,8 +74,8 @@ class Database:
     def open(cls, target: str | Path, *, readonly: bool = False, lock: Path | None = None) -> Self:
         """Open a path or a URL; create or migrate it and lock it, unless `readonly`.
 
-        lock: the lock file; default: `<path>.lock` for a SQLite file, none for a server. The holder marks
-        runs that a killed process left "running" as "interrupted".
+        lock: the lock file; default: `<path>.lock` for a SQLite file; a server has locks of its own. The
+        holder marks runs that a killed process left "running" as "interrupted".
 
         Raises UsageError for a URL that means nothing, DataError for a file that is damaged, foreign or of
         another version, RuntimeFault when it is locked, unwritable or out of reach.
@@ -89,6 +89,8 @@ class Database:
         database = cls(engine, FileLock(lock) if lock is not None and not readonly else None)
         try:
             with faults(engine):
+                if path is None and not readonly and url.get_backend_name() == "postgresql":
+                    database._lock = ServerLock(engine)
                 _check_version(engine, readonly=readonly)
                 if not readonly:
                     _migrate(engine)
@@ -99,9 +101,9 @@ class Database:
         return database
 
     def close(self) -> None:
-        self.engine.dispose()
         if self._lock is not None:
             self._lock.release()
+        self.engine.dispose()
 
     def __enter__(self) -> Self:
         return self
@@ -283,7 +285,9 @@ def _frame(columns: Sequence[sa.Column[Any]], rows: Sequence[sa.Row[Any]]) -> "p
 
 def _dtype(column: sa.Column[Any]) -> Any:
     kind = column.type
-    if isinstance(kind, sa.Double | schema.DecimalText) or (isinstance(kind, sa.Integer) and column.nullable):
+    if isinstance(kind, schema.Real | schema.DecimalText) or (
+        isinstance(kind, sa.Integer) and column.nullable
+    ):
         return float
     for known, dtype in ((sa.Integer, "int64"), (sa.Boolean, bool), (sa.String, "str")):
         if isinstance(kind, known):

@@ -1,11 +1,19 @@
-"""One writer per database, enforced by the operating system, which lets go even when the holder is killed."""
+"""One writer per database, enforced by who lets go even when the holder is killed: the operating system for a
+file, the server for a database on one.
+"""
 
 import fcntl
 import os
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
+
+import sqlalchemy as sa
 
 from bot.core.errors import RuntimeFault
+
+_KEY: Final = (
+    0x7472_616E_7366_6572  # of PostgreSQL's advisory lock; they are numbers, one name space a database
+)
 
 
 class FileLock:
@@ -46,3 +54,25 @@ class FileLock:
 
     def __exit__(self, *_: object) -> None:
         self.release()
+
+
+class ServerLock:
+    """An advisory lock of a PostgreSQL database, held by a connection of its own."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        """Takes the lock at once or raises RuntimeFault that names the holder."""
+        self._connection = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        if not self._connection.scalar(sa.select(sa.func.pg_try_advisory_lock(_KEY))):
+            holder = self._connection.exec_driver_sql(
+                "SELECT application_name FROM pg_locks JOIN pg_stat_activity USING (pid)"
+                " WHERE locktype = 'advisory' AND granted AND (classid::bigint << 32) + objid::bigint = %s",
+                (_KEY,),
+            ).scalar()
+            self.release()
+            raise RuntimeFault(
+                f"another bot ({holder or 'unknown'}) is using this database; stop it or choose another one"
+            )
+
+    def release(self) -> None:
+        self._connection.invalidate()  # back in the pool the connection would keep the lock
+        self._connection.close()
