@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bot.core.types import HOUR_MS
-from bot.exchange.local import account_api, market_api, orders_api
+from bot.exchange.local import account_api, market_api, orders_api, statistics_api
 from bot.exchange.local.api import Answer, Asked
 from bot.exchange.local.gate import Key
 from bot.exchange.local.world import World
@@ -91,7 +91,7 @@ def test_every_documented_field_is_there_and_of_its_type(
 
 def test_open_interest_has_a_row_at_each_interval_and_half_of_it_is_the_single_one(asked: Asked) -> None:
     params = {"symbol": "BTCUSDT", "intervalTime": "1h", "limit": "3"}
-    rows = market_api.open_interest(asked.world, params)["list"]
+    rows = statistics_api.open_interest(asked.world, params)["list"]
     times = [int(row["timestamp"]) for row in rows]
     last = NOW // HOUR_MS * HOUR_MS
     assert times == [last, last - HOUR_MS, last - 2 * HOUR_MS]
@@ -100,6 +100,6 @@ def test_open_interest_has_a_row_at_each_interval_and_half_of_it_is_the_single_o
         assert row["openInterest"] == ticker["openInterest"]
         assert row["singleOpenInterest"] == ticker["singleOpenInterest"]
     bounded = {**params, "startTime": str(last - HOUR_MS), "endTime": str(last - 1)}
-    assert [row["timestamp"] for row in market_api.open_interest(asked.world, bounded)["list"]] == [
+    assert [row["timestamp"] for row in statistics_api.open_interest(asked.world, bounded)["list"]] == [
         str(last - HOUR_MS)
     ]

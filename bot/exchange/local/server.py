@@ -16,6 +16,7 @@ from bot.exchange.local.endpoints import ENDPOINTS, Endpoint
 from bot.exchange.local.gate import Quota
 from bot.exchange.local.market_api import MARKET
 from bot.exchange.local.orders import Refused
+from bot.exchange.local.statistics_api import STATISTICS
 from bot.exchange.local.streams import TooFast, admit, socket_handler
 from bot.exchange.local.venue import Venue
 
@@ -109,9 +110,11 @@ class Server:
     async def _rest(self, request: web.Request) -> web.StreamResponse:
         venue, path = self.venue, request.path
         faults = venue.faults
-        raw = await request.read() if request.method == "POST" else request.rel_url.raw_query_string.encode()
         if not venue.limits.admit_address():
             return web.Response(status=403, text="access too frequent")
+        if request.method == "GET" and request.can_read_body:  # not even an empty JSON object
+            return web.Response(status=403, text="403 Forbidden")
+        raw = await request.read() if request.method == "POST" else request.rel_url.raw_query_string.encode()
         if faults.strike("drop", path):
             return _cut(request)
         code, told, answer, quota = self._decide(request, raw)
@@ -166,7 +169,7 @@ class Server:
             return Answer({"timeSecond": str(nano // 10**9), "timeNano": str(nano)})
         if path == SYSTEM_STATUS:
             return Answer({"list": self._maintenance()})
-        handler = MARKET.get(path)
+        handler = MARKET.get(path) or STATISTICS.get(path)
         return None if handler is None else Answer(handler(self.venue.world, _query(raw)))
 
     def _admit(
@@ -270,7 +273,7 @@ def _query(raw: str) -> _Json:
 def _body(raw: str) -> _Json:
     try:
         body = _decode(raw) if raw else {}
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         raise Refused(10001, "params error: the body is not JSON") from None
     if not isinstance(body, dict):
         raise Refused(10001, "params error: the body is not a JSON object")
