@@ -323,7 +323,7 @@ class Engine:
         if account.watchers:
             self.outbox.append((account, "execution", execution))
         if closed:
-            render.add_closed(account, order, holding, trade, entry, closed, realised, fees)
+            render.add_closed(account, order, holding, trade, entry, closed, realised, fees, kind)
         account.touch(holding)
 
     def after_position(self, holding: Holding) -> None:

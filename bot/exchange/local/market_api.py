@@ -38,7 +38,7 @@ def listed_of(world: World, params: Params) -> Listed:
 
 def kline(world: World, params: Params) -> Any:
     listed = listed_of(world, params)
-    rows = _select(listed.trades, params)
+    rows = _select(listed, listed.trades, params)
     data = [[str(row.start), *candles.texts(row, listed.contract)] for row in rows]
     return {"category": "linear", "symbol": listed.symbol, "list": data}
 
@@ -46,19 +46,19 @@ def kline(world: World, params: Params) -> Any:
 def price_kline(world: World, params: Params) -> Any:
     """Mark and index price are one and the same here."""
     listed = listed_of(world, params)
-    rows = _select(listed.marks, params)
+    rows = _select(listed, listed.marks, params)
     data = [[str(row.start), *candles.texts(row, listed.contract)[:4]] for row in rows]
     return {"category": "linear", "symbol": listed.symbol, "list": data}
 
 
 def premium_kline(world: World, params: Params) -> Any:
     listed = listed_of(world, params)
-    rows = _select(listed.marks, params)
+    rows = _select(listed, listed.marks, params)
     data = [[str(row.start), "0", "0", "0", "0"] for row in rows]
     return {"category": "linear", "symbol": listed.symbol, "list": data}
 
 
-def _select(source: Candles, params: Params) -> list[candles.Candle]:
+def _select(listed: Listed, source: Candles, params: Params) -> list[candles.Candle]:
     interval = text(params, "interval")
     if interval not in candles.INTERVALS:
         raise wrong("interval invalid")
@@ -69,6 +69,8 @@ def _select(source: Candles, params: Params) -> list[candles.Candle]:
     if last is not None and last < 0:
         raise wrong("end invalid")
     limit = limit_of(params, 200, 1_000)
+    if listed.contract.status == PRE_LAUNCH:  # nothing has traded
+        return []
     return source.select(interval, first, last, limit)
 
 

@@ -242,6 +242,7 @@ def add_closed(
     closed: Decimal,
     realised: Decimal,
     fees: tuple[Decimal, Decimal],
+    kind: str,
 ) -> None:
     """Closed P&L, one line for each order that closes something; `fees` to open it and to close it."""
     contract = order.contract
@@ -250,7 +251,7 @@ def add_closed(
     if last is None or last["order"] is not order:
         last = {"order": order, "entry": entry, "closed": Decimal(0), "exit": Decimal(0), "pnl": Decimal(0)}
         last |= {"fills": 0, "created": order.created, "leverage": holding.leverage}
-        last |= {"open_fee": Decimal(0), "close_fee": Decimal(0)}
+        last |= {"open_fee": Decimal(0), "close_fee": Decimal(0), "kind": kind}
         account.closed.append(last)
     last["closed"] += closed
     last["exit"] += closed * price
@@ -271,7 +272,7 @@ def closed_view(row: dict[str, Any]) -> dict[str, Any]:
         "qty": contract.quantity_text(order.qty),
         "orderPrice": contract.price_text(order.price),
         "orderType": order.type,
-        "execType": "Trade",
+        "execType": row["kind"],
         "closedSize": format(size, "f"),
         "cumEntryValue": cash(row["entry"] * size),
         "avgEntryPrice": cash(row["entry"]),

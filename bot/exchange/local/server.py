@@ -10,6 +10,7 @@ import msgspec
 from aiohttp import web
 
 from bot.core.errors import UsageError
+from bot.core.types import DAY_MS
 from bot.exchange.local import assets
 from bot.exchange.local.api import Answer, Asked
 from bot.exchange.local.endpoints import ENDPOINTS, Endpoint
@@ -24,6 +25,7 @@ LOOPBACK: Final = "127.0.0.1"
 SYSTEM_STATUS: Final = "/v5/system/status"
 TIME: Final = "/v5/market/time"
 RESTART_MS: Final = 1_000
+TURNOVER: Final = 1e8  # USDT per day, of a symbol listed by hand
 SMALLEST, LARGEST = 1e-6, 1e6  # of a price, and of all that an operator does to one
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder().decode
@@ -217,8 +219,7 @@ class Server:
         elif what == "faults" and method == "POST":
             self.arm(**body)
         elif what == "list" and method == "POST":
-            launch = world.now + int(body.get("in_ms", 0))
-            world.list(assets.plain(body["symbol"], _require("price", float(body["price"])), launch))
+            self._list(body["symbol"], float(body["price"]), world.now + int(body.get("in_ms", 0)))
         elif what == "delist" and method == "POST":
             world.delist(body["symbol"], world.now + int(body.get("in_ms", 0)))
         elif what == "move" and method == "POST":
@@ -234,6 +235,13 @@ class Server:
             "armed": [msgspec.to_builtins(fault) | {"until": None} for fault in venue.faults.armed],
             "struck": {kind: count for kind, count in venue.faults.struck.items() if count},
         }
+
+    def _list(self, symbol: str, price: float, launch: int) -> None:
+        """A symbol that trades around a price that stands still until it is moved."""
+        if symbol in self.venue.world.listed:
+            raise UsageError(f"{symbol} is listed already; choose another name")
+        volume = TURNOVER / _require("price", price) / DAY_MS
+        self.venue.world.list(assets.plain(symbol, price, launch, turnover=TURNOVER, volume=volume))
 
     def arm(self, kind: str, target: str = "*", **options: Any) -> None:
         """Arm a fault; a restart happens at once."""
