@@ -99,9 +99,10 @@ def test_the_daemon_trades_on_the_local_exchange_and_its_second_start_knows_the_
 
 
 @pytest.mark.campaign
-def test_a_rehearsal_through_a_restart_ends_with_equal_books(tmp_path: Path) -> None:
+@pytest.mark.parametrize("entry", [[], ["--websocket"]])
+def test_a_rehearsal_through_a_restart_ends_with_equal_books(tmp_path: Path, entry: list[str]) -> None:
     done = subprocess.run(
-        [*BOT, "rehearse", "--minutes", "2.2", "--restarts", "1", "--directory", str(tmp_path)],
+        [*BOT, "rehearse", "--minutes", "2.2", "--restarts", "1", "--directory", str(tmp_path), *entry],
         capture_output=True, text=True, timeout=200, check=False, env={**os.environ, "COLUMNS": "160"},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

@@ -85,6 +85,8 @@ class BybitBroker:
             TradeStream(
                 environment, credentials, clock=rest.clock, limits=rest.limits,
                 on_notice=self._on_trade_notice, budget=budget, settings=stream_settings, backoff=backoff(),
+                timeout=self._settings.desk.recv_window,
+                recv_window_ms=int(self._settings.desk.recv_window * 1_000),
             )
             if self._settings.orders_by_websocket
             else None

@@ -200,6 +200,8 @@ class Connection:
 
     async def _order(self, op: str, request: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
         venue = self._venue
+        if venue.faults.strike("drop", op):
+            return
         verdict = self._decide(op, request)
         venue.poke()
         if verdict.code == 0 and op in _OPS:
@@ -236,7 +238,7 @@ class Connection:
                 raise Refused(10404, NOT_SUPPORTED)
             if key is None:
                 raise Refused(10001, "Request not authorized")
-            self._check_request(request)
+            self._check_request(op, request)
             args = request.get("args")
             params = args[0] if isinstance(args, list) and len(args) == 1 else None
             if not isinstance(params, dict):
@@ -250,11 +252,11 @@ class Connection:
             return Verdict(error.code, error.text, quota=quota)
         return Verdict(0, "OK", answer.result, answer.extra, quota)
 
-    def _check_request(self, request: Mapping[str, Any]) -> None:
+    def _check_request(self, op: str, request: Mapping[str, Any]) -> None:
         venue = self._venue
         header = request.get("header")
         header = header if isinstance(header, dict) else {}
-        if venue.faults.strike("bad_timestamp", "trade"):
+        if venue.faults.strike("bad_timestamp", op):
             raise Refused(10002, "invalid request, please check your server timestamp or recv_window param")
         check_time(header.get("X-BAPI-TIMESTAMP"), header.get("X-BAPI-RECV-WINDOW"), venue.clock_ms())
         identity = text(request, "reqId")
