@@ -32,7 +32,8 @@ RUN: dict[str, Any] = {
 NOT_STORED = {
     events.BarClosed, events.InstrumentListed, events.InstrumentDelisted, events.FundingRatePublished,
     events.InstrumentStatusChanged, events.Traded, events.TickerChanged, events.FeedChanged,
-    events.MicrostructureSampled, events.MarketHealthChanged,
+    events.MicrostructureSampled, events.LiquiditySampled, events.MessagesRefused,
+    events.MarketHealthChanged, events.MarketHealthMeasured,
     commands.FetchBook, commands.RenewBook,
     records.Readiness,
 }  # fmt: skip

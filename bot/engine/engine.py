@@ -16,7 +16,11 @@ from bot.core.events import (
     FundingRatePublished,
     InstrumentDelisted,
     InstrumentListed,
+    InstrumentStatusChanged,
+    LiquiditySampled,
     MarketHealthChanged,
+    MarketHealthMeasured,
+    MessagesRefused,
     MicrostructureSampled,
     OrderAccepted,
     OrderCancelled,
@@ -68,6 +72,7 @@ class Engine:
         self._unsold: set[str] = set()  # delisted, or the exchange did not carry out the exit
         self._blocked: dict[str, str] = {}  # why no position may be opened now, by cause
         self._faults: dict[str, tuple[str, ...]] = {}  # of our view of the market, by symbol
+        self._liquidity: dict[str, LiquiditySampled] = {}  # the newest, by symbol
         self._now = 0  # ts of the newest fact
         self._mark_due = False  # a decision bar closed at that time
         self._handlers: dict[type[Event], Callable[[Any], list[Message]]] = {
@@ -76,7 +81,11 @@ class Engine:
             InstrumentDelisted: self._on_delisted,
             FundingRatePublished: self._on_news,
             MicrostructureSampled: self._on_news,
+            LiquiditySampled: self._on_liquidity,
             MarketHealthChanged: self._on_health,
+            MarketHealthMeasured: self._on_told,
+            MessagesRefused: self._on_told,
+            InstrumentStatusChanged: self._on_told,
             CandidateArrived: self._on_news,
             AdaptationFailed: self._on_news,
             OrderAccepted: self._on_accepted,
@@ -183,12 +192,21 @@ class Engine:
     def _on_delisted(self, event: InstrumentDelisted) -> list[Message]:
         """What is still held is sold while that can be done."""
         self._instruments.pop(event.symbol, None)
+        self._liquidity.pop(event.symbol, None)
         position = self.portfolio.positions.get(event.symbol)
         self._unsold.add(event.symbol)
         return self._on_news(event) + (self._close(position, event.ts) if position else [])
 
     def _on_health(self, event: MarketHealthChanged) -> list[Message]:
         self._faults[event.symbol] = event.faults
+        return []
+
+    def _on_liquidity(self, event: LiquiditySampled) -> list[Message]:
+        self._liquidity[event.symbol] = event
+        return self._on_news(event)
+
+    def _on_told(self, _: Event) -> list[Message]:
+        """For people only: what it means for trading is among the faults of the symbol."""
         return []
 
     def _on_news(self, event: Event) -> list[Message]:
@@ -308,6 +326,10 @@ class Engine:
     def market_faults(self, symbol: str) -> tuple[str, ...]:
         """What is wrong with our view of the symbol; a market that does not judge itself has no faults."""
         return self._faults.get(symbol, ())
+
+    def liquidity(self, symbol: str) -> LiquiditySampled | None:
+        """At the close of its last decision bar; None where the market does not tell, as in a backtest."""
+        return self._liquidity.get(symbol)
 
     def is_exposed(self, symbol: str) -> bool:
         """In the market or about to be; a position that is wholly on its way out does not count."""

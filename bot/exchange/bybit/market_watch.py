@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterable
 from typing import Final, NoReturn
 
 from bot.core.commands import FetchBook, RenewBook
-from bot.core.events import BarClosed, Event, FeedChanged
+from bot.core.events import BarClosed, Event, FeedChanged, InstrumentStatusChanged, MessagesRefused
 from bot.core.types import Feed
 from bot.exchange.bybit.clock import ExchangeClock
 from bot.exchange.bybit.errors import ExchangeError
 from bot.exchange.bybit.rest.market import MarketRest
-from bot.exchange.bybit.streams import BookLost, Delivery, Disconnected, RawBook, Stream
+from bot.exchange.bybit.streams import BadFrames, BookLost, Delivery, Disconnected, RawBook, Stream
 from bot.exchange.bybit.translate import rest_book, ticker, trades
 from bot.exchange.bybit.wire import WireError
 from bot.exchange.bybit.wire.public import Ticker, Trades
@@ -59,6 +59,20 @@ class MarketWatch:
         """Tell a bar, behind what book and trades did during its decision bar."""
         self._tell(self._state.on_event(bar))
 
+    def lose_bars(self, symbol: str, first: int, end: int, interval: int) -> None:
+        """The exchange has no bars of `interval` that open within [first, end), ms."""
+        if symbol in self._state:
+            self._state[symbol].gaps.lose(first, end, interval)
+
+    def refuse(self, symbol: str) -> None:
+        """A message about a symbol was not understood."""
+        if symbol in self._state:
+            self._state[symbol].refused += 1
+
+    def on_status(self, event: InstrumentStatusChanged) -> None:
+        self._state.on_event(event)
+        self._emit(event)
+
     def hear(self, delivery: Delivery) -> None:
         message, received = delivery.message, delivery.received
         if isinstance(message, RawBook):
@@ -74,6 +88,8 @@ class MarketWatch:
         elif isinstance(message, Disconnected):
             self._change(self._heard, _LOST, received, alive=False)
             self._heard = dict.fromkeys(self._heard, False)
+        elif isinstance(message, BadFrames):
+            self._emit(MessagesRefused(received, received, message.count, message.reason))
 
     async def run(self) -> NoReturn:
         """Until cancelled. A slow answer to a question must not hold up the next look."""
