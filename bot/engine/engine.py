@@ -19,7 +19,10 @@ from bot.core.events import (
     FundingRatePublished,
     InstrumentDelisted,
     InstrumentListed,
+    InstrumentStatusChanged,
+    LiquiditySampled,
     MarketHealthChanged,
+    MarketHealthMeasured,
     MicrostructureSampled,
     OrderAccepted,
     OrderCancelled,
@@ -76,6 +79,7 @@ class Engine:
         self._blocked: dict[str, str] = {}  # why no position may be opened now, by cause
         self._faults: dict[str, tuple[str, ...]] = {}  # of our view of the market, by symbol
         self._refused: dict[str, str] = {}  # feeds that the exchange does not give us, by symbol
+        self._liquidity: dict[str, LiquiditySampled] = {}  # the newest, by symbol
         self._now = 0  # ts of the newest fact
         self._mark_due = False  # a decision bar closed at that time
         self._handlers: dict[type[Event], Callable[[Any], list[Message]]] = {
@@ -84,9 +88,12 @@ class Engine:
             InstrumentDelisted: self._on_delisted,
             FundingRatePublished: self._on_news,
             MicrostructureSampled: self._on_news,
+            LiquiditySampled: self._on_liquidity,
             MarketHealthChanged: self._on_health,
             FeedRefused: self._on_refused,
             FramesUnreadable: self._on_unreadable,
+            MarketHealthMeasured: self._on_told,
+            InstrumentStatusChanged: self._on_told,
             CandidateArrived: self._on_news,
             AdaptationFailed: self._on_news,
             OrderAccepted: self._on_accepted,
@@ -214,6 +221,7 @@ class Engine:
     def _on_delisted(self, event: InstrumentDelisted) -> list[Message]:
         """What is still held is sold while that can be done."""
         self._instruments.pop(event.symbol, None)
+        self._liquidity.pop(event.symbol, None)
         position = self.portfolio.positions.get(event.symbol)
         self._unsold.add(event.symbol)
         return self._on_news(event) + (self._close(position, event.ts) if position else [])
@@ -229,6 +237,14 @@ class Engine:
     def _on_unreadable(self, event: FramesUnreadable) -> list[Message]:
         text = f"{event.count} messages of the market could not be read, the last one: {event.reason}"
         return [Alarm(event.ts, "", text)]
+
+    def _on_liquidity(self, event: LiquiditySampled) -> list[Message]:
+        self._liquidity[event.symbol] = event
+        return self._on_news(event)
+
+    def _on_told(self, _: Event) -> list[Message]:
+        """For people only: what it means for trading is among the faults of the symbol."""
+        return []
 
     def _on_news(self, event: Event) -> list[Message]:
         out: list[Message] = []
@@ -360,6 +376,10 @@ class Engine:
         """What is wrong with our view of the symbol; a market that does not judge itself has no faults."""
         faults = self._faults.get(symbol, ())
         return (*faults, self._refused[symbol]) if symbol in self._refused else faults
+
+    def liquidity(self, symbol: str) -> LiquiditySampled | None:
+        """At the close of its last decision bar; None where the market does not tell, as in a backtest."""
+        return self._liquidity.get(symbol)
 
     def is_exposed(self, symbol: str) -> bool:
         """In the market or about to be; a position that is wholly on its way out does not count."""
