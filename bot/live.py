@@ -478,7 +478,7 @@ def engine_of(
     """`interval`: of decision bars, ms; `started`: of the run, ms UTC, for ids that are never used again."""
     return Engine(
         strategy,
-        RiskManager(settings.risk, settings.gate, settings.costs, breaker),
+        RiskManager(settings.risk, settings.gate, settings.costs, breaker, live=True),
         breaker,
         Portfolio(balance),
         Orders(tag_of(started)),

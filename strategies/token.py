@@ -91,6 +91,7 @@ class Token:
             confidence=confidence,
             similarity=champion.similarity,
             mmd=champion.mmd,
+            model_age=max(0, bar.ts - champion.model.card.until),
             effective_labels=champion.against_base.effective_labels,
             sigma=sigma,
             expected_move=volatility * math.sqrt(horizon),

@@ -26,7 +26,7 @@ from tests.test_engine import NoModels, Recorder, Scripted, Wish
 
 RISK = Risk(
     position_share=0.02, max_exposure=1.0, daily_drawdown=0.9, rolling_drawdown=0.9, peak_drawdown=0.9,
-    token_daily_loss=0.9,
+    token_daily_loss=0.9, turnover_share=1.0, cooldown_minutes=0,
 )  # fmt: skip
 
 
@@ -80,7 +80,9 @@ async def live_desk(
     try:
         opening = await broker.start()
         desk.build(wish, opening.balance, interval)
-        loop = asyncio.create_task(follow(desk.runner, inbox, desk.stop, desk.journal.commit, lambda: None))
+        loop = asyncio.create_task(
+            follow(desk.runner, inbox, desk.stop, desk.journal.commit, lambda: None, rest.clock.now_ms)
+        )
         try:
             yield desk
         finally:

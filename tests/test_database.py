@@ -38,7 +38,7 @@ NOT_STORED = {
     events.BarClosed, events.InstrumentListed, events.InstrumentDelisted, events.FundingRatePublished,
     events.InstrumentStatusChanged, events.Traded, events.TickerChanged, events.FeedChanged,
     events.MicrostructureSampled, events.LiquiditySampled, events.PositionMarked,
-    events.MarketHealthChanged, events.MarketHealthMeasured,
+    events.MarketHealthChanged, events.MarketHealthMeasured, events.TimePassed,
     commands.FetchBook, commands.RenewBook,
     records.Readiness,
 }  # fmt: skip

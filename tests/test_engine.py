@@ -25,10 +25,12 @@ from bot.core.events import (
     OrderFilled,
     OrderRejected,
     PositionAdopted,
+    StopMoved,
+    TimePassed,
 )
-from bot.core.records import Alarm, BreakerTripped, DecisionMade, EquityMarked, Record, Refused
+from bot.core.records import Alarm, BreakerTripped, DecisionMade, EquityMarked, Latch, Record, Refused
 from bot.core.signal import Action, Signal
-from bot.core.types import DAY_MS, Position, Side
+from bot.core.types import DAY_MS, Position, Side, Trigger
 from bot.engine.engine import Engine
 from bot.engine.portfolio import Portfolio
 from bot.engine.runner import Runner
@@ -223,12 +225,15 @@ def test_a_stop_that_the_fill_left_too_wide_is_tightened_to_the_limit() -> None:
 
 def test_a_drawdown_of_the_day_flattens_and_halts_to_the_next_utc_day() -> None:
     wild = Risk(
-        position_share=0.9, max_exposure=0.9, stop=0.4, stop_sigmas=20.0, rolling_drawdown=0.5,
-        peak_drawdown=0.5, token_daily_loss=0.5,
+        position_share=0.9, max_exposure=0.9, max_net_exposure=0.9, max_cluster_exposure=0.9, stop=0.03,
+        stop_sigmas=20.0, rolling_drawdown=0.5, peak_drawdown=0.5, token_daily_loss=0.5, cooldown_minutes=0,
     )  # fmt: skip
-    desk = Desk(lambda closed, positions: (enter((closed.start - START) // BAR, sigma=0.006),), wild)
+    desk = Desk(
+        lambda closed, positions: (enter((closed.start - START) // BAR, price=closed.close, sigma=0.006),),
+        wild,
+    )
     desk.play(bar(0, 100), bar(1, 100), bar(2, 100, high=100.5))
-    desk.play(bar(3, 93, opened=100))
+    desk.play(bar(3, 93, opened=93))
     tripped = desk.journal.of(BreakerTripped)
     assert len(tripped) == 1
     desk.play(bar(4, 93), bar(5, 93))
@@ -340,8 +345,7 @@ def test_what_the_exchange_says_we_hold_is_taken_over_and_guarded() -> None:
     desk.runner.advance([adopted])
     assert desk.engine.portfolio.positions["NEWUSDT"].side is Side.SELL
     assert desk.journal.of(Alarm)[0].text == "held at the start"
-    commands = [message for message in desk.engine.step(bar(0, 100)) if isinstance(message, MoveStop)]
-    assert commands[0].stop_loss == Decimal("101.50")
+    assert desk.journal.of(MoveStop)[0].stop_loss == Decimal("101.50")
     desk.engine.step(PositionAdopted(START, START, "NEWUSDT", Decimal(0), Decimal(0), None, "gone"))
     assert desk.engine.portfolio.positions == {}
     assert desk.engine.portfolio.balance == 10_000
@@ -369,23 +373,99 @@ def orders_of(messages: list[Command | Record]) -> list[PlaceOrder]:
     return [message for message in messages if isinstance(message, PlaceOrder)]
 
 
+def tick(seconds: float) -> TimePassed:
+    ts = START + int(seconds * 1_000)
+    return TimePassed(ts, ts)
+
+
 def test_a_position_that_cannot_be_given_a_stop_is_closed() -> None:
+    """Whatever is heard meanwhile: time alone sees it."""
     desk = Desk(nothing)
-    desk.engine.step(adopted(None))
-    minute = 60_000
-    first = msgspec.structs.replace(bar(0, 100, interval=minute), received=START + BAR)
-    assert [type(message) for message in desk.engine.step(first)] == [MoveStop]
-    burst = msgspec.structs.replace(
-        bar(1, 100, interval=minute), received=START + BAR + 1
-    )  # bars that came late, at once
-    assert orders_of(desk.engine.step(burst)) == []
-    later = msgspec.structs.replace(bar(2, 100, interval=minute), received=START + BAR + 2 * minute)
-    out = desk.engine.step(later)
+    desk.engine.step(listed())
+    assert [type(message) for message in desk.engine.step(adopted(None))] == [Alarm, MoveStop]
+    assert desk.engine.step(tick(1)) == []
+    assert [type(message) for message in desk.engine.step(tick(5))] == [MoveStop]
+    assert orders_of(desk.engine.step(tick(29))) == []
+    out = desk.engine.step(tick(30))
     assert [message.text for message in out if isinstance(message, Alarm)] == [
-        "no stop for 90 s: it is closed"
+        "no stop for 30 s: it is closed"
     ]
     (closing,) = orders_of(out)
     assert (closing.order.reduce_only, closing.order.side, closing.order.qty) == (True, Side.SELL, 2)
+    assert desk.engine.step(tick(31)) == []  # on its way out
+
+
+def test_bars_that_come_late_and_at_once_close_nothing() -> None:
+    desk = Desk(nothing)
+    desk.engine.step(adopted(None))
+    minute = 60_000
+    for index in range(5):
+        burst = msgspec.structs.replace(bar(index, 100, interval=minute), received=START + 1_000 + index)
+        assert orders_of(desk.engine.step(burst)) == []
+
+
+def test_a_lost_stop_is_set_again_where_the_entry_had_it() -> None:
+    desk = Desk(once(1, enter(1, sigma=0.002)))
+    desk.play(bar(0, 100), bar(1, 100), bar(2, 100))
+    (entry,) = desk.journal.of(PlaceOrder)
+    now = START + 3 * BAR
+    (moved,) = desk.engine.step(StopMoved(now, now, "NEWUSDT", None))
+    assert isinstance(moved, MoveStop)
+    assert moved.stop_loss == entry.order.stop_loss
+
+
+def test_time_that_passes_ends_no_moment() -> None:
+    desk = Desk(nothing)
+    desk.play(bar(0, 100))
+    assert desk.engine.step(TimePassed(START + 2 * BAR, START + 2 * BAR)) == []
+    desk.play(bar(1, 100))
+    assert [mark.ts for mark in desk.journal.of(EquityMarked)] == [START + BAR]
+
+
+def test_no_position_is_held_for_longer_than_the_limit() -> None:
+    desk = Desk(once(1, enter(1)), Risk(max_holding_bars=3))
+    desk.play(*(bar(i, 100) for i in range(7)))
+    assert desk.engine.portfolio.positions == {}
+    assert "held for 3 bars: it is closed" in [alarm.text for alarm in desk.journal.of(Alarm)]
+
+
+def test_a_trailing_stop_follows_the_price_on_the_exchange_and_never_goes_back() -> None:
+    desk = Desk(once(1, enter(1, sigma=0.002, expected_move=0.5)), Risk(trailing_stops=1.0))
+    desk.play(bar(0, 100), bar(1, 100), bar(2, 100), bar(3, 101), bar(4, 102))
+    risen = desk.broker.position("NEWUSDT").stop_loss
+    assert risen is not None
+    assert 101 < risen < 102
+    desk.play(bar(5, 101.8))
+    assert desk.broker.position("NEWUSDT").stop_loss == risen
+
+
+def test_after_a_gain_the_stop_lies_at_the_entry() -> None:
+    desk = Desk(once(1, enter(1, sigma=0.002, expected_move=0.5)), Risk(break_even_stops=1.0))
+    desk.play(bar(0, 100), bar(1, 100), bar(2, 100), bar(3, 100.3))
+    held = desk.engine.portfolio.positions["NEWUSDT"]
+    assert held.stop is not None
+    assert held.stop < held.entry
+    desk.play(bar(4, 101))
+    held = desk.engine.portfolio.positions["NEWUSDT"]
+    assert held.stop is not None
+    assert 0 <= held.entry - held.stop < Decimal("0.01") or held.stop >= held.entry
+
+
+def test_stops_are_set_off_by_the_price_that_is_configured() -> None:
+    desk = Desk(once(1, enter(1, sigma=0.02)), Risk(trigger_by="mark"))
+    desk.play(bar(0, 100), bar(1, 100), bar(2, 101, opened=101))
+    assert desk.journal.of(PlaceOrder)[0].order.trigger_by is Trigger.MARK
+    assert desk.journal.of(MoveStop)[0].trigger_by is Trigger.MARK
+
+
+def test_a_token_that_lost_too_much_today_is_left_alone_and_the_others_are_not() -> None:
+    risk = Risk(token_daily_loss=0.0002, cooldown_minutes=0)
+    desk = Desk(lambda closed, held: () if held else (enter((closed.start - START) // BAR),), risk)
+    desk.play(bar(0, 100), bar(1, 100), bar(2, 98, low=98), bar(3, 98), bar(4, 98))
+    (tripped,) = desk.journal.of(BreakerTripped)
+    assert (tripped.latch, tripped.symbol) == (Latch.TOKEN, "NEWUSDT")
+    assert "halted: NEWUSDT lost" in desk.journal.of(Refused)[-1].reason
+    assert not desk.breaker.halted
 
 
 @pytest.mark.parametrize("end", [OrderCancelled, OrderRejected])

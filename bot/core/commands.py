@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from bot.core.types import OrderRequest
+from bot.core.types import OrderRequest, Trigger
 
 
 class Command(msgspec.Struct, frozen=True, tag=True):
@@ -29,6 +29,7 @@ class MoveStop(Command, frozen=True):
 
     symbol: str
     stop_loss: Decimal
+    trigger_by: Trigger = Trigger.LAST
 
 
 class AdaptModel(Command, frozen=True):

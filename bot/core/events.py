@@ -257,6 +257,10 @@ HISTORY: Final = "history"  # the cause while the past is played: its bars are n
 OPERATOR: Final = "operator"  # the cause that only a person can remove, and a new run forgets
 
 
+class TimePassed(Event, frozen=True, gc=False):
+    """Nothing but time, told once a second where there is a clock: what has waited too long is seen by it."""
+
+
 class EntriesBlocked(Event, frozen=True):
     """Something is not as it must be for opening positions; exits go on. One reason for each `cause`."""
 

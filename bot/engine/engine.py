@@ -31,13 +31,16 @@ from bot.core.events import (
     PositionAdopted,
     PositionMarked,
     StopMoved,
+    TimePassed,
 )
 from bot.core.records import Alarm, BreakerTripped, DecisionMade, Record, Refused
 from bot.core.signal import Action, Signal
-from bot.core.types import Instrument, Position
+from bot.core.types import Position, Trigger
+from bot.engine.account_view import AccountView
+from bot.engine.market_view import MarketView
 from bot.engine.portfolio import Portfolio
 from bot.execution.orders import Orders
-from bot.execution.protection import due_stop
+from bot.execution.protection import Close, Move, Protection
 from bot.market.candles import Candles
 from bot.settings import Risk
 from risk.breaker import Breaker
@@ -45,7 +48,6 @@ from risk.manager import Denied, RiskManager
 from strategies.base import Advice, Strategy
 
 Message = Command | Record
-_NAKED_MS: Final = 90_000  # a position that could not be given a stop for so long is closed
 _PAUSE_MS: Final = 15_000  # after an exit that was not carried out; doubled each time
 _LONGEST_PAUSE_MS: Final = 300_000
 
@@ -70,30 +72,27 @@ class Engine:
         self._breaker = breaker
         self._risk = risk
         self._interval = decision_interval
-        self._instruments: dict[str, Instrument] = {}
+        self._markets = MarketView(risk, decision_interval)
+        self._instruments = self._markets.instruments
         self._candles: dict[str, Candles] = {}
-        self._guarded: dict[str, Position] = {}  # positions whose stop is live and near enough
-        self._naked: dict[str, int] = {}  # when a position was first found without a stop, ms, by symbol
+        self._protection = Protection(risk, decision_interval)
         self._unsold: set[str] = set()  # delisted, or the exchange did not carry out the exit
         self._pauses: dict[str, tuple[int, int]] = {}  # until when no exit is tried again, and how long it is
         self._blocked: dict[str, str] = {}  # why no position may be opened now, by cause
-        self._faults: dict[str, tuple[str, ...]] = {}  # of our view of the market, by symbol
-        self._refused: dict[str, str] = {}  # feeds that the exchange does not give us, by symbol
-        self._liquidity: dict[str, LiquiditySampled] = {}  # the newest, by symbol
         self._now = 0  # ts of the newest fact
         self._mark_due = False  # a decision bar closed at that time
         self._handlers: dict[type[Event], Callable[[Any], list[Message]]] = {
             BarClosed: self._on_bar,
-            InstrumentListed: self._on_listed,
+            InstrumentListed: self._on_news,
+            InstrumentStatusChanged: self._on_market,
             InstrumentDelisted: self._on_delisted,
             FundingRatePublished: self._on_news,
             MicrostructureSampled: self._on_news,
-            LiquiditySampled: self._on_liquidity,
-            MarketHealthChanged: self._on_health,
+            LiquiditySampled: self._on_news,
+            MarketHealthChanged: self._on_market,
             FeedRefused: self._on_refused,
             FramesUnreadable: self._on_unreadable,
-            MarketHealthMeasured: self._on_told,
-            InstrumentStatusChanged: self._on_told,
+            MarketHealthMeasured: self._on_market,
             CandidateArrived: self._on_news,
             AdaptationFailed: self._on_news,
             OrderAccepted: self._on_accepted,
@@ -107,10 +106,11 @@ class Engine:
             PositionMarked: self._on_marked,
             EntriesBlocked: self._on_blocked,
             EntriesAllowed: self._on_allowed,
+            TimePassed: self._on_time,
         }
 
     def step(self, event: Event) -> list[Message]:
-        if event.ts <= self._now:
+        if event.ts <= self._now or type(event) is TimePassed:  # time alone ends no moment
             return self._handlers[type(event)](event)
         out = self.mark()  # of the moment that is over, before anything later counts
         self._now = event.ts
@@ -133,7 +133,7 @@ class Engine:
     def take_over(self, other: "Engine") -> None:
         """Go on with the account that `other` looked after, while this one learnt from the past."""
         self.portfolio, self.orders = other.portfolio, other.orders
-        self._unsold, self._pauses, self._naked = other._unsold, other._pauses, other._naked
+        self._unsold, self._pauses, self._protection = other._unsold, other._pauses, other._protection
         self._instruments |= other._instruments
         self._blocked |= other._blocked
 
@@ -152,6 +152,7 @@ class Engine:
         if decision is None:
             return out
         self._mark_due = True
+        self._markets.on_decision_bar(decision)
         for advice in self._strategy.on_bar(decision, self.portfolio.positions):
             out += self._take(advice)
         return out
@@ -161,30 +162,27 @@ class Engine:
         symbol, ts = position.symbol, news.ts
         self.portfolio.mark(symbol, price)
         out = self._check_drawdown(ts, symbol)
-        if self._breaker.flattens or self._breaker.flattens_token(symbol):
-            return out + self._close(position, ts)  # an exit that the exchange rejected is tried again
-        if self._guarded.get(symbol) is position:  # nothing changed since its stop was found good
-            return out
-        instrument = self._instruments.get(symbol)
-        if instrument is None:
-            return out + self._close(position, ts, "no longer traded, or about to end: it is closed")
-        if self._is_naked(position, news.received):
-            return out + self._close(position, ts, f"no stop for {_NAKED_MS // 1_000} s: it is closed")
-        stop = due_stop(position, instrument, self._risk)
-        if stop is None:
-            self._guarded[symbol] = position
-        elif (price - float(stop)) * position.side.sign <= 0:  # passed already: no stop can be set there
-            out += self._close(position, ts)
-        else:
-            out.append(MoveStop(ts, symbol, stop))
-        return out
+        if self._must_be_flat(symbol):  # an exit that the exchange rejected is tried again
+            return out + self._close(position, ts)
+        return out + self._guard(position, price, news)
 
-    def _is_naked(self, position: Position, now: int) -> bool:
-        """For too long. By the time of receipt: after a gap many bars come at once."""
-        if position.stop is not None:
-            self._naked.pop(position.symbol, None)
-            return False
-        return now - max(self._naked.setdefault(position.symbol, now), position.opened) >= _NAKED_MS
+    def _guard(self, position: Position, price: float, news: Event) -> list[Message]:
+        instrument = self._instruments.get(position.symbol)
+        if instrument is None:
+            return self._close(position, news.ts, "no longer traded, or about to end: it is closed")
+        due = self._protection.look(position, instrument, price, news.ts, news.received)
+        if isinstance(due, Close):
+            return self._close(position, news.ts, due.alarm)
+        if isinstance(due, Move):
+            return [MoveStop(news.ts, position.symbol, due.stop, Trigger(self._risk.trigger_by))]
+        return []
+
+    def _guard_again(self, symbol: str, news: Event) -> list[Message]:
+        """At a fact that brought no price."""
+        position = self.portfolio.positions.get(symbol)
+        if position is None or symbol not in self._instruments:
+            return []
+        return self._guard(position, self.portfolio.last(symbol), news)
 
     def _sell_again(self, ts: int) -> list[Message]:
         """At each bar or mark of any symbol: a delisted one has no bars of its own any more."""
@@ -210,43 +208,34 @@ class Engine:
         """A breaker has tripped, of one token or ("") of the account."""
         out: list[Message] = [*self.orders.cancel_entries(ts, symbol)]
         for position in list(self.portfolio.positions.values()):
-            if self._breaker.flattens or self._breaker.flattens_token(position.symbol):
+            if self._must_be_flat(position.symbol):
                 out += self._close(position, ts)
         return out
 
-    def _on_listed(self, event: InstrumentListed) -> list[Message]:
-        self._instruments[event.instrument.symbol] = event.instrument
-        return self._on_news(event)
+    def _must_be_flat(self, symbol: str) -> bool:
+        return self._breaker.flattens or self._breaker.flattens_token(symbol)
 
     def _on_delisted(self, event: InstrumentDelisted) -> list[Message]:
         """What is still held is sold while that can be done."""
-        self._instruments.pop(event.symbol, None)
-        self._liquidity.pop(event.symbol, None)
         position = self.portfolio.positions.get(event.symbol)
         self._unsold.add(event.symbol)
         return self._on_news(event) + (self._close(position, event.ts) if position else [])
 
-    def _on_health(self, event: MarketHealthChanged) -> list[Message]:
-        self._faults[event.symbol] = event.faults
+    def _on_market(self, event: Event) -> list[Message]:
+        """For risk alone."""
+        self._markets.hear(event)
         return []
 
     def _on_refused(self, event: FeedRefused) -> list[Message]:
-        self._refused[event.symbol] = event.reason
+        self._markets.hear(event)
         return [Alarm(event.ts, event.symbol, f"not traded by this run: {event.reason}")]
 
     def _on_unreadable(self, event: FramesUnreadable) -> list[Message]:
         text = f"{event.count} messages of the market could not be read, the last one: {event.reason}"
         return [Alarm(event.ts, "", text)]
 
-    def _on_liquidity(self, event: LiquiditySampled) -> list[Message]:
-        self._liquidity[event.symbol] = event
-        return self._on_news(event)
-
-    def _on_told(self, _: Event) -> list[Message]:
-        """For people only: what it means for trading is among the faults of the symbol."""
-        return []
-
     def _on_news(self, event: Event) -> list[Message]:
+        self._markets.hear(event)
         out: list[Message] = []
         for advice in self._strategy.on_event(event):
             out += self._take(advice)
@@ -266,10 +255,12 @@ class Engine:
 
     def _enter(self, signal: Signal) -> list[Message]:
         link_id = self.orders.next_id(signal.symbol, signal.ts)
-        verdict = self._manager.review(signal, self._instruments.get(signal.symbol), self, link_id)
+        instrument = self._instruments.get(signal.symbol)
+        verdict = self._manager.review(signal, instrument, self.account, link_id)
         if isinstance(verdict, Denied):
             refused = Refused(signal.ts, signal.symbol, verdict.reason)
             return [refused, _decision(signal, "refused", verdict.reason)]
+        self._protection.plan(signal.symbol, verdict.order.stop_loss)
         command = self.orders.place(verdict, signal.ts, signal.price)
         return [_decision(signal, "entered", signal.reason), command]
 
@@ -316,10 +307,10 @@ class Engine:
         position = self.portfolio.apply_fill(event)
         if position is None:
             self._pauses.pop(event.symbol, None)
+            self._protection.forget(event.symbol)
         out: list[Message] = self._check_drawdown(event.ts, event.symbol)
-        halting = self._breaker.flattens or self._breaker.flattens_token(event.symbol)
-        if position is not None and halting:
-            return out + self._close(position, event.ts)  # an entry that filled while we were halting
+        if position is not None and self._must_be_flat(event.symbol):
+            return out + self._close(position, event.ts)  # an entry that filled while we were closing
         return out
 
     def _on_funding(self, event: FundingPaid) -> list[Message]:
@@ -333,11 +324,17 @@ class Engine:
 
     def _on_stop(self, event: StopMoved) -> list[Message]:
         self.portfolio.apply_stop(event)
-        return []
+        return self._guard_again(event.symbol, event)
 
     def _on_adopted(self, event: PositionAdopted) -> list[Message]:
         self.portfolio.adopt(event)
-        return [Alarm(event.ts, event.symbol, event.reason), *self._check_drawdown(event.ts)]
+        out: list[Message] = [Alarm(event.ts, event.symbol, event.reason), *self._check_drawdown(event.ts)]
+        return out + self._guard_again(event.symbol, event)
+
+    def _on_time(self, event: TimePassed) -> list[Message]:
+        return [
+            message for name in list(self.portfolio.positions) for message in self._guard_again(name, event)
+        ]
 
     def _on_marked(self, event: PositionMarked) -> list[Message]:
         """So a position is guarded that has no bars: before the market is followed, or where it has ended."""
@@ -353,40 +350,10 @@ class Engine:
         self._blocked.pop(event.cause, None)
         return []
 
-    # --- what risk asks of the account (risk.manager.AccountState) -----------------------------------------
-
     @property
-    def blocked(self) -> str:
-        return next(iter(self._blocked.values()), "")
-
-    @property
-    def equity(self) -> float:
-        return self.portfolio.equity
-
-    @property
-    def gross_notional(self) -> float:
-        return self.portfolio.gross_notional + self.orders.pending_notional
-
-    @property
-    def open_positions(self) -> int:
-        entering = {order.symbol for order in self.orders.pending_entries}
-        return len(entering | self.portfolio.positions.keys())
-
-    def market_faults(self, symbol: str) -> tuple[str, ...]:
-        """What is wrong with our view of the symbol; a market that does not judge itself has no faults."""
-        faults = self._faults.get(symbol, ())
-        return (*faults, self._refused[symbol]) if symbol in self._refused else faults
-
-    def liquidity(self, symbol: str) -> LiquiditySampled | None:
-        """At the close of its last decision bar; None where the market does not tell, as in a backtest."""
-        return self._liquidity.get(symbol)
-
-    def is_exposed(self, symbol: str) -> bool:
-        """In the market or about to be; a position that is wholly on its way out does not count."""
-        if self.orders.is_entering(symbol):
-            return True
-        position = self.portfolio.positions.get(symbol)
-        return position is not None and self.orders.leaving(symbol) < abs(position.qty)
+    def account(self) -> AccountView:
+        """The account as risk sees it."""
+        return AccountView(self.portfolio, self.orders, self._markets, self._blocked)
 
 
 def _decision(signal: Signal, verdict: str, reason: str) -> DecisionMade:

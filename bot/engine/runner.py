@@ -10,7 +10,14 @@ from operator import attrgetter
 from typing import Protocol
 
 from bot.core.commands import AdaptModel, CancelOrder, Command, MoveStop, PlaceOrder
-from bot.core.events import AdaptationFailed, BarClosed, CandidateArrived, Event, PositionMarked
+from bot.core.events import (
+    AdaptationFailed,
+    BarClosed,
+    CandidateArrived,
+    Event,
+    PositionMarked,
+    TimePassed,
+)
 from bot.core.records import Record
 from bot.engine.engine import Engine
 
@@ -106,7 +113,7 @@ class Runner:
         facts = deque([event])
         while facts:
             fact = facts.popleft()
-            if not isinstance(fact, BarClosed | PositionMarked):
+            if not isinstance(fact, BarClosed | PositionMarked | TimePassed):
                 self._tell(fact)
             facts.extend(self._deliver(self._engine.step(fact)))
 

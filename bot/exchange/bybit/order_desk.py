@@ -19,7 +19,7 @@ from bot.core.money import exact
 from bot.core.types import OrderRequest
 from bot.exchange.bybit.account_book import AccountBook
 from bot.exchange.bybit.errors import ExchangeError, Kind, Ruling
-from bot.exchange.bybit.requests import Cancellation, NewOrder, TradingStop, new_order
+from bot.exchange.bybit.requests import Cancellation, NewOrder, new_order, trading_stop
 from bot.exchange.bybit.rest import Rest
 from bot.exchange.bybit.wire import WireError
 from bot.exchange.bybit.wire.account import OrderIds
@@ -173,7 +173,7 @@ class OrderDesk:
         while self._wanted_stops.get(symbol) is command:
             refused: ExchangeError | None = None
             try:
-                await self._rest.orders.set_stop(TradingStop(symbol=symbol, stop_loss=command.stop_loss))
+                await self._rest.orders.set_stop(trading_stop(command))
             except ExchangeError as error:
                 if error.kind in (Kind.RETRY, Kind.UNKNOWN):
                     await asyncio.sleep(max(waits(), error.retry_after))

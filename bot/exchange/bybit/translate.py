@@ -244,4 +244,5 @@ def instrument(info: InstrumentInfo) -> Instrument:
         min_notional=lots.min_notional_value or _ZERO,
         launch_time=info.launch_time,
         funding_interval_ms=info.funding_interval * MINUTE_MS,
+        price_band=(info.risk_parameters.price_limit_ratio_x if info.risk_parameters else None) or _ZERO,
     )
