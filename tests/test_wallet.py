@@ -19,6 +19,8 @@ from tests.builders import START
 from tests.local_exchange import KEY, SECRET, LocalExchange, local_exchange
 from tests.test_bybit_broker import DESK, Heard, blocks
 
+QUICKLY = WalletSettings(pauses=(0.0, 0.05, 0.1))
+
 
 @asynccontextmanager
 async def watching(
@@ -29,7 +31,7 @@ async def watching(
     await rest.measure_clock()
     broker = BybitBroker(
         local(exchange.url), keys, rest, heard.emit,
-        BrokerSettings(desk=DESK, reconcile=60.0, wallet=wallet or WalletSettings()),
+        BrokerSettings(desk=DESK, reconcile=60.0, wallet=wallet or QUICKLY),
     )  # fmt: skip
     await broker.start()
     try:
@@ -88,7 +90,7 @@ async def test_an_explanation_that_comes_late_heals() -> None:
 async def test_what_the_exchanges_ledger_booked_otherwise_is_taken_over_once_it_has_settled() -> None:
     """A fee that no execution told. Until it settles an execution may still come."""
     with local_exchange() as exchange:
-        async with watching(exchange, WalletSettings(settle=1.0)) as (broker, heard):
+        async with watching(exchange, WalletSettings(QUICKLY.pauses, settle=0.1)) as (broker, heard):
             account, now = exchange.account, exchange.venue.world.now
             fee = Decimal("1.5")
             exchange.do(lambda: account.book(Entry(now, "TRADE", -fee, account.wallet - fee, fee=fee)))
@@ -103,7 +105,7 @@ async def test_what_the_exchanges_ledger_booked_otherwise_is_taken_over_once_it_
 
 async def test_what_stays_unexplained_wants_a_person_and_says_so_once() -> None:
     with local_exchange() as exchange:
-        async with watching(exchange, WalletSettings(settle=0.0, latch=1.0, looks=2)) as (broker, heard):
+        async with watching(exchange, WalletSettings(QUICKLY.pauses, 0.0, 0.05, looks=2)) as (broker, heard):
             exchange.account.wallet -= 7
             for lasts in (False, True, False):
                 assert (await broker.reconcile()).wallet_lasts == lasts

@@ -29,7 +29,9 @@ _ZERO: Final = Decimal(0)
 
 @dataclass(frozen=True, slots=True)
 class WalletSettings:
-    """Seconds since a difference was first seen."""
+    """Seconds: before each look of one comparison, and since a difference was first seen."""
+
+    pauses: tuple[float, ...] = LOOKS
 
     settle: float = 60.0  # until an execution that was to come has come
     latch: float = 600.0  # until a person must look, after `looks` reconciliations at least
@@ -91,7 +93,7 @@ class WalletCheck:
         While money moves nothing is learnt, and the last verdict stands. Raises ExchangeError.
         """
         seen: set[Decimal] = set()
-        for pause in LOOKS:
+        for pause in self._settings.pauses:
             await self._sleep(pause)
             now, before = self._rest.clock.now_ms(), self._books.balance
             balance = await self.balance()
