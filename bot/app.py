@@ -213,6 +213,7 @@ def _engine(settings: Settings, strategy: TransferStrategy) -> Engine:
         Orders(),
         settings.risk,
         settings.market.decision_minutes * MINUTE_MS,
+        settings.execution,
     )
 
 

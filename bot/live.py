@@ -484,6 +484,7 @@ def engine_of(
         Orders(tag_of(started)),
         settings.risk,
         interval,
+        settings.execution,
     )
 
 

@@ -239,6 +239,27 @@ class Risk(Section):
         return self
 
 
+class Execution(Section):
+    """How an approved entry reaches the market. Exits are market orders, always."""
+
+    style: Literal["market", "post_only"] = Field(
+        "market", description="post_only rests in the book and saves the spread where it fills"
+    )
+    requote_seconds: Annotated[float, Field(ge=1)] = Field(
+        15.0, description="between new prices of a post-only order"
+    )
+    deadline_seconds: Annotated[float, Field(ge=1)] = Field(
+        120.0, description="of a post-only entry; then ..."
+    )
+    at_deadline: Literal["cross", "give_up"] = "cross"
+    twap_notional: Positive = Field(2_000.0, description="quote coin; larger entries go in slices")
+    twap_slices: Annotated[int, Field(ge=2, le=50)] = 5
+    twap_seconds: Annotated[float, Field(ge=1)] = Field(300.0, description="from the first slice to the end")
+    signal_valid_seconds: Annotated[float, Field(ge=1)] = Field(
+        30.0, description="from the close of its bar; a later order is dropped, not sent"
+    )
+
+
 class Costs(Section):
     taker_fee: Annotated[float, Field(ge=0, lt=0.05)] = 0.00055
     maker_fee: Annotated[float, Field(gt=-0.01, lt=0.05)] = 0.0002
@@ -322,6 +343,7 @@ class Settings(Section):
     adaptation: Adaptation = Adaptation()
     gate: Gate = Gate()
     risk: Risk = Risk()
+    execution: Execution = Execution()
     costs: Costs = Costs()
     bybit: Bybit = Bybit()
     storage: Storage = Storage()

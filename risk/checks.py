@@ -239,6 +239,16 @@ CHECKS: Final[tuple[Check, ...]] = (
 )
 
 
-def objection(context: Context) -> str | None:
+LASTING: Final[tuple[Check, ...]] = (
+    mode_and_latches,
+    equity,
+    market_data,
+    instrument_status,
+    spread,
+)
+"""Asked again before each later part of an entry: the others judge the decision, which stands."""
+
+
+def objection(context: Context, checks: tuple[Check, ...] = CHECKS) -> str | None:
     """The first reason against the entry."""
-    return next((reason for check in CHECKS if (reason := check(context)) is not None), None)
+    return next((reason for check in checks if (reason := check(context)) is not None), None)

@@ -7,7 +7,7 @@ from bot.core.signal import Signal
 from bot.core.types import Instrument, OrderRequest, OrderType, Side
 from bot.settings import Costs, Gate, Risk
 from risk.breaker import Breaker
-from risk.checks import objection
+from risk.checks import LASTING, objection
 from risk.context import AccountState, Context
 
 _SEAL = object()
@@ -45,18 +45,36 @@ class RiskManager:
         self._breaker = breaker
         self._live = live
 
+    @property
+    def half_spread(self) -> float:
+        """Fraction of the price, where no quote is known."""
+        return self._costs.half_spread
+
     def review(
         self, signal: Signal, instrument: Instrument | None, account: AccountState, link_id: str
     ) -> Approved | Denied:
         """Judge the entry that `signal` wishes. The stop loss travels inside the order."""
         if instrument is None or signal.side is None:
             return Denied(f"{signal.symbol}: instrument unknown or delisted")
-        context = Context(
-            signal, signal.side, instrument, account, self._breaker, self._risk, self._gate, self._costs,
-            self._live,
-        )  # fmt: skip
+        context = self._context(signal, signal.side, instrument, account)
         reason = objection(context)
         return Denied(reason) if reason else Approved(context.order(link_id), _SEAL)
+
+    def review_part(
+        self, whole: OrderRequest, part: OrderRequest, signal: Signal, instrument: Instrument,
+        account: AccountState,
+    ) -> Approved | Denied:  # fmt: skip
+        """A part of an entry that was approved as `whole`: smaller, else the same; `signal` wished it."""
+        same = (part.symbol, part.side, part.stop_loss) == (whole.symbol, whole.side, whole.stop_loss)
+        if not same or part.reduce_only or not 0 < part.qty <= whole.qty:
+            return Denied("not a part of what was approved")
+        reason = objection(self._context(signal, whole.side, instrument, account), LASTING)
+        return Denied(reason) if reason else Approved(part, _SEAL)
+
+    def _context(self, signal: Signal, side: Side, instrument: Instrument, account: AccountState) -> Context:
+        return Context(
+            signal, side, instrument, account, self._breaker, self._risk, self._gate, self._costs, self._live
+        )
 
     def approve_exit(self, symbol: str, side: Side, qty: Decimal, link_id: str) -> Approved:
         """A reduce-only market order of `side` that closes `qty`: always legal."""

@@ -19,7 +19,7 @@ from bot.exchange.bybit.environment import Credentials, Environment
 from bot.exchange.bybit.rest import Rest
 from bot.exchange.bybit.streams import Backoff, StreamSettings
 from bot.execution.orders import Orders, tag_of
-from bot.settings import Costs, Gate, Risk
+from bot.settings import Costs, Execution, Gate, Risk
 from risk.breaker import Breaker
 from risk.manager import RiskManager
 from tests.test_engine import NoModels, Recorder, Scripted, Wish
@@ -45,7 +45,7 @@ class LiveDesk:
         breaker = Breaker(RISK, float(balance))
         self.engine = Engine(
             Scripted(wish), RiskManager(RISK, Gate(), Costs(), breaker), breaker, Portfolio(balance),
-            Orders(tag_of(self.rest.clock.now_ms())), RISK, interval,
+            Orders(tag_of(self.rest.clock.now_ms())), RISK, interval, Execution(),
         )  # fmt: skip
         self.runner = Runner(self.engine, self.broker, NoModels(), self.journal, 0, (self.log.apply,))
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bot.core.commands import Command, MoveStop, PlaceOrder
+from bot.core.commands import AmendOrder, CancelOrder, Command, MoveStop, PlaceOrder
 from bot.core.events import (
     AdaptationFailed,
     BarClosed,
@@ -30,13 +30,13 @@ from bot.core.events import (
 )
 from bot.core.records import Alarm, BreakerTripped, DecisionMade, EquityMarked, Latch, Record, Refused
 from bot.core.signal import Action, Signal
-from bot.core.types import DAY_MS, Position, Side, Trigger
+from bot.core.types import DAY_MS, OrderRequest, OrderType, Position, Side, TimeInForce, Trigger
 from bot.engine.engine import Engine
 from bot.engine.portfolio import Portfolio
 from bot.engine.runner import Runner
 from bot.exchange.simulated.broker import SimulatedBroker
 from bot.execution.orders import Orders
-from bot.settings import Costs, Gate, Risk
+from bot.settings import Costs, Execution, Gate, Risk
 from risk.breaker import Breaker
 from risk.manager import RiskManager
 from strategies.base import Advice
@@ -86,12 +86,21 @@ class NoModels:
 class Desk:
     """Everything wired, as the application does it."""
 
-    def __init__(self, wish: Wish, risk: Risk | None = None, balance: int = 10_000) -> None:
+    def __init__(
+        self, wish: Wish, risk: Risk | None = None, balance: int = 10_000, execution: Execution | None = None
+    ) -> None:
         risk = risk or Risk()
         self.breaker = Breaker(risk, balance)
         manager = RiskManager(risk, Gate(), Costs(), self.breaker)
         self.engine = Engine(
-            Scripted(wish), manager, self.breaker, Portfolio(Decimal(balance)), Orders(), risk, BAR
+            Scripted(wish),
+            manager,
+            self.breaker,
+            Portfolio(Decimal(balance)),
+            Orders(),
+            risk,
+            BAR,
+            execution or Execution(),
         )
         self.broker = SimulatedBroker(Costs(), lambda symbol, start: 0.0002, Decimal(balance))
         self.journal = Recorder()
@@ -230,8 +239,8 @@ def test_a_drawdown_of_the_day_flattens_and_halts_to_the_next_utc_day() -> None:
     )  # fmt: skip
     desk = Desk(
         lambda closed, positions: (enter((closed.start - START) // BAR, price=closed.close, sigma=0.006),),
-        wild,
-    )
+        wild, execution=Execution(twap_notional=1e6),
+    )  # fmt: skip
     desk.play(bar(0, 100), bar(1, 100), bar(2, 100, high=100.5))
     desk.play(bar(3, 93, opened=93))
     tripped = desk.journal.of(BreakerTripped)
@@ -492,3 +501,93 @@ def test_an_exit_that_found_the_position_gone_is_not_tried_again() -> None:
     desk.engine.step(PositionAdopted(START, START, "NEWUSDT", Decimal(0), Decimal(0), None, "gone"))
     assert desk.engine.step(OrderCancelled(START, START, first.order.link_id, "nothing to reduce")) == []
     assert orders_of(desk.engine.step(bar(0, 100, symbol="BTCUSDT"))) == []
+
+
+# --- entries of several parts ------------------------------------------------------------------------------
+
+PATIENT = Execution(style="post_only", requote_seconds=60, deadline_seconds=3_600)
+
+
+def entries_of(desk: Desk) -> list[OrderRequest]:
+    return [command.order for command in desk.journal.of(PlaceOrder) if not command.order.reduce_only]
+
+
+def test_a_post_only_entry_rests_and_is_amended_until_it_fills() -> None:
+    desk = Desk(once(1, enter(1)), execution=PATIENT)
+    desk.play(bar(0, 100), bar(1, 100))
+    (order,) = entries_of(desk)
+    assert (order.type, order.time_in_force) == (OrderType.LIMIT, TimeInForce.POST_ONLY)
+    assert order.price == Decimal("99.98")
+    desk.play(bar(2, 100.5, opened=100), bar(3, 101, opened=100.5))
+    assert [change.price for change in desk.journal.of(AmendOrder)] == [Decimal("100.47"), Decimal("100.97")]
+    desk.play(bar(4, 101, opened=101, low=100.9))
+    held = desk.engine.portfolio.positions["NEWUSDT"]
+    assert (held.qty, held.entry) == (order.qty, Decimal("100.97"))
+    assert held.stop == desk.broker.position("NEWUSDT").stop_loss is not None
+    assert [fill.is_maker for fill in desk.journal.of(OrderFilled)] == [True]
+
+
+@pytest.mark.parametrize("at_deadline", ["cross", "give_up"])
+def test_at_its_deadline_a_post_only_entry_crosses_or_is_given_up(at_deadline: str) -> None:
+    rules = Execution(style="post_only", deadline_seconds=1_800, at_deadline=at_deadline)  # type: ignore[arg-type]
+    desk = Desk(once(1, enter(1)), execution=rules)
+    rising = [bar(i, 100 + i / 10, opened=100 + i / 10 - 0.05, low=100 + i / 10 - 0.05) for i in range(2, 9)]
+    desk.play(bar(0, 100), bar(1, 100), *rising)
+    types = [order.type for order in entries_of(desk)]
+    held = "NEWUSDT" in desk.engine.portfolio.positions
+    expected = (
+        ([OrderType.LIMIT, OrderType.MARKET], True) if at_deadline == "cross" else ([OrderType.LIMIT], False)
+    )
+    assert (types, held) == expected
+    assert not desk.engine.account.is_exposed("NEWUSDT") or held
+
+
+def test_a_large_entry_goes_in_slices_that_are_together_what_was_approved() -> None:
+    desk = Desk(once(1, enter(1)), execution=Execution(twap_notional=100, twap_slices=4, twap_seconds=3_600))
+    desk.play(bar(0, 100), bar(1, 100))
+    assert desk.engine.account.gross_notional == pytest.approx(200)  # what has not left yet counts as well
+    desk.play(*(bar(i, 100) for i in range(2, 8)))
+    orders = entries_of(desk)
+    assert [order.qty for order in orders] == [Decimal("0.5")] * 4
+    assert len({order.link_id for order in orders}) == 4
+    assert desk.engine.portfolio.positions["NEWUSDT"].qty == 2
+    assert desk.engine.portfolio.positions["NEWUSDT"].stop is not None
+
+
+def test_an_exit_ends_an_entry_that_is_still_on_its_way() -> None:
+    wishes = {START + BAR: enter(1), START + 3 * BAR: leave(3)}
+    desk = Desk(
+        lambda closed, _: [wishes[closed.start]] if closed.start in wishes else [],
+        execution=Execution(twap_notional=100, twap_slices=4, twap_seconds=3_600),
+    )
+    desk.play(*(bar(i, 100) for i in range(9)))
+    assert [command.link_id for command in desk.journal.of(CancelOrder)] == [entries_of(desk)[2].link_id]
+    assert len(entries_of(desk)) == 3
+    assert desk.engine.portfolio.positions == {}
+    assert not desk.engine.account.is_exposed("NEWUSDT")
+
+
+def test_a_halt_ends_an_entry_that_is_still_on_its_way() -> None:
+    desk = Desk(once(1, enter(1)), execution=Execution(twap_notional=100, twap_slices=4, twap_seconds=3_600))
+    desk.play(bar(0, 100), bar(1, 100), bar(2, 100))
+    desk.runner.advance([EntriesBlocked(START + 3 * BAR, START + 3 * BAR, "feed", "BTCUSDT is silent")])
+    placed = len(entries_of(desk))
+    desk.play(bar(3, 100), bar(4, 100), bar(5, 100))
+    assert len(entries_of(desk)) == placed
+    assert desk.journal.of(Refused)[-1].reason == "the rest of an entry is given up: BTCUSDT is silent"
+
+
+def test_a_late_decision_is_dropped() -> None:
+    desk = Desk(once(1, enter(1)))
+    desk.play(bar(0, 100))
+    desk.runner.advance([msgspec.structs.replace(bar(1, 100), received=START + 2 * BAR + 31_000)])
+    assert desk.journal.of(PlaceOrder) == []
+    assert desk.journal.of(Refused)[0].reason == "the decision is 31 s late"
+
+
+def test_an_entry_says_until_when_it_is_wanted_and_an_exit_has_no_such_time() -> None:
+    desk = Desk(lambda closed, positions: (leave(1),) if positions else once(1, enter(1))(closed, positions))
+    desk.play(*(bar(i, 100) for i in range(4)))
+    entry, closing = desk.journal.of(PlaceOrder)
+    assert entry.valid_until == entry.ts + 30_000
+    assert closing.valid_until == 0

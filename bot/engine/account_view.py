@@ -1,11 +1,13 @@
 """The account as risk sees it (risk.context.AccountState): what is held and what is on its way alike."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from bot.core.types import Side
 from bot.engine.market_view import MarketView
 from bot.engine.portfolio import Portfolio
 from bot.execution.orders import Orders
+from bot.execution.working import Work
 from risk.context import MarketFacts
 
 
@@ -16,6 +18,7 @@ class AccountView:
     portfolio: Portfolio
     orders: Orders
     markets: MarketView
+    works: Mapping[str, Work] = field(default_factory=dict)  # entries of several parts, by symbol
     blocks: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -32,7 +35,7 @@ class AccountView:
 
     @property
     def gross_notional(self) -> float:
-        return self.portfolio.gross_notional + self.orders.pending_notional
+        return self.portfolio.gross_notional + self.orders.pending_notional + sum(self._unsent().values())
 
     @property
     def net_notional(self) -> float:
@@ -42,6 +45,10 @@ class AccountView:
     def open_risk(self) -> float:
         """What positions lose from here if every stop is hit, and pending entries from their prices."""
         risk = self.orders.pending_risk
+        for symbol, notional in self._unsent().items():
+            order = self.works[symbol].whole
+            if order.stop_loss is not None:
+                risk += notional * abs(1 - float(order.stop_loss) / self.works[symbol].signal.price)
         for symbol, position in self.portfolio.positions.items():
             price = self.portfolio.last(symbol)
             stop = price if position.stop is None else float(position.stop)
@@ -51,11 +58,11 @@ class AccountView:
     @property
     def open_positions(self) -> int:
         entering = {order.symbol for order in self.orders.pending_entries}
-        return len(entering | self.portfolio.positions.keys())
+        return len(entering | self._unsent().keys() | self.portfolio.positions.keys())
 
     def is_exposed(self, symbol: str) -> bool:
         """In the market or about to be; a position that is wholly on its way out does not count."""
-        if self.orders.is_entering(symbol):
+        if self.orders.is_entering(symbol) or symbol in self.works:
             return True
         position = self.portfolio.positions.get(symbol)
         return position is not None and self.orders.leaving(symbol) < abs(position.qty)
@@ -80,7 +87,17 @@ class AccountView:
     def _signed(self) -> dict[str, float]:
         """Notional of each token, positive when long."""
         signed = self.orders.pending_by_symbol()
+        for symbol, notional in self._unsent().items():
+            signed[symbol] = signed.get(symbol, 0.0) + notional * self.works[symbol].whole.side.sign
         for symbol, position in self.portfolio.positions.items():
             value = float(position.qty) * self.portfolio.last(symbol)
             signed[symbol] = signed.get(symbol, 0.0) + value
         return signed
+
+    def _unsent(self) -> dict[str, float]:
+        """Notional of the parts of entries that have not left yet."""
+        return {
+            symbol: float(work.unsent) * work.signal.price
+            for symbol, work in self.works.items()
+            if work.unsent
+        }

@@ -1,9 +1,12 @@
 """The heart: `step(event) -> commands and records`. Pure: no I/O, no clock, no randomness, no asyncio."""
 
+import math
 from collections.abc import Callable
 from typing import Any, Final
 
-from bot.core.commands import Command, MoveStop
+from msgspec import structs
+
+from bot.core.commands import AmendOrder, CancelOrder, Command, MoveStop, PlaceOrder
 from bot.core.events import (
     HISTORY,
     AdaptationFailed,
@@ -33,18 +36,20 @@ from bot.core.events import (
     StopMoved,
     TimePassed,
 )
+from bot.core.money import limit_price
 from bot.core.records import Alarm, BreakerTripped, DecisionMade, Record, Refused
 from bot.core.signal import Action, Signal
-from bot.core.types import Position, Trigger
+from bot.core.types import OrderRequest, OrderType, Position, TimeInForce, Trigger
 from bot.engine.account_view import AccountView
 from bot.engine.market_view import MarketView
 from bot.engine.portfolio import Portfolio
 from bot.execution.orders import Orders
 from bot.execution.protection import Close, Move, Protection
+from bot.execution.working import Amend, Cancel, Place, Work, work_of
 from bot.market.candles import Candles
-from bot.settings import Risk
+from bot.settings import Execution, Risk
 from risk.breaker import Breaker
-from risk.manager import Denied, RiskManager
+from risk.manager import Approved, Denied, RiskManager
 from strategies.base import Advice, Strategy
 
 Message = Command | Record
@@ -64,6 +69,7 @@ class Engine:
         orders: Orders,
         risk: Risk,
         decision_interval: int,
+        execution: Execution,
     ) -> None:
         self.portfolio = portfolio
         self.orders = orders
@@ -75,11 +81,14 @@ class Engine:
         self._markets = MarketView(risk, decision_interval)
         self._instruments = self._markets.instruments
         self._candles: dict[str, Candles] = {}
+        self._execution = execution
         self._protection = Protection(risk, decision_interval)
+        self._works: dict[str, Work] = {}  # entries of several parts, by symbol
         self._unsold: set[str] = set()  # delisted, or the exchange did not carry out the exit
         self._pauses: dict[str, tuple[int, int]] = {}  # until when no exit is tried again, and how long it is
         self._blocked: dict[str, str] = {}  # why no position may be opened now, by cause
         self._now = 0  # ts of the newest fact
+        self._heard = 0  # when the newest fact was received, ms
         self._mark_due = False  # a decision bar closed at that time
         self._handlers: dict[type[Event], Callable[[Any], list[Message]]] = {
             BarClosed: self._on_bar,
@@ -110,6 +119,7 @@ class Engine:
         }
 
     def step(self, event: Event) -> list[Message]:
+        self._heard = max(self._heard, event.received)
         if event.ts <= self._now or type(event) is TimePassed:  # time alone ends no moment
             return self._handlers[type(event)](event)
         out = self.mark()  # of the moment that is over, before anything later counts
@@ -145,6 +155,9 @@ class Engine:
         if candles is None:  # a symbol that was never listed to us: only looked at
             candles = self._candles[symbol] = Candles(symbol, self._interval)
         out = self._sell_again(bar.ts)
+        self._markets.on_bar(bar)
+        if symbol in self._works:
+            out += self._work_on(symbol, bar)
         position = self.portfolio.positions.get(symbol)
         if position is not None and not candles.is_old(bar):
             out += self._watch(position, bar.close, bar)
@@ -206,7 +219,7 @@ class Engine:
 
     def _stop_trading(self, ts: int, symbol: str) -> list[Message]:
         """A breaker has tripped, of one token or ("") of the account."""
-        out: list[Message] = [*self.orders.cancel_entries(ts, symbol)]
+        out: list[Message] = self._give_up_entries(ts, symbol)
         for position in list(self.portfolio.positions.values()):
             if self._must_be_flat(position.symbol):
                 out += self._close(position, ts)
@@ -219,7 +232,8 @@ class Engine:
         """What is still held is sold while that can be done."""
         position = self.portfolio.positions.get(event.symbol)
         self._unsold.add(event.symbol)
-        return self._on_news(event) + (self._close(position, event.ts) if position else [])
+        out = self._give_up_entries(event.ts, event.symbol) + self._on_news(event)
+        return out + (self._close(position, event.ts) if position else [])
 
     def _on_market(self, event: Event) -> list[Message]:
         """For risk alone."""
@@ -254,19 +268,32 @@ class Engine:
         return [_decision(advice, verdict, advice.reason)]
 
     def _enter(self, signal: Signal) -> list[Message]:
+        late = (self._heard - signal.ts) / 1_000
+        if late > self._execution.signal_valid_seconds:
+            return _refused(signal, f"the decision is {late:.0f} s late")
         link_id = self.orders.next_id(signal.symbol, signal.ts)
         instrument = self._instruments.get(signal.symbol)
         verdict = self._manager.review(signal, instrument, self.account, link_id)
         if isinstance(verdict, Denied):
-            refused = Refused(signal.ts, signal.symbol, verdict.reason)
-            return [refused, _decision(signal, "refused", verdict.reason)]
+            return _refused(signal, verdict.reason)
+        assert instrument is not None
         self._protection.plan(signal.symbol, verdict.order.stop_loss)
-        command = self.orders.place(verdict, signal.ts, signal.price)
-        return [_decision(signal, "entered", signal.reason), command]
+        out: list[Message] = [_decision(signal, "entered", signal.reason)]
+        least = max(self._risk.min_notional, float(instrument.min_notional))
+        work = work_of(verdict.order, signal, instrument, self._execution, self._heard, least)
+        if work is None:
+            return [*out, self._send(verdict, signal.ts, signal.price)]
+        self._works[signal.symbol] = work
+        return out + self._advance(work, signal.ts)
+
+    def _send(self, approved: Approved, ts: int, price: float) -> PlaceOrder:
+        valid = int(self._execution.signal_valid_seconds * 1_000)
+        return self.orders.place(approved, ts, price, ts + valid)
 
     def _leave(self, signal: Signal) -> list[Message]:
         position = self.portfolio.positions.get(signal.symbol)
         out: list[Message] = [_decision(signal, "exited", signal.reason)]
+        out += self._give_up_entries(signal.ts, signal.symbol)
         return out + (self._close(position, signal.ts) if position else [])
 
     def _close(self, position: Position, ts: int, alarm: str = "") -> list[Message]:
@@ -279,6 +306,68 @@ class Engine:
         out: list[Message] = [Alarm(ts, position.symbol, alarm)] if alarm else []
         return [*out, self.orders.place(approved, ts, 0.0)]
 
+    # --- entries of several parts --------------------------------------------------------------------------
+
+    def _work_on(self, symbol: str, news: Event) -> list[Message]:
+        return self._advance(self._works[symbol], news.ts)
+
+    def _advance(self, work: Work, ts: int) -> list[Message]:
+        """What the entry needs next, until it waits or is over."""
+        symbol, side = work.whole.symbol, work.whole.side
+        price = self._markets.price(symbol)
+        if math.isnan(price):
+            price = work.signal.price
+        passive = limit_price(price * (1 - side.sign * self._manager.half_spread), side, work.instrument)
+        intent = work.next(self._heard, passive)
+        out: list[Message] = []
+        if isinstance(intent, Place):
+            out = self._place_part(work, intent, ts, price)
+        elif isinstance(intent, Amend):
+            work.amended(intent.price, self._heard)
+            out = [AmendOrder(ts, symbol, intent.link_id, intent.price)]
+        elif isinstance(intent, Cancel):
+            work.cancelled()
+            out = [CancelOrder(ts, symbol, intent.link_id)]
+        if work.over and not work.link_id:
+            self._works.pop(symbol, None)
+        return out
+
+    def _place_part(self, work: Work, part: Place, ts: int, price: float) -> list[Message]:
+        whole, link_id = work.whole, self.orders.next_id(work.whole.symbol, ts)
+        request = structs.replace(
+            whole,
+            link_id=link_id,
+            qty=part.qty,
+            type=OrderType.MARKET if part.price is None else OrderType.LIMIT,
+            price=part.price,
+            time_in_force=TimeInForce.GTC if part.price is None else TimeInForce.POST_ONLY,
+        )
+        passed = whole.stop_loss is not None and (price - float(whole.stop_loss)) * whole.side.sign <= 0
+        verdict = self._manager.review_part(whole, request, work.signal, work.instrument, self.account)
+        if passed or isinstance(verdict, Denied):
+            work.stop()
+            reason = verdict.reason if isinstance(verdict, Denied) else "the price has passed its stop"
+            return [Refused(ts, whole.symbol, f"the rest of an entry is given up: {reason}")]
+        work.sent(link_id, part, self._heard)
+        return [self._send(verdict, ts, price)]
+
+    def _give_up_entries(self, ts: int, symbol: str = "") -> list[Message]:
+        """Of one token, or all ("")."""
+        for name, work in list(self._works.items()):
+            if symbol in ("", name):
+                work.stop()
+                work.cancelled()  # what is out is, below
+                if not work.link_id:
+                    del self._works[name]
+        return [*self.orders.cancel_entries(ts, symbol)]
+
+    def _part_ended(self, order: OrderRequest | None, event: Event) -> list[Message]:
+        work = self._works.get(order.symbol) if order is not None else None
+        if work is None or order is None or work.link_id != order.link_id:
+            return []
+        work.ended()
+        return self._advance(work, event.ts)
+
     # --- account -------------------------------------------------------------------------------------------
 
     def _on_accepted(self, event: OrderAccepted) -> list[Message]:
@@ -289,6 +378,7 @@ class Engine:
         order = self.orders.on_finished(event)
         if order is None:
             return []
+        next_part = self._part_ended(order, event)
         unsold = order.reduce_only and order.symbol in self.portfolio.positions
         if unsold:
             self._unsold.add(order.symbol)
@@ -296,14 +386,19 @@ class Engine:
             pause = min(max(2 * last, _PAUSE_MS), _LONGEST_PAUSE_MS)
             self._pauses[order.symbol] = event.ts + pause, pause
         elif isinstance(event, OrderCancelled):
-            return []
+            return next_part
         verb = "rejected" if isinstance(event, OrderRejected) else "cancelled"
         again = "; the position is still held and its exit will be tried again" if unsold else ""
         text = f"the exchange {verb} {order.link_id}: {event.reason}{again}"
-        return [Alarm(event.ts, order.symbol, text)]
+        return [Alarm(event.ts, order.symbol, text), *next_part]
 
     def _on_filled(self, event: OrderFilled) -> list[Message]:
         self.orders.on_filled(event)
+        work = self._works.get(event.symbol)
+        if work is not None and work.link_id == event.link_id:
+            work.filled(event.qty, event.leaves_qty)
+            if work.over and not work.link_id:
+                del self._works[event.symbol]
         position = self.portfolio.apply_fill(event)
         if position is None:
             self._pauses.pop(event.symbol, None)
@@ -332,9 +427,12 @@ class Engine:
         return out + self._guard_again(event.symbol, event)
 
     def _on_time(self, event: TimePassed) -> list[Message]:
-        return [
-            message for name in list(self.portfolio.positions) for message in self._guard_again(name, event)
-        ]
+        out: list[Message] = []
+        for symbol in list(self.portfolio.positions):
+            out += self._guard_again(symbol, event)
+        for symbol in list(self._works):
+            out += self._work_on(symbol, event)
+        return out
 
     def _on_marked(self, event: PositionMarked) -> list[Message]:
         """So a position is guarded that has no bars: before the market is followed, or where it has ended."""
@@ -353,7 +451,11 @@ class Engine:
     @property
     def account(self) -> AccountView:
         """The account as risk sees it."""
-        return AccountView(self.portfolio, self.orders, self._markets, self._blocked)
+        return AccountView(self.portfolio, self.orders, self._markets, self._works, self._blocked)
+
+
+def _refused(signal: Signal, reason: str) -> list[Message]:
+    return [Refused(signal.ts, signal.symbol, reason), _decision(signal, "refused", reason)]
 
 
 def _decision(signal: Signal, verdict: str, reason: str) -> DecisionMade:

@@ -31,6 +31,7 @@ class _Symbol:
     status: TradingStatus = TradingStatus.TRADING
     faults: tuple[str, ...] = ()
     refused: tuple[str, ...] = ()  # feeds that the exchange does not give us
+    price: float = math.nan
     liquidity: LiquiditySampled | None = None
     funding_rate: float = math.nan
     turnover: float = math.nan
@@ -70,6 +71,13 @@ class MarketView:
         if bar.turnover >= 0:
             before = bar.turnover if math.isnan(symbol.turnover) else symbol.turnover
             symbol.turnover = before + _TURNOVER_WEIGHT * (bar.turnover - before)
+
+    def price(self, name: str) -> float:
+        """The newest; NaN before the first."""
+        return self._of(name).price
+
+    def on_bar(self, bar: BarClosed) -> None:
+        self._of(bar.symbol).price = bar.close
 
     def facts(self, name: str, now: int) -> MarketFacts:
         symbol, instrument = self._of(name), self.instruments.get(name)

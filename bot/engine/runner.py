@@ -9,7 +9,7 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Protocol
 
-from bot.core.commands import AdaptModel, CancelOrder, Command, MoveStop, PlaceOrder
+from bot.core.commands import AdaptModel, BrokerCommand, Command
 from bot.core.events import (
     AdaptationFailed,
     BarClosed,
@@ -25,7 +25,7 @@ from bot.engine.engine import Engine
 class Broker(Protocol):
     """The exchange's side: it alone knows what was filled."""
 
-    def submit(self, command: PlaceOrder | CancelOrder | MoveStop) -> list[Event]: ...
+    def submit(self, command: BrokerCommand) -> list[Event]: ...
     def on_market(self, events: Sequence[Event]) -> list[Event]: ...
 
 
@@ -139,7 +139,7 @@ class Runner:
             self._jobs.append((command.cut + self._delay, command.symbol, command.cut))
             self._adapter.submit(command)
             return []
-        assert isinstance(command, PlaceOrder | CancelOrder | MoveStop)
+        assert isinstance(command, BrokerCommand)
         return self._broker.submit(command)
 
 

@@ -41,7 +41,7 @@ class Orders:
         self._count += 1
         return f"{self._tag}-{symbol[:18]}-{_base36(ts // 60_000)}-{_base36(self._count)}"
 
-    def place(self, approved: Approved, ts: int, price: float) -> PlaceOrder:
+    def place(self, approved: Approved, ts: int, price: float, valid_until: int = 0) -> PlaceOrder:
         """The command for an approved order; from here on it counts as sent."""
         order = approved.order
         notional = risk = 0.0
@@ -53,7 +53,7 @@ class Orders:
             while self._entries[0] < ts - DAY_MS:
                 self._entries.popleft()
         self._open[order.link_id] = LiveOrder(order, OrderStatus.SENT, order.qty, notional, risk)
-        return PlaceOrder(ts, order)
+        return PlaceOrder(ts, order, valid_until)
 
     def on_accepted(self, event: OrderAccepted) -> None:
         live = self._open.get(event.link_id)
