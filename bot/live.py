@@ -48,8 +48,8 @@ from bot.wiring import Wiring
 from risk.breaker import Breaker
 from risk.manager import RiskManager
 from strategies.base import Strategy
-from strategies.learning.pretraining_job import Pretraining
 from strategies.learning.registry import Model, Registry
+from strategies.learning.source_choice import SourceJob, source_for
 from strategies.learning.worker import AdaptationWorker
 from strategies.transfer import TransferStrategy
 
@@ -124,10 +124,10 @@ class LiveRun:
                 ]
                 warn(self._console, await self._preparation.symbols(tokens))
             past = await self._past(followed)
-            pretraining = Pretraining(past.sources, self._settings, models_directory(self._settings))
-            pretrained = await source_model(pretraining, self._settings, self._console, stop)
+            source = source_for(past.sources, self._settings, models_directory(self._settings))
+            pretrained = await source_model(source, self._settings, self._console, stop)
             if pretrained is not None and not stop.is_set():
-                await self._trade(broker, balance, market, followed, past, pretraining, pretrained, stop)
+                await self._trade(broker, balance, market, followed, past, source, pretrained, stop)
         finally:
             if isinstance(broker, BybitBroker):
                 with suppress(TimeoutError):
@@ -201,13 +201,13 @@ class LiveRun:
 
     async def _trade(
         self, broker: BybitBroker | SimulatedBroker, balance: Decimal, market: LiveMarket,
-        followed: Sequence[Instrument], past: "Past", pretraining: Pretraining, pretrained: Model,
+        followed: Sequence[Instrument], past: "Past", source: SourceJob, pretrained: Model,
         stop: asyncio.Event,
     ) -> None:  # fmt: skip
         settings, models = self._settings, {pretrained.model_id: pretrained}
         registry = Registry(models_directory(settings))
         worker = AdaptationWorker(
-            registry.directory, pretrained.model_id, pretraining.replay_path, settings.adaptation
+            registry.directory, pretrained.model_id, source.replay_path, settings.adaptation
         )
         stored = self._stored(pretrained, registry)
         candidates = Candidates(worker, registry, models, stored, faults_are_facts=True)
