@@ -39,7 +39,7 @@ format: $(STAMP) ## let ruff rewrite
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-typecheck: $(STAMP) ## mypy --strict on our packages
+typecheck: $(STAMP) ## mypy --strict on our packages and the benchmarks
 	$(VENV)/bin/mypy
 
 check: lint typecheck test ## everything that CI asks

@@ -19,7 +19,7 @@ from bot.core.commands import AdaptModel
 from strategies.learning.adaptation import adapt
 from strategies.learning.alignment import alignment
 from strategies.learning.architecture import Architecture
-from strategies.learning.controls import World
+from strategies.learning.controls import Task, World
 from strategies.learning.dataset import LabelledSeries, SourceReplay
 from strategies.learning.divergences import fourier_mmd, joint_mmd, mmd, mmd_linear_time
 from strategies.learning.encoder import Encoder
@@ -101,8 +101,8 @@ def sequence_adaptation(steps: int) -> float:
     return seconds_of(lambda: adapt(weights, architecture, replay, job, how, 1))
 
 
-def window_adaptation(task: object, method: str) -> float:
-    source, target, _, _ = task  # type: ignore[misc]
+def window_adaptation(task: Task, method: str) -> float:
+    source, target, _, _ = task
     torch.manual_seed(0)
     net = WindowNet(architecture_for(*source.x.shape[1:]), 1.0)
     x, y = torch.from_numpy(source.x), torch.from_numpy(source.y).float()
@@ -119,7 +119,8 @@ def terms() -> dict[str, float]:
     adversary = alignment("adversarial", 72, generator)
 
     def adversarial() -> torch.Tensor:
-        return adversary(*net(sensors).split(ALIGNED), 0.5)
+        source, target = net(sensors).split(ALIGNED)
+        return adversary(source, target, 0.5)
 
     parts: dict[str, Callable[[], torch.Tensor]] = {
         "encoder on 384 windows of 32 x 12": lambda: net(sensors).logit.square().mean(),
@@ -135,7 +136,7 @@ def terms() -> dict[str, float]:
 def repeated(part: Callable[[], torch.Tensor], times: int = 20) -> float:
     def work() -> None:
         for _ in range(times):
-            part().backward(retain_graph=True)
+            torch.autograd.backward(part(), retain_graph=True)
 
     work()
     return seconds_of(work) / times

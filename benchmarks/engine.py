@@ -69,6 +69,9 @@ class NoModels:
     def submit(self, job: object) -> None:
         pass
 
+    def poll(self) -> None:
+        pass
+
     def take(self, symbol: str, cut: int, due: int) -> CandidateArrived | AdaptationFailed | None:
         return None
 

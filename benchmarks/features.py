@@ -221,7 +221,10 @@ def batch_results(rows: int) -> list[Result]:
 
 
 def live_results(closes: int = 60) -> list[Result]:
-    """Latency of one bar close for all tokens, every bar with its normalisation."""
+    """Latency of one bar close for all tokens, every bar with its normalisation.
+
+    The events of a close are made right before it, as the decoder makes them.
+    """
     first = market("F", HISTORY + closes, 1)
     tables = [market(f"T{i}", HISTORY + closes, 10 + i) for i in range(TOKENS)]
     bank = FeatureBank()
@@ -231,20 +234,19 @@ def live_results(closes: int = 60) -> list[Result]:
         bank.replay(t.rows(slice(0, HISTORY)), first, first, None, micro[:HISTORY])
     rest = slice(HISTORY, None)
     references = list(first.rows(rest).events())
-    columns = [list(t.rows(rest).events()) for t in tables]
-    seen = [samples(t.rows(rest), micro[rest]) for t in tables]
     old, rates = market("T", RECOMPUTED, 5), np.full(RECOMPUTED, 1e-4)
     ours, theirs = [], []
     for close, reference in enumerate(references):
-        bars = [column[close] for column in columns]
-        same = [reference] * TOKENS
-        books = [row[close] for row in seen]
-        ours.append(cpu_seconds(partial(bank.update_many, bars, same, same, [1e-4] * TOKENS, books)))
+        row = slice(HISTORY + close, HISTORY + close + 1)
+        newest = [t.rows(row) for t in tables]
+        bars = [bar for t in newest for bar in t.events()]
+        books = [book for t in newest for book in samples(t, micro[row])]
+        close_all = partial(bank.update_many, bars, reference, reference, [1e-4] * TOKENS, books)
+        ours.append(cpu_seconds(close_all))
         theirs.append(TOKENS * cpu_seconds(lambda: by_talib(old, old, old, rates, micro[:RECOMPUTED])))
-    single = bars[0]
-    alone = FeatureBank()
-    alone.add(single.symbol, 0)
-    one = cpu_seconds(lambda: [alone.update(bar, None, None, 0.0) for bar in columns[0]]) / closes
+    alone, single = FeatureBank(), list(tables[0].rows(rest).events())
+    alone.add(tables[0].symbol, 0)
+    one = cpu_seconds(lambda: [alone.update(bar, None, None, 0.0) for bar in single]) / closes
     usual = statistics.median(ours)
     return [
         (f"one close, {TOKENS} tokens, one call: median", usual * 1e3, "ms"),

@@ -13,8 +13,9 @@ import msgspec
 from rich.console import Console
 
 from bot.core.errors import BotError, RuntimeFault, UsageError
+from bot.core.money import exact
 from bot.core.types import MINUTE_MS
-from bot.dashboard.progress import PretrainingProgress
+from bot.dashboard.progress import WorkProgress
 from bot.dashboard.state import DashboardState
 from bot.dashboard.terminal import TerminalView
 from bot.engine.candidates import Candidates
@@ -36,6 +37,7 @@ from risk.manager import RiskManager
 from strategies.learning.champions import Champions
 from strategies.learning.pretraining_job import Pretraining
 from strategies.learning.registry import Model, Registry
+from strategies.learning.source_choice import SourceJob
 from strategies.learning.worker import AdaptationWorker
 from strategies.transfer import TransferStrategy
 
@@ -238,19 +240,24 @@ async def with_stop(body: Callable[[asyncio.Event], Coroutine[Any, Any, T]]) -> 
 
 
 async def source_model(
-    job: Pretraining, settings: Settings, console: Console, stop: asyncio.Event
+    job: SourceJob, settings: Settings, console: Console, stop: asyncio.Event
 ) -> Model | None:
     """The source model: kept from an earlier run, or trained now in a child process; None when stopped."""
-    kept = job.find()
+    kept = await asyncio.to_thread(job.find)  # it may compute features of a year of bars
     if kept is not None:
-        console.print(f"Source model {kept.model_id} kept from an earlier run", highlight=False)
+        console.print(job.told(kept), highlight=False, soft_wrap=True)
         return kept
     if job.replay_path.exists():
         console.print(
             "The source model of these bars is not whole (damaged, or stopped in training): made again"
         )
-    with PretrainingProgress(settings.model.epochs, console) as progress:
-        return await job.run(stop, progress.epoch)
+    epochs = settings.model.epochs
+    with WorkProgress("pretraining", epochs, console) as progress:
+
+        def on_epoch(done: int, loss: float, tail_loss: float) -> None:
+            progress.reached(done, f"epoch {done} of {epochs}  loss {loss:.4f}  tail {tail_loss:.4f}")
+
+        return await job.run(stop, on_epoch)
 
 
 def _journal(
@@ -363,7 +370,7 @@ def _histories(settings: Settings, market: HistoricalMarket) -> list[Any]:
 
 
 def _balance(settings: Settings) -> Decimal:
-    return Decimal(repr(settings.account.initial_balance))
+    return exact(settings.account.initial_balance)
 
 
 def models_directory(settings: Settings) -> Path:

@@ -1,24 +1,35 @@
 """Runs on Bybit: testnet, demo and live, and paper money on its market. Builds the parts and wires them.
 
 The past comes through the same events as in a backtest, the present through `bot.engine.live`. What we hold
-is what the exchange says; why is in the journal of the runs. Each start is a run of its own.
+is what the exchange says; why is in the journal of the runs. Each start is a run of its own. What is found
+held is looked after from the first second (`bot.care`), long before the past and the model are there.
 """
 
 import asyncio
 import json
+import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from rich.console import Console
 
 from bot.app import DATABASE, models_directory, source_model, summary, with_stop
+from bot.care import Care, NoStrategy
 from bot.core.errors import DataError
-from bot.core.events import AdaptationFailed, CandidateArrived, EntriesAllowed, EntriesBlocked, Event
+from bot.core.events import (
+    HISTORY,
+    AdaptationFailed,
+    CandidateArrived,
+    EntriesAllowed,
+    EntriesBlocked,
+    Event,
+)
+from bot.core.money import exact
 from bot.core.records import BreakerReleased
 from bot.core.types import DAY_MS, MINUTE_MS, Instrument
 from bot.dashboard.audit_table import audit_table
@@ -33,23 +44,27 @@ from bot.exchange.bybit.environment import Credentials, Environment, check_key
 from bot.exchange.bybit.errors import ExchangeError
 from bot.exchange.bybit.live_market import LiveMarket, MarketSettings
 from bot.exchange.bybit.preparation import Preparation
+from bot.exchange.bybit.reconciliation import Opening
 from bot.exchange.bybit.rest import Rest
 from bot.exchange.bybit.streams import ConnectionBudget
+from bot.exchange.bybit.streams.connection import first_to_end
+from bot.exchange.bybit.transfers import transfers
 from bot.exchange.recorded import RecordedMarket
 from bot.exchange.simulated.broker import SimulatedBroker
 from bot.execution.orders import Orders, tag_of
 from bot.market.bars import BarTable
 from bot.settings import Settings
 from bot.storage import barfiles
-from bot.storage.database import Database
+from bot.storage.database import Database, Mark, Run
 from bot.storage.journal import Journal
+from bot.storage.lock import FileLock
 from bot.storage.survey import FUNDING_FOLDER
-from bot.wiring import Wiring
+from bot.wiring import Wiring, watch_clock
 from risk.breaker import Breaker
 from risk.manager import RiskManager
 from strategies.base import Strategy
-from strategies.learning.pretraining_job import Pretraining
 from strategies.learning.registry import Model, Registry
+from strategies.learning.source_choice import source_for
 from strategies.learning.worker import AdaptationWorker
 from strategies.transfer import TransferStrategy
 
@@ -57,6 +72,7 @@ _TERM: Final = 7 * DAY_MS  # the source model stays for so long: its bars end on
 _SETTLED: Final = 30_000  # ms after which the exchange certainly has a closed bar
 _LEAVE_SECONDS: Final = 1.0  # for commands under way when the run is given up
 _AUDIT_SECONDS: Final = 5.0
+_GUARD_SECONDS: Final = 10.0  # for positions that are found without a stop, before anything slow begins
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,16 +97,28 @@ async def _session(
     settings: Settings, choice: Choice, database: Database, console: Console, stop: asyncio.Event
 ) -> None:
     rest = Rest(choice.environment, choice.credentials)
-    account = ""
     try:
         await rest.measure_clock()
-        if choice.credentials is not None:
-            key = await rest.account.key()
-            account = str(key.user_id)
-            warn(console, check_key(key, choice.environment, allowed=settings.bybit.allowed_permissions))
-        await LiveRun(settings, choice, account, rest, database, console).run(stop)
+        if choice.credentials is None:
+            await LiveRun(settings, choice, "", rest, database, console).run(stop)
+            return
+        key = await rest.account.key()
+        warn(console, check_key(key, choice.environment, allowed=settings.bybit.allowed_permissions))
+        account = str(key.user_id)
+        with account_lock(choice.environment, account):
+            await LiveRun(settings, choice, account, rest, database, console).run(stop)
     finally:
         rest.close()
+
+
+def account_lock(environment: Environment, account: str) -> FileLock:
+    """One bot on an account, as far as this machine can see: two would take each other's trades for errors.
+
+    Raises RuntimeFault.
+    """
+    host = environment.rest.partition("//")[2].replace(":", "-")
+    path = Path(tempfile.gettempdir()) / f"transfer-trader-{host}-{account}.lock"
+    return FileLock(path, name=f"account {account} on {environment.name}", what="account")
 
 
 class LiveRun:
@@ -112,22 +140,19 @@ class LiveRun:
         self._inbox: asyncio.Queue[Event] = asyncio.Queue()
         self._started = rest.clock.now_ms()
         self._preparation = preparation_of(settings, rest)
+        self._fees: tuple[float, float] | None = None  # taker and maker, as the exchange says
 
     async def run(self, stop: asyncio.Event) -> None:
-        broker, balance, held = await self._account()
+        broker, opening = await self._account()
         try:
-            market = self._market(held)
-            followed = await market.open()
-            if isinstance(broker, BybitBroker):
-                tokens = [
-                    item.symbol for item in followed if item.symbol not in self._settings.market.sources
-                ]
-                warn(self._console, await self._preparation.symbols(tokens))
-            past = await self._past(followed)
-            pretraining = Pretraining(past.sources, self._settings, models_directory(self._settings))
-            pretrained = await source_model(pretraining, self._settings, self._console, stop)
-            if pretrained is not None and not stop.is_set():
-                await self._trade(broker, balance, market, followed, past, pretraining, pretrained, stop)
+            journal = self._journal()
+            try:
+                view = LineView(float(opening.balance), self._console)
+                await self._watched(broker, opening, journal, view, stop)
+            except BaseException:
+                journal.interrupt()
+                raise
+            journal.finish(summary(view.state))
         finally:
             if isinstance(broker, BybitBroker):
                 with suppress(TimeoutError):
@@ -135,22 +160,49 @@ class LiveRun:
                         await broker.settled()
                 await broker.close()
 
+    async def _watched(
+        self, broker: BybitBroker | SimulatedBroker, opening: Opening, journal: Journal, view: LineView,
+        stop: asyncio.Event,
+    ) -> None:  # fmt: skip
+        """Prepare, with the account in care meanwhile; then trade."""
+        breaker = await self._breaker(opening)
+        if self._choice.clear_halt:
+            journal.write(BreakerReleased(self._started, "cleared by a person"))
+            journal.commit()
+        market = self._market(opening.positions)
+        engine = engine_of(
+            self._settings, NoStrategy(), breaker, opening.balance, self._interval, self._started
+        )
+        care = Care(engine, broker, self._inbox, journal, view, self._rest.clock.now_ms)
+        watching: list[Coroutine[Any, Any, None]] = []
+        if isinstance(broker, BybitBroker):
+            tradable = await market.tradable()
+            care.begin(item for name, item in tradable.items() if name in opening.positions)
+            watching = [care.run(), broker.run(), watch_clock(self._rest, self._inbox)]
+        prepared: Prepared | None = await first_to_end(
+            self._prepare(broker, market, care, breaker, journal, view, stop), *watching
+        )
+        if prepared is not None:
+            await self._trade(prepared, care, stop)
+
     # --- the parts ------------------------------------------------------------------------------------------
 
-    async def _account(self) -> tuple[BybitBroker | SimulatedBroker, Decimal, set[str]]:
-        """The broker, the balance, and the symbols that are held already."""
+    async def _account(self) -> tuple[BybitBroker | SimulatedBroker, Opening]:
+        """The broker, and the account as it is found."""
         settings, choice = self._settings, self._choice
         if choice.credentials is None:
-            balance = Decimal(repr(settings.account.initial_balance))
-            spread = settings.costs.half_spread
-            return SimulatedBroker(settings.costs, lambda symbol, start: spread, balance), balance, set()
+            self._reckon_with(self.known_fees())
+            balance, spread = exact(settings.account.initial_balance), settings.costs.half_spread
+            broker = SimulatedBroker(self._settings.costs, lambda symbol, start: spread, balance)
+            return broker, Opening(self._started, balance, {})
         warn(self._console, await self._preparation.account())
-        broker = BybitBroker(
+        self._reckon_with(self._preparation.fees)
+        real = BybitBroker(
             choice.environment, choice.credentials, self._rest, self._inbox.put_nowait,
             BrokerSettings(orders_by_websocket=settings.bybit.orders_by_websocket),
-            prepare=self._preparation.symbol,
+            prepare=self._preparation.symbol, earlier=[tag_of(run.start_ts) for run in self._earlier()],
         )  # fmt: skip
-        opening = await broker.start()
+        opening = await real.start()
         self._console.print(
             f"{choice.environment.name}: {opening.balance:,.2f} USDT, {len(opening.positions)} positions",
             highlight=False,
@@ -161,10 +213,27 @@ class LiveRun:
             self._console.print(
                 f"Open orders that are left alone: {', '.join(opening.leftovers)}", style="yellow"
             )
-        return broker, opening.balance, set(opening.positions)
+        return real, opening
 
-    def _market(self, held: set[str]) -> LiveMarket:
-        chosen, newest = {*self._choice.tokens, *held}, self._settings.bybit.newest_days * DAY_MS
+    def _reckon_with(self, fees: tuple[float, float] | None) -> None:
+        """What the account pays counts, not what the settings guess; the journal keeps it with the run."""
+        if fees is not None:
+            taker, maker = fees
+            costs = self._settings.costs.model_copy(update={"taker_fee": taker, "maker_fee": maker})
+            self._settings = self._settings.model_copy(update={"costs": costs})
+            self._fees = fees
+
+    def known_fees(self) -> tuple[float, float] | None:
+        """For paper money: what the newest run with a key found on the same exchange."""
+        for run in reversed(self._database.runs()):
+            choice = json.loads(run.config_json).get("choice", {})
+            if choice.get("environment") == self._choice.environment.name and choice.get("fees"):
+                taker, maker = choice["fees"]
+                return taker, maker
+        return None
+
+    def _market(self, held: Collection[str]) -> LiveMarket:
+        chosen, newest = set(self._choice.tokens), self._settings.bybit.newest_days * DAY_MS
         by_age = not self._choice.tokens
 
         def wanted(item: Instrument, now: int) -> bool:
@@ -174,7 +243,7 @@ class LiveRun:
             self._choice.environment, self._rest, self._settings.market.sources, wanted,
             self._inbox.put_nowait,
             MarketSettings(self._settings.bybit.bar_minutes * MINUTE_MS, self._interval),
-            most=self._settings.bybit.max_tokens + len(held), budget=ConnectionBudget(),
+            held=held, most=self._settings.bybit.max_tokens, budget=ConnectionBudget(),
         )  # fmt: skip
 
     async def _past(self, followed: Sequence[Instrument]) -> "Past":
@@ -199,99 +268,129 @@ class LiveRun:
 
     # --- the run --------------------------------------------------------------------------------------------
 
-    async def _trade(
-        self, broker: BybitBroker | SimulatedBroker, balance: Decimal, market: LiveMarket,
-        followed: Sequence[Instrument], past: "Past", pretraining: Pretraining, pretrained: Model,
-        stop: asyncio.Event,
-    ) -> None:  # fmt: skip
-        settings, models = self._settings, {pretrained.model_id: pretrained}
+    async def _prepare(
+        self, broker: BybitBroker | SimulatedBroker, market: LiveMarket, care: Care, breaker: Breaker,
+        journal: Journal, view: LineView, stop: asyncio.Event,
+    ) -> "Prepared | None":  # fmt: skip
+        """Everything slow: the past, the model, the replay. None when stopped."""
+        settings = self._settings
+        if bare := await care.guarded(_GUARD_SECONDS):
+            warn(self._console, [f"without a stop still, and tried again: {', '.join(bare)}"])
+        followed = await market.open()
+        if isinstance(broker, BybitBroker):
+            tokens = [item.symbol for item in followed if item.symbol not in settings.market.sources]
+            warn(self._console, await self._preparation.symbols(tokens))
+        past = await self._past(followed)
+        source = source_for(past.sources, settings, models_directory(settings))
+        pretrained = await source_model(source, settings, self._console, stop)
+        if pretrained is None or stop.is_set():
+            return None
+        models = {pretrained.model_id: pretrained}
         registry = Registry(models_directory(settings))
         worker = AdaptationWorker(
-            registry.directory, pretrained.model_id, pretraining.replay_path, settings.adaptation
+            registry.directory, pretrained.model_id, source.replay_path, settings.adaptation
         )
-        stored = self._stored(pretrained, registry)
-        candidates = Candidates(worker, registry, models, stored, faults_are_facts=True)
+        candidates = Candidates(
+            worker, registry, models, self._stored(pretrained, registry), faults_are_facts=True
+        )
         strategy = TransferStrategy(settings, pretrained, models)
-        breaker = self._breaker(balance)
+        balance = care.engine.portfolio.balance
         wiring = Wiring(
             self._rest, self._inbox, market, broker,
-            engine_of(settings, strategy, breaker, balance, self._interval, self._started), self._journal(),
-            LineView(float(balance), self._console), candidates,
-            settings.adaptation.delay_bars * self._interval,
+            engine_of(settings, strategy, breaker, balance, self._interval, self._started), journal, view,
+            candidates, settings.adaptation.delay_bars * self._interval, care.log,
         )  # fmt: skip
-        if self._choice.clear_halt:
-            wiring.journal.write(BreakerReleased(self._started, "cleared by a person"))
-            wiring.journal.commit()
         try:
             await self._replay(wiring, past, stop)
+        except BaseException:
+            worker.close()
+            raise
+        return Prepared(wiring, worker, followed, past)
+
+    async def _trade(self, prepared: "Prepared", care: Care, stop: asyncio.Event) -> None:
+        wiring = prepared.wiring
+        try:
+            wiring.engine.take_over(care.engine)
             if not stop.is_set():
-                self._begin(market, followed, past)
+                self._begin(wiring.market, prepared.followed, prepared.past)
                 await wiring.live(stop)
             with suppress(ExchangeError, TimeoutError):
                 async with asyncio.timeout(_AUDIT_SECONDS):
                     lines = await wiring.close(self._started)
                 if lines:
                     self._console.print(audit_table(lines))
-        except BaseException:
-            wiring.journal.interrupt()
-            raise
         finally:
-            worker.close()
-        wiring.journal.finish(summary(wiring.view.state))
+            prepared.worker.close()
 
     async def _replay(self, wiring: Wiring, past: "Past", stop: asyncio.Event) -> None:
         """The past, without entries."""
         now = self._rest.clock.now_ms()
-        wiring.view.quiet = True
-        wiring.runner.advance([EntriesBlocked(now, now, "history", "the past is being replayed")])
+        wiring.replaying = True
+        wiring.runner.advance([EntriesBlocked(now, now, HISTORY, "the past is being replayed")])
         if past.market is not None:
             self._console.print(f"Replaying {past.market.title} …", highlight=False)
             await drive(wiring.runner, past.market.events(), stop, wiring.journal.commit, lambda _: None)
-        wiring.view.quiet = False
+        wiring.replaying = False
 
     def _begin(self, market: LiveMarket, followed: Sequence[Instrument], past: "Past") -> None:
         """From the end of the past on, the market tells."""
         now = self._rest.clock.now_ms()
         for item in followed:
             market.follow(item, past.end_of(item))
-        self._inbox.put_nowait(EntriesAllowed(now, now, "history"))
+        self._inbox.put_nowait(EntriesAllowed(now, now, HISTORY))
 
     # --- storage --------------------------------------------------------------------------------------------
 
-    def _breaker(self, balance: Decimal) -> Breaker:
-        """With the day of the account's earlier runs: no restart makes good a loss or ends a halt."""
-        breaker = Breaker(self._settings.risk, float(balance))
+    async def _breaker(self, opening: Opening) -> Breaker:
+        """With what the account's earlier runs saw: no restart makes good a loss or ends a halt.
+
+        What came or went since then, while a run was there or not, is neither gain nor loss.
+        """
+        risk, database = self._settings.risk, self._database
+        breaker = Breaker(risk, float(opening.balance))
         if self._choice.credentials is None or self._choice.clear_halt:
             return breaker
-        runs = [
-            run.id
-            for run in self._database.runs()
-            if run.kind == self._choice.kind
-            and json.loads(run.config_json)["choice"].get("account") == self._account_id
-        ]
-        cleared, today = self._database.cleared(runs), self._started // DAY_MS * DAY_MS
-        window = today - self._settings.risk.rolling_days * DAY_MS
-        halts = self._database.halts(runs)
+        runs = [run.id for run in self._earlier()]
+        cleared, today = database.cleared(runs), self._started // DAY_MS * DAY_MS
+        first = database.opening_equity(runs, max(cleared, today))
+        highs = database.highs(runs, max(cleared, today - risk.rolling_days * DAY_MS))
+        peak, halts = database.peak(runs, cleared), database.halts(runs)
+        marks = [mark for mark in (first, peak, *highs.values()) if mark is not None]
+        moved = []
+        if marks:
+            moved = await transfers(self._rest, min(mark.ts for mark in marks), opening.ts)
+
+        def now_worth(mark: Mark) -> float:
+            later = [line.change or 0 for line in moved if line.transaction_time > mark.ts]
+            return mark.equity + float(sum(later))
+
         breaker.restore(
             self._started,
-            self._database.opening_equity(runs, max(cleared, today)),
-            self._database.highs(runs, max(cleared, window)),
-            self._database.peak(runs, cleared),
+            now_worth(first) if first else None,
+            {day: now_worth(mark) for day, mark in highs.items()},
+            now_worth(peak) if peak else None,
             halts,
         )
         for halt in halts:
             if not halt.until or halt.until > self._started:
-                end = (
-                    "until the next UTC day, or --clear-halt" if halt.until else "until --clear-halt is given"
-                )
-                warn(self._console, [f"an earlier run halted: {halt.reason}. No entries {end}"])
+                end = "the next UTC day, or --clear-halt" if halt.until else "--clear-halt is given"
+                warn(self._console, [f"an earlier run halted: {halt.reason}. No entries until {end}"])
         return breaker
+
+    def _earlier(self) -> list[Run]:
+        """The runs of this installation on this account, oldest first."""
+        return [
+            run
+            for run in self._database.runs()
+            if run.kind == self._choice.kind
+            and json.loads(run.config_json)["choice"].get("account") == self._account_id
+        ]
 
     def _journal(self) -> Journal:
         config = self._settings.model_dump(mode="json", exclude={"storage"})
         config["choice"] = {
             "environment": self._choice.environment.name, "tokens": self._choice.tokens,
-            "account": self._account_id,
+            "account": self._account_id, "fees": self._fees,
         }  # fmt: skip
         return Journal.start(
             self._database, kind=self._choice.kind, title=f"Bybit {self._choice.environment.name}",
@@ -311,6 +410,16 @@ class LiveRun:
             for item in stored
             if isinstance(item, CandidateArrived) and _base_of(registry, item.model_id) == pretrained.model_id
         ]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """All that the slow part of the start has made."""
+
+    wiring: Wiring
+    worker: AdaptationWorker
+    followed: Sequence[Instrument]
+    past: "Past"
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,7 +462,7 @@ class Past:
 def preparation_of(settings: Settings, rest: Rest) -> Preparation:
     bybit = settings.bybit
     return Preparation(
-        rest, settings.market.sources[0], Decimal(repr(bybit.leverage)), bybit.margin_mode,
+        rest, settings.market.sources[0], exact(bybit.leverage), bybit.margin_mode,
         settings.costs.taker_fee, bybit.may_switch_modes,
     )  # fmt: skip
 

@@ -20,9 +20,9 @@ import aiohttp
 from rich.console import Console
 
 from bot.app import summary, with_stop
-from bot.core.commands import AdaptModel
+from bot.care import NoAdaptation
 from bot.core.errors import RuntimeFault
-from bot.core.events import AdaptationFailed, CandidateArrived, Event
+from bot.core.events import Event
 from bot.core.types import MINUTE_MS
 from bot.dashboard.audit_table import audit_table
 from bot.dashboard.lines import LineView
@@ -106,7 +106,7 @@ async def _trade(
             rest, inbox, market, broker,
             engine_of(settings, Exercise(sources), breaker, opening.balance, _BAR, started),
             _journal(database, settings, plan, started), LineView(float(opening.balance), console),
-            _NoAdaptation(), 0,
+            NoAdaptation(), 0,
         )  # fmt: skip
         for item in await market.open():
             market.follow(item, started // _BAR * _BAR)  # the bar that is open now is the first
@@ -164,19 +164,6 @@ async def local_exchange(seed: int) -> AsyncIterator[str]:
         if process.returncode is None:
             process.terminate()
         await process.wait()
-
-
-class _NoAdaptation:
-    """The exercise has no model."""
-
-    def submit(self, job: AdaptModel) -> None:
-        raise AssertionError("the exercise asked for a model")
-
-    def poll(self) -> None:
-        return
-
-    def take(self, symbol: str, cut: int, due: int) -> CandidateArrived | AdaptationFailed | None:
-        return None
 
 
 def _journal(database: Database, settings: Settings, plan: Plan, started: int) -> Journal:

@@ -297,7 +297,7 @@ class Bybit(Section):
 
 class Storage(Section):
     directory: Path = Field(Path("var"), description="database, models, reports")
-    database: str = Field("", description="SQLAlchemy URL; empty = SQLite in `directory`")
+    database: str = Field("", description="postgresql://user@host/name; empty = SQLite in `directory`")
 
 
 class ExchangeAccount(Section):

@@ -5,7 +5,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
+from bot.core.commands import Command
 from bot.core.events import EntriesAllowed, EntriesBlocked, Event
+from bot.core.records import Record
 from bot.dashboard.lines import LineView
 from bot.engine.engine import Engine
 from bot.engine.live import follow
@@ -36,18 +38,22 @@ class Wiring:
     adapter: Adapter
     adaptation_delay: int  # ms
     log: RunLog = field(default_factory=RunLog)
+    replaying: bool = False  # the past: for the counts, not for the screen
     runner: Runner = field(init=False)
 
     def __post_init__(self) -> None:
         self.runner = Runner(
             self.engine, self.broker, self.adapter, self.journal, self.adaptation_delay,
-            (self.view.apply, self.log.apply),
+            (self._show, self.log.apply),
         )  # fmt: skip
+
+    def _show(self, message: Event | Command | Record) -> None:
+        (self.view.learn if self.replaying else self.view.apply)(message)
 
     async def live(self, stop: asyncio.Event) -> None:
         """Until `stop`. Raises what ends a service that should not end."""
         clock = self.rest.clock
-        services = [self.market.run(), keep_measured(clock, self.rest.market.time_ms, self._on_clock)]
+        services = [self.market.run(), watch_clock(self.rest, self.inbox)]
         if isinstance(self.broker, BybitBroker):
             services.append(self.broker.run())
         await first_to_end(
@@ -78,11 +84,13 @@ class Wiring:
         books = self.engine.portfolio
         return await audit(self.rest, self.log, list(books.positions.values()), books.balance, since)
 
-    def _on_clock(self, health: Health) -> None:
-        now = self.rest.clock.now_ms()
-        event = (
-            EntriesAllowed(now, now, "clock")
-            if health.ok
-            else EntriesBlocked(now, now, "clock", health.reason)
-        )
-        self.inbox.put_nowait(event)
+
+async def watch_clock(rest: Rest, inbox: "asyncio.Queue[Event]") -> None:
+    """Keep the exchange's time known, and tell when it is not. For ever."""
+
+    def tell(health: Health) -> None:
+        now = rest.clock.now_ms()
+        blocked = EntriesBlocked(now, now, "clock", health.reason)
+        inbox.put_nowait(EntriesAllowed(now, now, "clock") if health.ok else blocked)
+
+    await keep_measured(rest.clock, rest.market.time_ms, tell)

@@ -3,7 +3,7 @@
 import math
 from decimal import Decimal
 
-from bot.core.money import to_grid
+from bot.core.money import exact, to_grid
 from bot.core.types import Instrument, Position, Side
 from bot.settings import Risk
 
@@ -20,14 +20,15 @@ def stop_distance(sigma: float, horizon_bars: int, risk: Risk) -> float:
 
 def stop_price(entry: float | Decimal, side: Side, distance: float, instrument: Instrument) -> Decimal:
     """The stop of a position of `side`, rounded towards `entry`: never wider than asked."""
-    exact = Decimal(str(entry)) * (1 - side.sign * Decimal(repr(distance)))
-    return to_grid(exact, instrument.tick_size, up=side is Side.BUY)
+    true = entry if isinstance(entry, Decimal) else exact(entry)
+    return to_grid(true * (1 - side.sign * exact(distance)), instrument.tick_size, up=side is Side.BUY)
 
 
 def take_profit_price(entry: float, side: Side, distance: float, instrument: Instrument) -> Decimal:
     """The take profit at `distance` beyond `entry`, rounded away from it."""
-    exact = Decimal(repr(entry)) * (1 + side.sign * Decimal(repr(distance)))
-    return to_grid(exact, instrument.tick_size, up=side is Side.BUY)
+    return to_grid(
+        exact(entry) * (1 + side.sign * exact(distance)), instrument.tick_size, up=side is Side.BUY
+    )
 
 
 def due_stop(
@@ -57,7 +58,7 @@ def due_stop(
     now = position.stop
     if now is None:
         return wanted
-    step = entry * Decimal(repr(_STEP * distance))
+    step = entry * exact(_STEP * distance)
     is_due = (widest - now) * side.sign > 0 or (wanted - now) * side.sign >= max(step, instrument.tick_size)
     return wanted if is_due else None
 

@@ -101,10 +101,9 @@ class TransferStrategy:
         Without all references the moment is over: the token goes on, but opens nothing.
         """
         bars = [bar for bar in bars if bar.symbol in self._tokens]
-        count = len(bars)
         funding = [self._funding.get(bar.symbol, math.nan) for bar in bars]
         micro = [self._microstructure.get(bar.symbol) for bar in bars]
-        rows = self._bank.update_many(bars, [first] * count, [second] * count, funding, micro)
+        rows = self._bank.update_many(bars, first, second, funding, micro)
         late = first is None or second is None
         out: list[Advice] = []
         for bar, row in zip(bars, rows, strict=True):

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from decimal import Decimal
 from typing import Any, TypeVar
 
-from bot.core.types import DAY_MS, Side
+from bot.core.types import DAY_MS
 from bot.exchange.local import assets
 from bot.exchange.local.account import Account
 from bot.exchange.local.assets import Asset
@@ -69,11 +69,8 @@ class LocalExchange:
 
     def move(self, symbol: str, factor: float) -> None:
         """The fair price jumps, the crowd follows with the next step, and somebody trades there."""
-        world = self.venue.world
-        self.do(lambda: world.move(symbol, factor))
-        self.advance(100)
-        self.do(lambda: world.listed[symbol].crowd.take(Side.SELL, 1, world.now))
-        self.advance(100)
+        self.do(lambda: self.venue.world.move(symbol, factor))
+        self.advance(200)
 
     def arm(self, kind: str, target: str = "*", **options: Any) -> None:
         self.do(lambda: self.server.arm(kind, target, **options))

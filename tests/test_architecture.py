@@ -15,15 +15,7 @@ LAYERS = [
     ("bot.market", "strategies", "risk"),
     ("bot.engine", "bot.execution"),
     ("bot.exchange", "bot.storage", "bot.ops", "bot.research", "bot.dashboard"),
-    (
-        "bot.app",
-        "bot.reporting",
-        "bot.live",
-        "bot.rehearsal",
-        "bot.wiring",
-        "bot.study_command",
-        "bot.models_command",
-    ),
+    ("bot.app", "bot.care", "bot.reporting", "bot.live", "bot.rehearsal", "bot.wiring"),
     ("bot.cli", "bot.commands", "bot.__main__"),
 ]
 TORCH_ROOMS = "strategies.learning"

@@ -4,27 +4,31 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from decimal import Decimal
 from math import inf, isnan, nan
 from pathlib import Path
 from typing import Any
 
-import alembic.command
 import msgspec
 import numpy as np
 import pytest
 import sqlalchemy as sa
+from alembic import command as alembic
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 
 from bot.core import commands, events, records
 from bot.core.commands import AdaptModel, CancelOrder, MoveStop, PlaceOrder
 from bot.core.errors import DataError, RuntimeFault, UsageError
 from bot.core.types import FillOrigin, OrderRequest, OrderType, Side, Stage
 from bot.storage import schema
+from bot.storage.connection import make_engine, parse_url
 from bot.storage.database import Database
 from bot.storage.journal import LOGGED, Journal, Message, canonical
+from tests.postgres import Server
 
 RUN: dict[str, Any] = {
     "kind": "paper", "title": "a market", "simulated": True, "config_json": '{"risk":{}}', "seed": 7,
@@ -33,12 +37,15 @@ RUN: dict[str, Any] = {
 NOT_STORED = {
     events.BarClosed, events.InstrumentListed, events.InstrumentDelisted, events.FundingRatePublished,
     events.InstrumentStatusChanged, events.Traded, events.TickerChanged, events.FeedChanged,
-    events.MicrostructureSampled, events.MarketHealthChanged,
+    events.MicrostructureSampled, events.LiquiditySampled, events.PositionMarked,
+    events.MarketHealthChanged, events.MarketHealthMeasured, events.TimePassed,
     commands.FetchBook, commands.RenewBook,
     records.Readiness,
 }  # fmt: skip
 FOLDED = {
-    events.BalanceChanged,  # as an alarm
+    events.BalanceChanged,  # as an alarm, like the next two
+    events.FeedRefused,
+    events.FramesUnreadable,
     events.PositionAdopted,
     events.OrderAccepted,
     events.OrderRejected,
@@ -104,20 +111,30 @@ def steps(first: int = 0, last: int = 6) -> Iterator[list[Message]]:
         ]
 
 
-def play(journal: Journal, played: Iterator[list[Message]]) -> None:
-    for step in played:
+def play(journal: Journal, played: Iterator[list[Message]], every: int = 1) -> None:
+    """With a commit after `every` steps, and at the end."""
+    for count, step in enumerate(played, 1):
         for message in step:
             journal.write(message)
-        journal.commit()
+        if count % every == 0:
+            journal.commit()
+    journal.commit()
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
+    """Of a SQLite file; `target` is that or a PostgreSQL database."""
     return tmp_path / "var" / "bot.sqlite"
 
 
 @pytest.fixture
-def database(path: Path) -> Iterator[Database]:
+def database(target: str | Path) -> Iterator[Database]:
+    with Database.open(target) as opened:
+        yield opened
+
+
+@pytest.fixture
+def sqlite(path: Path) -> Iterator[Database]:
     with Database.open(path) as opened:
         yield opened
 
@@ -272,12 +289,15 @@ def test_a_later_run_finds_the_days_opening_equity_and_the_halt(database: Databa
     journal.write(day)
     journal.write(token)
     journal.commit()
-    assert database.opening_equity(runs, 10) == pytest.approx(10_000)
+    opened = database.opening_equity(runs, 10)
+    assert opened is not None
+    assert opened[0] == 10
+    assert opened[1] == pytest.approx(10_000)
     assert database.opening_equity([], 10) is None
     assert database.halts(runs) == [day, token]
     assert database.halts([]) == []
-    assert database.highs(runs, 10) == {0: 9_900.0}
-    assert database.peak(runs, 0) == 10_500.0
+    assert database.highs(runs, 10) == {0: (10, 9_900.0)}
+    assert database.peak(runs, 0) == (20, 10_500.0)
     journal.write(records.BreakerReleased(30, "a new UTC day", records.Latch.DAY))
     journal.commit()
     assert database.halts(runs) == [token]
@@ -355,9 +375,9 @@ def test_a_forgotten_run_leaves_nothing(database: Database, journal: Journal) ->
     assert len(database.commands(other.run_id)) == 12
 
 
-def test_a_reader_needs_no_lock_and_sees_what_is_committed(path: Path, journal: Journal) -> None:
+def test_a_reader_needs_no_lock_and_sees_what_is_committed(target: str | Path, journal: Journal) -> None:
     play(journal, steps())
-    with Database.open(path, readonly=True) as reader:
+    with Database.open(target, readonly=True) as reader:
         assert len(reader.commands(journal.run_id)) == 12
 
 
@@ -371,10 +391,10 @@ def watch_connections(database: Database, prepare: Callable[[sqlite3.Connection]
 
 
 @pytest.mark.parametrize("durable", [True, False])
-def test_a_commit_with_commands_is_synced_when_the_run_is_durable(database: Database, durable: bool) -> None:
+def test_a_commit_with_commands_is_synced_when_the_run_is_durable(sqlite: Database, durable: bool) -> None:
     statements: list[str] = []
-    watch_connections(database, lambda connection: connection.set_trace_callback(statements.append))
-    journal = Journal.start(database, **RUN, durable=durable)
+    watch_connections(sqlite, lambda connection: connection.set_trace_callback(statements.append))
+    journal = Journal.start(sqlite, **RUN, durable=durable)
     statements.clear()
     journal.write(decided(1))
     journal.commit()
@@ -384,10 +404,10 @@ def test_a_commit_with_commands_is_synced_when_the_run_is_durable(database: Data
     assert ("PRAGMA synchronous = FULL" in statements) is durable
 
 
-def test_a_full_disk_is_a_fault_after_which_nothing_was_sent_and_nothing_is_lost(database: Database) -> None:
+def test_a_full_disk_is_a_fault_after_which_nothing_was_sent_and_nothing_is_lost(sqlite: Database) -> None:
     connections: list[sqlite3.Connection] = []
-    watch_connections(database, connections.append)
-    journal = Journal.start(database, **RUN)
+    watch_connections(sqlite, connections.append)
+    journal = Journal.start(sqlite, **RUN)
     for connection in connections:
         (pages,) = connection.execute("PRAGMA page_count").fetchone()
         connection.execute(f"PRAGMA max_page_count = {pages + 5}")
@@ -396,13 +416,27 @@ def test_a_full_disk_is_a_fault_after_which_nothing_was_sent_and_nothing_is_lost
     journal.write(PlaceOrder(2000, order("a")))
     with pytest.raises(RuntimeFault, match=r"the disk is full; .*nothing was sent"):
         journal.commit()
-    assert database.commands(journal.run_id) == []
-    assert len(database.frame(journal.run_id, "decisions")) == 0
+    assert sqlite.commands(journal.run_id) == []
+    assert len(sqlite.frame(journal.run_id, "decisions")) == 0
     for connection in connections:
         connection.execute("PRAGMA max_page_count = 1000000")
     journal.commit()
-    assert len(database.commands(journal.run_id)) == 1
-    assert len(database.frame(journal.run_id, "decisions")) == 2000
+    assert len(sqlite.commands(journal.run_id)) == 1
+    assert len(sqlite.frame(journal.run_id, "decisions")) == 2000
+
+
+def test_a_server_that_drops_the_connection_is_a_fault_and_the_next_commit_goes_through(
+    postgres_server: Server,
+) -> None:
+    with postgres_server.database() as url, Database.open(url) as database:
+        journal = Journal.start(database, **RUN)
+        journal.write(PlaceOrder(1, order("a")))
+        postgres_server.do("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname IS NOT NULL"
+                           " AND pid != pg_backend_pid()")  # fmt: skip
+        with pytest.raises(RuntimeFault, match=r"the database does not answer .*nothing was sent"):
+            journal.commit()
+        journal.commit()
+        assert len(database.commands(journal.run_id)) == 1
 
 
 ENDLESS_RUN = """
@@ -412,7 +446,7 @@ from bot.storage.database import Database
 from bot.storage.journal import Journal
 from tests.test_database import RUN, play, steps
 
-journal = Journal.start(Database.open(Path(sys.argv[1])), **RUN)
+journal = Journal.start(Database.open(sys.argv[1]), **RUN)
 step = 0
 while True:
     play(journal, steps(step, step + 1))
@@ -421,10 +455,24 @@ while True:
 """
 
 
-def test_a_killed_run_leaves_whole_steps_and_resumes_to_the_same_end(path: Path, tmp_path: Path) -> None:
+def opened_when_free(target: str | Path) -> Database:
+    """A server notices a moment later that a client is dead."""
+    end = time.monotonic() + 10
+    while True:
+        try:
+            return Database.open(target)
+        except RuntimeFault:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.02)
+
+
+def test_a_killed_run_leaves_whole_steps_and_resumes_to_the_same_end(
+    target: str | Path, tmp_path: Path
+) -> None:
     root = Path(__file__).parents[1]
     child = subprocess.Popen(
-        [sys.executable, "-c", ENDLESS_RUN, str(path)], cwd=root, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", ENDLESS_RUN, str(target)], cwd=root, stdout=subprocess.PIPE, text=True
     )
     assert child.stdout is not None
     committed = 0
@@ -434,7 +482,7 @@ def test_a_killed_run_leaves_whole_steps_and_resumes_to_the_same_end(path: Path,
     child.wait()
     child.stdout.close()
 
-    with Database.open(path) as database:
+    with opened_when_free(target) as database:
         (run,) = database.runs()
         assert run.state == "interrupted"
         done = len(database.frame(run.id, "decisions"))
@@ -463,9 +511,9 @@ def test_a_killed_run_leaves_whole_steps_and_resumes_to_the_same_end(path: Path,
 # --- resuming ----------------------------------------------------------------------------------------------
 
 
-def interrupted(database: Database, count: int = 6) -> int:
+def interrupted(database: Database, count: int = 6, every: int = 1) -> int:
     journal = Journal.start(database, **RUN)
-    play(journal, steps(0, count))
+    play(journal, steps(0, count), every)
     journal.interrupt()
     return journal.run_id
 
@@ -522,9 +570,9 @@ def test_a_replayed_adaptation_of_another_snapshot_stops_the_replay(database: Da
 
 
 def test_a_replay_of_more_rows_than_are_read_at_a_time(database: Database) -> None:
-    run_id = interrupted(database, 1_234)
+    run_id = interrupted(database, 1_234, every=100)
     journal = Journal.resume(database, run_id)
-    play(journal, steps(0, 1_240))
+    play(journal, steps(0, 1_240), every=100)
     journal.finish({})
     assert len(database.commands(run_id)) == 2 * 1_240
     assert len(database.frame(run_id, "orders")) == 1_240
@@ -532,7 +580,7 @@ def test_a_replay_of_more_rows_than_are_read_at_a_time(database: Database) -> No
 
 def test_orders_that_ended_long_ago_are_forgotten_and_stay_stored(database: Database) -> None:
     journal = Journal.start(database, **RUN)
-    play(journal, steps(0, 1_500))
+    play(journal, steps(0, 1_500), every=100)
     late = events.OrderCancelled(20_000, 20_000, "order-1400", "too late")
     journal.write(late)
     journal.write(msgspec.structs.replace(late, link_id="order-3"))  # long gone: the row stays as it is
@@ -564,45 +612,83 @@ def test_migrations_make_the_tables_that_the_code_uses(database: Database) -> No
         assert compare_metadata(MigrationContext.configure(connection), schema.metadata) == []
 
 
-def test_a_halt_of_the_first_version_is_still_in_force(path: Path) -> None:
-    with Database.open(path) as database:
+def test_a_halt_of_the_first_version_is_still_in_force(target: str | Path) -> None:
+    with Database.open(target) as database:
         journal = Journal.start(database, **RUN)
         journal.write(records.BreakerTripped(20, "down 3.00%", 99))
         journal.commit()
         with database.engine.begin() as connection:
-            alembic.command.downgrade(Database.migrations(connection), "0001")
-    with Database.open(path) as database:
+            alembic.downgrade(Database.migrations(connection), "0001")
+    with Database.open(target) as database:
         assert database.halts([1]) == [records.BreakerTripped(20, "down 3.00%", 99, records.Latch.DAY)]
         assert database.cleared([1]) == 0
 
 
-def test_a_second_bot_on_the_same_database_is_refused_until_the_first_is_gone(path: Path) -> None:
-    with Database.open(path), pytest.raises(RuntimeFault, match=r"another bot \(process \d+\) is using"):
-        Database.open(path)
-    Database.open(path).close()
+REVISIONS = [
+    script.revision
+    for script in reversed(list(ScriptDirectory.from_config(Database.migrations()).walk_revisions()))
+]
 
 
-def test_a_database_of_a_newer_version_is_refused_and_left_alone(path: Path) -> None:
-    Database.open(path).close()
-    with sqlite3.connect(path) as connection:
-        connection.execute("UPDATE alembic_version SET version_num = '9999'")
-    connection.close()
+@pytest.mark.parametrize("revision", REVISIONS)
+def test_a_database_of_every_earlier_version_is_brought_up_to_date_and_keeps_its_rows(
+    target: str | Path, path: Path, revision: str
+) -> None:
+    path.parent.mkdir()
+    engine = make_engine(parse_url(target))
+    with engine.begin() as connection:
+        alembic.upgrade(Database.migrations(connection), revision)
+    with engine.begin() as connection:
+        old = sa.MetaData()
+        old.reflect(connection)
+        rows = {table.name: a_row(table) for table in old.sorted_tables if table.name != "alembic_version"}
+        for name, row in rows.items():
+            connection.execute(old.tables[name].insert(), row)
+    engine.dispose()
+    with Database.open(target) as database, database.engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), schema.metadata) == []
+        for name, row in rows.items():
+            (kept,) = connection.execute(old.tables[name].select()).mappings()
+            assert {column: kept[column] for column in row} == row
+
+
+def a_row(table: sa.Table) -> dict[str, Any]:
+    """A value for each column, by its type."""
+    values: dict[type, Any] = {bool: True, int: 1, float: 0.5, str: "1"}
+    return {column.name: values[column.type.python_type] for column in table.columns}
+
+
+def test_a_second_bot_on_the_same_database_is_refused_until_the_first_is_gone(target: str | Path) -> None:
+    with Database.open(target), pytest.raises(RuntimeFault, match=r"another bot \(process \d+.*\) is using"):
+        Database.open(target)
+    Database.open(target).close()
+
+
+def execute(target: str | Path, statement: str) -> None:
+    """As another program would."""
+    engine = make_engine(parse_url(target))
+    with engine.begin() as connection:
+        connection.exec_driver_sql(statement)
+    engine.dispose()
+
+
+def test_a_database_of_a_newer_version_is_refused_and_left_alone(target: str | Path) -> None:
+    Database.open(target).close()
+    execute(target, "UPDATE alembic_version SET version_num = '9999'")
     for readonly in (False, True):
         with pytest.raises(
             DataError, match=r"newer version of the bot \(9999.*upgrade the bot or use another"
         ):
-            Database.open(path, readonly=readonly)
+            Database.open(target, readonly=readonly)
 
 
-def test_a_database_of_another_program_is_refused_and_left_alone(tmp_path: Path) -> None:
-    path = tmp_path / "other.sqlite"
-    with sqlite3.connect(path) as connection:
-        connection.execute("CREATE TABLE recipes (id INTEGER)")
-    connection.close()
-    before = path.read_bytes()
+def test_a_database_of_another_program_is_refused_and_left_alone(target: str | Path, path: Path) -> None:
+    path.parent.mkdir()
+    execute(target, "CREATE TABLE recipes (id INTEGER)")
+    before = path.read_bytes() if path.exists() else b""
     with pytest.raises(DataError, match="another program"):
-        Database.open(path)
-    assert path.read_bytes() == before
+        Database.open(target)
+    assert (path.read_bytes() if path.exists() else b"") == before
 
 
 def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) -> None:
@@ -650,7 +736,7 @@ def test_a_url_opens_the_same_database_as_its_path(path: Path) -> None:
 
 
 def test_a_url_that_means_nothing_is_a_usage_error() -> None:
-    with pytest.raises(UsageError, match="driver"):
+    with pytest.raises(UsageError, match="nothing is not supported; SQLite and PostgreSQL are"):
         Database.open("nothing://host/name")
     with pytest.raises(UsageError, match="not a database URL"):
         Database.open("://")

@@ -17,6 +17,8 @@ from bot.core.events import (
     EntriesAllowed,
     EntriesBlocked,
     Event,
+    FeedRefused,
+    FramesUnreadable,
     InstrumentDelisted,
     MarketHealthChanged,
     OrderCancelled,
@@ -158,6 +160,19 @@ def test_while_the_market_cannot_be_trusted_nothing_is_opened() -> None:
     desk.runner.advance([MarketHealthChanged(START + 2 * BAR, START + 2 * BAR, "NEWUSDT", ())])
     desk.play(bar(2, 100), bar(3, 100))
     assert len(desk.journal.of(PlaceOrder)) == 1
+
+
+def test_a_symbol_with_a_refused_feed_is_never_traded_and_a_person_is_told() -> None:
+    desk = Desk(lambda closed, _: (enter((closed.start - START) // BAR),))
+    desk.runner.advance([FeedRefused(START, START, "NEWUSDT", "no such topic")])
+    desk.runner.advance([MarketHealthChanged(START, START, "NEWUSDT", ())])  # of what is heard
+    desk.runner.advance([FramesUnreadable(START, START, 3, "not JSON")])
+    desk.play(bar(0, 100), bar(1, 100))
+    assert desk.journal.of(PlaceOrder) == []
+    assert [alarm.text for alarm in desk.journal.of(Alarm)] == [
+        "not traded by this run: no such topic",
+        "3 messages of the market could not be read, the last one: not JSON",
+    ]
 
 
 def test_a_refusal_is_recorded_with_its_reason_and_nothing_leaves() -> None:

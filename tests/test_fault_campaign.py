@@ -1,13 +1,14 @@
 """Every fault of the local exchange against the real client: nothing lost, nothing doubled, nothing hangs.
 
-The engine trades in and out all the while. After the fault its book of orders and the public order book must
-be healthy within five seconds, and at the end our books are the exchange's.
+The engine trades in and out all the while, by REST or by WebSocket. After the fault its book of orders and
+the public order book must be healthy within five seconds, and at the end our books are the exchange's.
 """
 
 import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -42,7 +43,9 @@ from tests.live_desk import LiveDesk, live_desk
 KEY = Credentials("local", "local-secret")
 SYMBOLS = ("AAAUSDT", "BBBUSDT", "CCCUSDT")
 BAR = 100  # ms: the engine decides ten times a second
-SEEDS = (1, 2)
+ENTRIES = ("rest", "websocket")
+SEEDS = range(1, 21)
+TOGETHER = 4  # seeds at a time: more would be late for lack of a processor
 LONG = 2_500  # ms of a fault
 UNCOUNTED = ("half_open", "slow_reader", "clock_skew", "maintenance")  # by the exchange: they are states
 NOTICED = ("refuse", "half_open", "restart")  # entries must have stopped
@@ -172,8 +175,20 @@ class Campaign:
             self.desk.broker.submit(message)
 
 
+def faults_of(kind: str, entry: str) -> list[dict[str, Any]]:
+    """What strikes order entry by REST strikes the same operation of the WebSocket."""
+    if entry == "rest":
+        return FAULTS[kind]
+    return [
+        options | {"target": target.removeprefix("/v5/").replace("/", ".")}
+        if (target := options.get("target", "*")).startswith("/v5/order/")
+        else options
+        for options in FAULTS[kind]
+    ]
+
+
 @asynccontextmanager
-async def campaign(seed: int) -> AsyncIterator[Campaign]:
+async def campaign(seed: int, entry: str = "rest") -> AsyncIterator[Campaign]:
     now = int(time.time() * 1_000)
     symbols = [
         assets.plain(name, price, now - 86_400_000)
@@ -184,7 +199,8 @@ async def campaign(seed: int) -> AsyncIterator[Campaign]:
     async with (
         Server(venue) as server,
         live_desk(
-            local(server.url), KEY, in_and_out, BAR, settings=SETTINGS, streams=STREAMS,
+            local(server.url), KEY, in_and_out, BAR, streams=STREAMS,
+            settings=replace(SETTINGS, orders_by_websocket=entry == "websocket"),
             clock=ExchangeClock(), budget=ConnectionBudget(1_000_000),
         ) as desk,
     ):  # fmt: skip
@@ -202,13 +218,13 @@ async def campaign(seed: int) -> AsyncIterator[Campaign]:
                 assert isinstance(outcome, asyncio.CancelledError), outcome
 
 
-async def survive(kind: str, seed: int) -> dict[str, Any]:
+async def survive(kind: str, seed: int, entry: str) -> dict[str, Any]:
     """Trade, break, mend, compare; how long it took to be well again, in seconds."""
-    async with asyncio.timeout(60), campaign(seed) as running:
+    async with asyncio.timeout(60), campaign(seed, entry) as running:
         desk = running.desk
         started = desk.rest.clock.now_ms() - 1_000
         await desk.until(lambda: len(desk.log.sent) > 3, what="orders before the fault")
-        for options in FAULTS[kind]:
+        for options in faults_of(kind, entry):
             running.server.arm(kind, **options)
         await asyncio.sleep(LONG / 1_000)
         running.server.venue.faults.clear()
@@ -235,8 +251,9 @@ async def survive(kind: str, seed: int) -> dict[str, Any]:
         }  # fmt: skip
 
 
-async def test_without_a_fault_everything_is_equal() -> None:
-    async with asyncio.timeout(30), campaign(1) as running:
+@pytest.mark.parametrize("entry", ["rest", pytest.param("websocket", marks=pytest.mark.campaign)])
+async def test_without_a_fault_everything_is_equal(entry: str) -> None:
+    async with asyncio.timeout(30), campaign(1, entry) as running:
         desk = running.desk
         started = desk.rest.clock.now_ms() - 1_000
         await desk.until(lambda: len(desk.log.sent) >= 20, what="20 orders")
@@ -250,11 +267,23 @@ async def test_without_a_fault_everything_is_equal() -> None:
         assert desk.journal.of(PositionAdopted) == []
 
 
+async def test_an_acknowledgement_that_the_websocket_lost_is_found_out() -> None:
+    judge("ack_lost", await survive("ack_lost", 1, "websocket"))
+
+
 @pytest.mark.campaign
+@pytest.mark.parametrize("entry", ENTRIES)
 @pytest.mark.parametrize("kind", FAULTS)
-async def test_every_fault_is_survived(kind: str) -> None:
-    for result in await asyncio.gather(*(survive(kind, seed) for seed in SEEDS)):
-        assert result["struck"] or kind in UNCOUNTED, result
-        assert result["noticed"] or kind not in NOTICED, result
-        assert result["differs"] == [], result
-        assert result["adopted"] == [], result
+async def test_every_fault_is_survived(kind: str, entry: str) -> None:
+    for first in range(0, len(SEEDS), TOGETHER):
+        seeds = SEEDS[first : first + TOGETHER]
+        for result in await asyncio.gather(*(survive(kind, seed, entry) for seed in seeds)):
+            judge(kind, result)
+            print(kind, entry, {name: result[name] for name in ("seed", "well", "orders", "struck")})  # noqa: T201
+
+
+def judge(kind: str, result: dict[str, Any]) -> None:
+    assert result["struck"] or kind in UNCOUNTED, result
+    assert result["noticed"] or kind not in NOTICED, result
+    assert result["differs"] == [], result
+    assert result["adopted"] == [], result

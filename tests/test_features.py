@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from bot.core.errors import DataError
-from bot.core.events import BarClosed, MicrostructureSampled
+from bot.core.events import MicrostructureSampled
 from bot.core.records import Readiness
 from bot.market.bars import COLUMNS, BarTable
 from strategies.features import kernel, normaliser
@@ -252,14 +252,14 @@ def test_volatility_beta_and_correlation_from_sums_equal_the_oracle() -> None:
 def test_robust_z_scores_of_a_sliding_window_equal_the_oracle() -> None:
     data, _ = oracle()
     values, expected = data["log_return"], data["robust_z96"]
-    ordered, recent, work = np.zeros(96), np.zeros(96), np.zeros(98)
-    samples = 0
+    ordered, recent = np.zeros(96), np.zeros(96)
+    samples = lower = 0
     for value, z in zip(values, expected, strict=True):
         if math.isnan(value):
             continue
-        size = normaliser.enter(ordered, recent, work, samples, value)
+        size = normaliser.enter(ordered, recent, samples, value)
         samples += 1
-        median, mad = normaliser.median_and_mad(ordered, size)
+        median, mad, lower = normaliser.median_and_mad(ordered, size, lower)
         if not math.isnan(z):
             assert (value - median) / (NORMAL_MAD * mad) == pytest.approx(z, rel=1e-6, abs=1e-9)
 
@@ -402,23 +402,21 @@ def test_many_tokens_in_one_call_equal_one_call_each(btc: BarTable, eth: BarTabl
         apart.add(table.symbol, 0)
     every = zip(*(table.events() for table in tables), btc.rows(slice(0, 230)).events(), strict=True)
     for *bars, reference in every:
-        first: list[BarClosed | None] = [reference] * 5 + [None] * 4
-        second: list[BarClosed | None] = [None] * 9
         seen = [None, *(sampled(tables[0].rows(slice(0, 1)), random_micro(5, 1)) * 8)]
         books = [
             book and msgspec.structs.replace(book, start=bar.start)
             for book, bar in zip(seen, bars, strict=True)
         ]
-        rows = together.update_many(bars, first, second, [1e-4] * 9, books)
-        for row, bar, other, book in zip(rows, bars, first, books, strict=True):
-            single = apart.update(bar, other, None, 1e-4, book)
+        rows = together.update_many(bars, reference, None, [1e-4] * 9, books)
+        for row, bar, book in zip(rows, bars, books, strict=True):
+            single = apart.update(bar, reference, None, 1e-4, book)
             np.testing.assert_array_equal(row.x, single.x)
             np.testing.assert_equal(msgspec.structs.astuple(row)[1:], msgspec.structs.astuple(single)[1:])
     assert single.ready
 
 
 def test_no_bars_give_no_rows() -> None:
-    assert FeatureBank().update_many([], [], [], [], []) == []
+    assert FeatureBank().update_many([], None, None, [], []) == []
 
 
 def test_a_table_replayed_into_a_bank_is_continued_live(
@@ -756,11 +754,11 @@ def test_a_reference_bar_of_another_time_counts_as_missing(token: BarTable, btc:
 def test_the_sliding_window_gives_the_median_and_mad_of_its_last_values(
     values: list[int], width: int
 ) -> None:
-    ordered, recent, work = np.zeros(width), np.zeros(width), np.zeros(width + 2)
+    ordered, recent, lower = np.zeros(width), np.zeros(width), 0
     for samples, value in enumerate(values):
-        size = normaliser.enter(ordered, recent, work, samples, value)
+        size = normaliser.enter(ordered, recent, samples, value)
         last = np.array(values[max(0, samples + 1 - width) : samples + 1], float)
-        median, mad = normaliser.median_and_mad(ordered, size)
+        median, mad, lower = normaliser.median_and_mad(ordered, size, lower)
         assert size == len(last)
         assert median == np.median(last)
         assert mad == np.median(np.abs(last - np.median(last)))

@@ -71,9 +71,7 @@ def assert_live_equals_batch(
     for start in sorted(moments):
         moment = [moments[start][k] for k in rng.permutation(len(moments[start]))]
         bars, rates, numbers, places = zip(*moment, strict=True)
-        count = len(bars)
-        one, two = firsts.get(start), seconds.get(start)
-        rows = bank.update_many(bars, [one] * count, [two] * count, rates, [None] * count)
+        rows = bank.update_many(bars, firsts.get(start), seconds.get(start), rates, [None] * len(bars))
         for row, number, place in zip(rows, numbers, places, strict=True):
             live[number][place] = row.x
     for mine, other in zip(live, expected, strict=True):

@@ -77,7 +77,9 @@ def test_a_session(exchange: LocalExchange, client: Any) -> None:
     assert abs(client.fetch_time() - client.milliseconds()) < 1_000
     ticker = client.fetch_ticker(SYMBOL)
     assert ticker["bid"] < 60_000 < ticker["ask"]
-    assert len(client.fetch_ohlcv(SYMBOL, "1m")) >= 2
+    candles = client.fetch_ohlcv(SYMBOL, "1m")
+    assert client.fetch_ohlcv(SYMBOL, "1m", since=candles[0][0], limit=1) == candles[:1]
+    assert len(candles) == 3
     book = client.fetch_order_book(SYMBOL, 50)
     assert len(book["bids"]) == len(book["asks"]) == 50
     assert client.fetch_balance()["USDT"]["total"] == 10_000

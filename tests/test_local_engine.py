@@ -4,7 +4,7 @@ from decimal import Decimal
 
 import pytest
 
-from bot.exchange.local import account
+from bot.exchange.local import account, render
 from tests.local_core import SYMBOL, World, refused
 
 
@@ -289,6 +289,17 @@ def test_a_trailing_stop_follows_the_best_price_and_never_goes_back(world: World
     assert world.qty() == 0
 
 
+def test_a_trailing_stop_may_wait_for_another_price_at_the_same_distance(world: World) -> None:
+    world.place("Sell", "2", "100", by=1)
+    world.place("Buy", "2", "100")
+    world.stop(trailingStop="3")
+    assert refused(world.stop, trailingStop="3") == (34040, "not modified")
+    world.stop(trailingStop="3", activePrice="110")
+    world.place("Buy", "9", "96", by=1)
+    world.place("Sell", "1", "96", by=2)
+    assert world.qty() == 2
+
+
 def test_a_partial_take_profit_ends_its_stop_loss(world: World) -> None:
     world.place("Sell", "2", "100", by=1)
     world.place("Buy", "2", "100", tpslMode="Partial", takeProfit="105", stopLoss="95", tpOrderType="Limit",
@@ -377,17 +388,81 @@ def test_cross_margin_is_liquidated_at_the_mark_and_the_wallet_ends_at_nothing()
 
 
 def test_an_isolated_position_loses_its_margin_and_no_more() -> None:
-    world = World(10_000, 10_000_000)
+    world = isolated()
     account = world.accounts[0]
-    world.clearing.set_margin_mode(account, {"setMarginMode": "ISOLATED_MARGIN"}, 1)
-    world.place("Sell", "100", "100", by=1)
-    world.place("Buy", "100", "100")
     world.mark("91")
     assert world.qty() == 100
     world.mark("90")
     assert world.qty() == 0
     lost = 10_000 - account.wallet
     assert Decimal(1000) <= lost <= Decimal(1000) + Decimal(20)
+
+
+def isolated() -> World:
+    """Long 100 at 100 with leverage 10: 1,000 of 10,000 are at stake."""
+    world = World(10_000, 10_000_000)
+    world.clearing.set_margin_mode(world.accounts[0], {"setMarginMode": "ISOLATED_MARGIN"}, 1)
+    world.place("Sell", "100", "100", by=1)
+    world.place("Buy", "100", "100")
+    return world
+
+
+def test_margin_is_added_to_an_isolated_position_and_taken_back() -> None:
+    world = isolated()
+    account, clearing, change = world.accounts[0], world.clearing, {"symbol": SYMBOL}
+    free = account.available
+    clearing.add_margin(account, {**change, "margin": "500"}, 2)
+    assert free - account.available == 500 - 500 * Decimal("0.00055")  # cheaper to close at a lower price
+    assert refused(clearing.add_margin, account, {**change, "margin": "-501"}, 2)[0] == 110015
+    assert refused(clearing.add_margin, account, {**change, "margin": "9000"}, 2)[0] == 110044
+    assert refused(clearing.add_margin, account, {**change, "margin": "0.00001"}, 2)[0] == 10001
+    world.mark("90")
+    assert world.qty() == 100
+    clearing.add_margin(account, {**change, "margin": "-500"}, 3)
+    world.mark("89.5")
+    assert world.qty() == 0
+    assert refused(clearing.add_margin, account, {**change, "margin": "5"}, 4)[0] == 110034
+    cross = world.accounts[1]
+    assert refused(clearing.add_margin, cross, {**change, "margin": "5"}, 4)[0] == 10001
+
+
+def test_an_isolated_position_that_adds_margin_by_itself_lives_until_the_wallet_is_empty() -> None:
+    world = isolated()
+    account = world.accounts[0]
+    world.clearing.set_auto_add_margin(account, {"symbol": SYMBOL, "autoAddMargin": 1}, 2)
+    world.mark("50")
+    assert world.qty() == 100
+    world.place("Buy", "100", "50", by=1)
+    world.place("Sell", "100", reduceOnly=True)
+    assert account.available == account.wallet  # what was added is free again
+    assert not account.position_margin
+
+
+def test_closed_profit_bears_the_fees_of_both_ends_in_parts_too(world: World) -> None:
+    account = world.accounts[0]
+    world.place("Sell", "4", "100", by=1)
+    world.place("Buy", "4", "100")
+    world.place("Buy", "4", "105", by=1)
+    for part in ("1", "3"):
+        world.place("Sell", part, reduceOnly=True)
+    assert sum(row["pnl"] for row in account.closed) == account.wallet - 10_000
+    views = [render.closed_view(row) for row in account.closed]
+    assert [(view["openFee"], view["closeFee"]) for view in views] == [
+        ("0.055", "0.05775"),
+        ("0.165", "0.17325"),
+    ]
+
+
+def test_a_conditional_order_without_a_quantity_closes_all_that_is_held_then(world: World) -> None:
+    world.place("Sell", "3", "100", by=1)
+    world.place("Buy", "3", "100")
+    closing = {"reduceOnly": True, "closeOnTrigger": True, "triggerPrice": "99", "triggerDirection": 2}
+    order = world.place("Sell", "0", **closing)
+    assert refused(world.place, "Sell", "0", **closing | {"closeOnTrigger": False}) == (10001, "Qty invalid")
+    world.place("Buy", "10", "99", by=1)
+    world.place("Sell", "1", "99", by=2)
+    assert world.qty() == 0
+    assert (order.status, order.executed) == ("Filled", 300)
 
 
 def test_a_delisted_contract_is_settled_at_the_mark(world: World) -> None:

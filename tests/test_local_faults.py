@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Iterator
 from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlencode
 
@@ -30,6 +31,7 @@ from bot.exchange.local import streams
 from bot.exchange.local.endpoints import ENDPOINTS
 from bot.exchange.local.launch import _serve
 from bot.exchange.local.market_api import MARKET
+from bot.exchange.local.statistics_api import STATISTICS
 from bot.exchange.local.venue import Venue
 from bot.exchange.local.world import World
 from bot.market.book import Book, State
@@ -320,7 +322,7 @@ async def test_an_exchange_whose_clock_has_failed_ends_and_says_why(
     "frame",
     ["", "{", "[]", "null", '"x"', "{}", '{"op":1}', '{"op":"subscribe"}', '{"op":"auth","args":[1]}',
      '{"op":"subscribe","args":[null,{}]}', '{"op":"order.create","args":[[]]}', '{"op":"ping","req_id":{}}',
-     "\x00" * 50, '{"op":"subscribe","args":["' + "x" * 30_000 + '"]}'],
+     "\x00" * 50, "[" * 100_000, '{"op":"subscribe","args":["' + "x" * 30_000 + '"]}'],
 )  # fmt: skip
 @pytest.mark.parametrize("path", ["/v5/public/linear", "/v5/private", "/v5/trade"])
 async def test_nonsense_is_answered_and_the_socket_stays_open(
@@ -332,6 +334,75 @@ async def test_nonsense_is_answered_and_the_socket_stays_open(
         async with asyncio.timeout(5):
             answers = [json.loads((await socket.receive()).data) for _ in range(2)]
         assert answers[0] != answers[1] or frame == '{"op":"ping","req_id":{}}'
+
+
+async def test_each_stream_says_pong_in_its_own_way(exchange: LocalExchange) -> None:
+    async with aiohttp.ClientSession() as session:
+        for path, name in (
+            ("public/linear", "op"),
+            ("public/option", "args"),
+            ("private", "args"),
+            ("trade", "data"),
+        ):
+            async with session.ws_connect(f"{exchange.url}/v5/{path}?max_active_time=1m") as socket:
+                await socket.send_json({"op": "ping"})
+                assert name in (said := await socket.receive_json())
+                assert said["op"] == ("ping" if path == "public/linear" else "pong")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "seconds"),
+    [("", 600), ("30s", 30), ("2m", 120), ("1s", 30), ("99m", 600), ("m", 600), ("٣s", 30)],
+)
+def test_a_connection_may_choose_how_long_it_may_be_silent(wanted: str, seconds: float) -> None:
+    assert streams.active_time(wanted) == seconds
+
+
+async def test_a_listener_may_be_silent_as_long_as_there_is_something_to_hear(
+    exchange: LocalExchange, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "IDLE_S", 0.05)
+    now = SimpleNamespace(monotonic=lambda: 0.0)  # each frame is of this very moment
+    with monkeypatch.context() as hearing:
+        hearing.setattr(streams, "time", now)
+        session = aiohttp.ClientSession()
+        socket = await session.ws_connect(f"{exchange.url}/v5/public/linear")
+        await asyncio.sleep(0.2)
+        assert (await ask(socket))["ret_msg"] == "pong"
+    async with asyncio.timeout(10):  # nothing is said any more
+        assert (await socket.receive()).type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED)
+    await session.close()
+
+
+async def test_a_symbol_that_is_listed_by_hand_lives(exchange: LocalExchange) -> None:
+    question = "category=linear&symbol=NEWUSDT&interval=1"
+    async with aiohttp.ClientSession(exchange.url) as session:
+
+        async def told(path: str) -> Any:
+            async with session.get(f"/v5/market/{path}?{question}") as answer:
+                return (await answer.json())["result"]["list"]
+
+        body = {"symbol": "NEWUSDT", "price": 2, "in_ms": 1_000}
+        for status in (200, 400):  # once
+            async with session.post("/admin/list", json=body) as answer:
+                assert answer.status == status
+        assert await told("kline") == []
+        exchange.advance(10_000)
+        assert float((await told("kline"))[0][5]) > 0
+        before = float((await told("tickers"))[0]["lastPrice"])
+        exchange.do(lambda: exchange.server.admin("POST", "move", {"symbol": "NEWUSDT", "factor": 0.9}))
+        exchange.advance(100)
+        assert float((await told("tickers"))[0]["lastPrice"]) < 0.95 * before
+
+
+async def test_a_question_with_a_body_is_forbidden(exchange: LocalExchange) -> None:
+    async with aiohttp.ClientSession(exchange.url) as session:
+        for raw, status in ((b"{}", 403), (None, 200)):
+            async with session.get("/v5/market/time", data=raw) as answer:
+                assert answer.status == status
+        body = b'{"category":' + b"[" * 100_000
+        async with session.post(CREATE, data=body, headers=signed(body)) as answer:
+            assert (await answer.json())["retCode"] == 10001
 
 
 async def test_one_bad_topic_rejects_the_whole_request(exchange: LocalExchange) -> None:
@@ -442,6 +513,10 @@ FIELDS = [
     "orderFilter",
     "status",
     "baseCoin",
+    "margin",
+    "autoAddMargin",
+    "intervalTime",
+    "period",
 ]
 
 
@@ -451,7 +526,9 @@ async def test_whatever_is_asked_there_is_an_answer(exchange: LocalExchange) -> 
     async with aiohttp.ClientSession(exchange.url) as session:
         for number in range(1_500):
             signed = list(ENDPOINTS.items())
-            path, method = rng.choice([(path, "GET") for path in MARKET] + [(p, e.method) for p, e in signed])
+            path, method = rng.choice(
+                [(path, "GET") for path in (*MARKET, *STATISTICS)] + [(p, e.method) for p, e in signed]
+            )
             params = {name: rng.choice(VALUES) for name in rng.sample(FIELDS, rng.randrange(12))}
             if number % 2:
                 params |= {"category": "linear", "symbol": "BTCUSDT", "side": "Buy", "orderType": "Limit"}
@@ -473,8 +550,8 @@ async def test_whatever_is_asked_there_is_an_answer(exchange: LocalExchange) -> 
                 codes.add((await answer.json())["retCode"])
     assert 0 in codes
     assert 10001 in codes
-    assert codes <= {0, 10001, 10006, 110001, 110007, 110013, 110017, 110024, 110025, 110028, 110043, 110072,
-                     110092, 110093, 110094, 34040}  # fmt: skip
+    assert codes <= {0, 10001, 10005, 10006, 110001, 110007, 110013, 110015, 110017, 110024, 110025, 110028,
+                     110034, 110043, 110044, 110072, 110092, 110093, 110094, 34040}  # fmt: skip
 
 
 @pytest.mark.parametrize("raw", [b"\xff\xfe", b'{"category":"linear","symbol":"\xe9"}'])

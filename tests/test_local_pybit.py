@@ -119,6 +119,14 @@ def test_market_data_by_rest(exchange: LocalExchange, http: HTTP) -> None:
     assert Decimal(limits["sellLmt"]) < 60_000 < Decimal(limits["buyLmt"])
     assert result(http.get_open_interest(**SYMBOL, intervalTime="5min"))["list"]
     assert result(http.get_funding_rate_history(**SYMBOL))["list"] == []
+    first = int(rows[-1][0])
+    assert result(http.get_kline(**SYMBOL, interval=1, start=first, limit=1))["list"] == [rows[-1]]
+    assert result(http.get_long_short_ratio(**SYMBOL, period="1h", limit=2))["nextPageCursor"]
+    assert "BTCUSDT" in result(http.get_insurance(coin="USDT"))["list"][0]["symbols"]
+    assert result(http.get_rpi_orderbook(**SYMBOL, limit=1))["b"] == [[*book["b"][0], "0.000"]]
+    assert result(http.get_index_price_components(indexName="BTCUSDT"))["lastPrice"] == "60000.0"
+    assert result(http.get_option_delivery_price(category="linear"))["list"] == []
+    assert len(result(http.get_adl_alert())["list"]) == 2
 
 
 def test_the_life_of_orders_by_rest_and_the_private_stream(
@@ -180,7 +188,7 @@ def test_the_life_of_orders_by_rest_and_the_private_stream(
     )
     wallet = Decimal(result(http.get_wallet_balance(accountType="UNIFIED"))["list"][0]["totalWalletBalance"])
     assert wallet == 10_000 + gross - fees
-    assert Decimal(closed["closedPnl"]) < 0
+    assert Decimal(closed["closedPnl"]) == wallet - 10_000 < 0
     eventually(lambda: Decimal(items(said, "wallet")[-1]["totalWalletBalance"]) == wallet)
     eventually(lambda: items(said, "position")[-1]["size"] == "0.000")
     log = result(http.get_transaction_log(accountType="UNIFIED"))["list"]
@@ -224,6 +232,14 @@ def test_account_questions(exchange: LocalExchange, http: HTTP) -> None:
     http.set_margin_mode(setMarginMode="ISOLATED_MARGIN")
     assert result(http.get_account_info())["marginMode"] == "ISOLATED_MARGIN"
     assert result(http.get_system_status())["list"] == []
+    coins = {"accountType": "UNIFIED", "coin": "USDT"}
+    assert result(http.get_coins_balance(**coins))["balance"][0]["walletBalance"] == "10000"
+    assert result(http.get_coin_balance(**coins))["balance"]["transferBalance"] == "10000"
+    assert result(http.get_transferable_amount(coinName="USDT,BTC"))["availableWithdrawalMap"]["BTC"] == "0"
+    assert result(http.get_account_instruments_info(category="linear", limit=1))["nextPageCursor"]
+    assert result(http.query_dcp_info()) == {"dcpInfos": []}
+    http.set_auto_add_margin(**SYMBOL, autoAddMargin=1)
+    assert result(http.get_positions(**SYMBOL))["list"][0]["autoAddMargin"] == 1
     assert exchange.account.wallet == 10_000
 
 
@@ -271,6 +287,10 @@ def test_public_streams(exchange: LocalExchange, http: HTTP, said: Said) -> None
     stream.trade_stream("BTCUSDT", note(said, "trade"))
     stream.ticker_stream("BTCUSDT", note(said, "ticker"))
     stream.kline_stream(1, "BTCUSDT", note(said, "kline"))
+    stream.price_limit_stream("BTCUSDT", note(said, "limit"))
+    stream.insurance_pool_stream("USDT", note(said, "insurance"))
+    stream.rpi_orderbook_stream("BTCUSDT", note(said, "rpi"))
+    eventually(lambda: said["limit"] and said["rpi"])
     eventually(lambda: said["book"] and said["ticker"] and said["kline"])
     exchange.move("BTCUSDT", 1.001)
     http.place_order(**SYMBOL, side="Buy", orderType="Market", qty="0.01")
@@ -285,6 +305,10 @@ def test_public_streams(exchange: LocalExchange, http: HTTP, said: Said) -> None
         ]
         return best == [book["b"], book["a"]]
 
+    eventually(
+        lambda: said["limit"][-1]["data"]["buyLmt"] == result(http.get_price_limit(**SYMBOL))["buyLmt"]
+    )
+    assert not said["insurance"]
     eventually(is_same)  # pybit merges the deltas itself
     eventually(lambda: [trade["S"] for trade in items(said, "trade")] == ["Sell", "Buy"])
     eventually(lambda: any(item["confirm"] for item in items(said, "kline")))

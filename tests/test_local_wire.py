@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from bot.core.types import HOUR_MS
-from bot.exchange.local import account_api, market_api, orders_api
+from bot.core.types import DAY_MS, HOUR_MS
+from bot.exchange.local import account_api, funds_api, market_api, orders_api, statistics_api
 from bot.exchange.local.api import Answer, Asked
 from bot.exchange.local.gate import Key
+from bot.exchange.local.orders import Refused
 from bot.exchange.local.world import World
 from tests.local_exchange import two_symbols
 
@@ -22,20 +23,22 @@ needs_fixtures = pytest.mark.skipif(not FIXTURES.is_dir(), reason="../shared/byb
 
 @pytest.fixture(scope="module")
 def asked() -> Asked:
-    """A customer who has bought with a stop, watched by a stream."""
+    """A customer who has bought with a stop and sold a part, watched by a stream; funding was paid."""
     world = World(two_symbols(NOW), 1, NOW)
     account = world.engine.add_account(Decimal(10_000), NOW)
     account.watchers = 1
     order = {"symbol": "BTCUSDT", "side": "Buy", "orderType": "Market", "qty": "0.01", "stopLoss": "50000"}
     world.engine.create(account, order, NOW)
+    sold = {"symbol": "BTCUSDT", "side": "Sell", "orderType": "Market", "qty": "0.004", "reduceOnly": True}
+    world.engine.create(account, sold, NOW)
+    world.listed["BTCUSDT"].funding.append((NOW, Decimal("0.0001")))
     return Asked(world, Key("key", "secret", account, False), {"category": "linear"}, NOW)
 
 
 def objects(folder: str) -> Iterator[dict[str, Any]]:
     """The innermost objects of the documented answers and messages."""
-    for path in sorted((FIXTURES / folder).glob("docs__*.json")) + sorted(
-        (FIXTURES / folder).glob("nautilus__*.json")
-    ):
+    sources = ("docs", "nautilus", "bybitnet")
+    for path in sorted(path for name in sources for path in (FIXTURES / folder).glob(f"{name}__*.json")):
         document = json.loads(path.read_text())
         inside = document.get("result", document.get("data", document))
         rows = inside.get("list", [inside]) if isinstance(inside, dict) else inside
@@ -52,6 +55,10 @@ def listed(handler: Callable[[Asked], Answer]) -> Callable[[Asked], Any]:
     return lambda asked: handler(asked).result["list"][0]
 
 
+def public(handler: Callable[[World, Any], Any]) -> Callable[[Asked], Any]:
+    return lambda asked: handler(asked.world, {"period": "1h", **asked.params})["list"][0]
+
+
 def streamed(topic: str) -> Callable[[Asked], Any]:
     return lambda asked: next(view for _, name, view in asked.world.engine.outbox if name == topic)
 
@@ -66,6 +73,19 @@ def streamed(topic: str) -> Callable[[Asked], Any]:
         ("rest-GET-execution-list", listed(orders_api.executions)),
         ("rest-GET-account-fee-rate", listed(account_api.fee_rates)),
         ("rest-GET-user-query-api", lambda asked: account_api.key_information(asked).result),
+        ("rest-GET-position-closed-pnl", listed(account_api.closed_pnl)),
+        ("rest-GET-position-symbol-info", listed(funds_api.symbol_leverage)),
+        ("rest-GET-account-transaction-log", listed(account_api.transactions)),
+        ("rest-GET-account-collateral-info", listed(funds_api.collateral)),
+        ("rest-GET-account-info", lambda asked: account_api.account_info(asked).result),
+        ("rest-GET-account-smp-group", lambda asked: funds_api.trade_prevention_group(asked).result),
+        ("rest-GET-account-user-setting-config", lambda asked: funds_api.user_settings(asked).result),
+        ("rest-GET-account-withdrawal", lambda asked: funds_api.withdrawable(asked).result),
+        ("rest-GET-market-adlAlert", public(statistics_api.adl_alert)),
+        ("rest-GET-market-account-ratio", public(statistics_api.account_ratio)),
+        ("rest-GET-market-funding-history", public(market_api.funding_history)),
+        ("rest-GET-market-recent-trade", public(market_api.recent_trades)),
+        ("rest-GET-market-risk-limit", public(market_api.risk_limits)),
         ("ws-order", streamed("order")),
         ("ws-execution", streamed("execution")),
     ],
@@ -73,7 +93,7 @@ def streamed(topic: str) -> Callable[[Asked], Any]:
 def test_every_documented_field_is_there_and_of_its_type(
     asked: Asked, folder: str, view: Callable[[Asked], Any]
 ) -> None:
-    params = {"category": "linear", "settleCoin": "USDT", "symbol": "BTCUSDT"}
+    params = {"category": "linear", "settleCoin": "USDT", "symbol": "BTCUSDT", "coinName": "USDT"}
     ours = view(asked._replace(params=params))
     found = list(objects(folder))
     assert found
@@ -91,7 +111,7 @@ def test_every_documented_field_is_there_and_of_its_type(
 
 def test_open_interest_has_a_row_at_each_interval_and_half_of_it_is_the_single_one(asked: Asked) -> None:
     params = {"symbol": "BTCUSDT", "intervalTime": "1h", "limit": "3"}
-    rows = market_api.open_interest(asked.world, params)["list"]
+    rows = statistics_api.open_interest(asked.world, params)["list"]
     times = [int(row["timestamp"]) for row in rows]
     last = NOW // HOUR_MS * HOUR_MS
     assert times == [last, last - HOUR_MS, last - 2 * HOUR_MS]
@@ -100,6 +120,57 @@ def test_open_interest_has_a_row_at_each_interval_and_half_of_it_is_the_single_o
         assert row["openInterest"] == ticker["openInterest"]
         assert row["singleOpenInterest"] == ticker["singleOpenInterest"]
     bounded = {**params, "startTime": str(last - HOUR_MS), "endTime": str(last - 1)}
-    assert [row["timestamp"] for row in market_api.open_interest(asked.world, bounded)["list"]] == [
+    assert [row["timestamp"] for row in statistics_api.open_interest(asked.world, bounded)["list"]] == [
         str(last - HOUR_MS)
     ]
+
+
+def test_open_interest_is_paged_back_to_the_launch(asked: Asked) -> None:
+    params = {"symbol": "BTCUSDT", "intervalTime": "1d", "limit": "12"}
+    times, cursor = [], ""
+    for _ in range(4):
+        page = statistics_api.open_interest(asked.world, {**params, "cursor": cursor})
+        times += [int(row["timestamp"]) for row in page["list"]]
+        cursor = page["nextPageCursor"]
+        if not cursor:
+            break
+    assert times == sorted(set(times), reverse=True)
+    assert len(times) == 30
+
+
+def test_the_ledger_adds_up_and_names_the_executions(asked: Asked) -> None:
+    rows = account_api.transactions(asked).result["list"]
+    trades = orders_api.executions(asked._replace(params={"category": "linear"})).result["list"]
+    assert [row["tradeId"] for row in rows] == [row["execId"] for row in trades]
+    everything = account_api.transactions(asked._replace(params={})).result["list"]
+    assert [row["type"] for row in everything] == ["TRADE", "TRADE", "TRANSFER_IN"]
+    for row in everything:
+        flows = [Decimal(row[name] or 0) for name in ("cashFlow", "funding", "fee")]
+        assert Decimal(row["change"]) == flows[0] + flows[1] - flows[2]
+    for name, value in (
+        ("category", "spot"),
+        ("currency", "BTC"),
+        ("baseCoin", "ETH"),
+        ("type", "SETTLEMENT"),
+    ):
+        assert account_api.transactions(asked._replace(params={name: value})).result["list"] == []
+    later = asked._replace(now=NOW + DAY_MS + 1, params={})
+    assert account_api.transactions(later).result["list"] == []
+    too_long = {"startTime": NOW - 8 * DAY_MS, "endTime": NOW}
+    with pytest.raises(Refused, match="7 days"):
+        account_api.transactions(asked._replace(params=too_long))
+
+
+def test_executions_of_an_order_ignore_every_other_filter(asked: Asked) -> None:
+    def count(**params: str) -> int:
+        answer = orders_api.executions(asked._replace(params={"category": "linear", **params}))
+        return len(answer.result["list"])
+
+    [order_id, *_] = asked.account.orders
+    assert count(orderId=order_id, symbol="ETHUSDT", baseCoin="ETH", execType="Funding") == 1
+    assert (count(baseCoin="BTC"), count(baseCoin="ETH"), count(symbol="BTCUSDT", baseCoin="ETH")) == (
+        2,
+        0,
+        2,
+    )
+    assert (count(category="spot"), count(execType="Funding")) == (0, 0)

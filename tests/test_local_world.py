@@ -169,6 +169,21 @@ def test_candles_are_sums_of_their_minutes(drawn: list[Asset]) -> None:
         assert float(contract.quantity(row.volume)) == pytest.approx(hourly.volume[index])
 
 
+@pytest.mark.parametrize("interval", ["1", "60", "D"])
+def test_klines_from_a_bare_start_are_the_oldest_and_with_an_end_the_newest(
+    drawn: list[Asset], interval: str
+) -> None:
+    candles = Candles(past(Contract(drawn[0].instrument), drawn[0].history), 1, NOW)
+    rows = candles.select(interval, None, None, 10_000)
+    middle = rows[len(rows) // 2].start
+    since, until = [row for row in rows if row.start >= middle], [row for row in rows if row.start <= middle]
+    assert candles.select(interval, middle, None, 2) == since[-2:]
+    assert candles.select(interval, middle - 1, None, 2) == since[-2:]
+    assert candles.select(interval, 0, None, 2) == rows[-2:]
+    assert candles.select(interval, 0, middle, 2) == until[:2]
+    assert candles.select(interval, NOW + DAY_MS, None, 2) == []
+
+
 @pytest.mark.parametrize("interval", ["1", "15", "240", "D", "W", "M"])
 def test_intervals_follow_each_other_without_a_gap(interval: str) -> None:
     start = open_time(interval, NOW)

@@ -83,11 +83,12 @@ async def test_another_margin_mode_is_refused() -> None:
                 await preparation.account()
 
 
-async def test_a_fee_that_decisions_do_not_reckon_with_is_told() -> None:
+async def test_the_fees_that_the_account_pays_are_found_and_a_difference_is_told() -> None:
     with local_exchange() as exchange:
         async with preparing(exchange, taker_fee=0.0003) as preparation:
             (told,) = await preparation.account()
-            assert "taker fee is 0.0550%, decisions reckon with 0.0300%" in told
+            assert "taker fee is 0.0550%, not 0.0300% as `costs.taker_fee` says" in told
+            assert preparation.fees == (0.00055, 0.0002)
 
 
 async def test_leverage_that_the_exchange_refuses_keeps_only_that_symbol_back() -> None:

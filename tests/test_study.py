@@ -12,14 +12,15 @@ from hypothesis import strategies as st
 from bot.core.errors import UsageError
 from bot.core.types import DAY_MS
 from bot.market.bars import BarTable
-from bot.research import study, study_data, study_predictions, study_table
+from bot.research import study, study_comparisons, study_data, study_predictions, study_table
 from bot.research.bootstrap import ClusterBootstrap
 from bot.research.study_data import Market, Study, cuts
 from bot.research.study_pooled import shuffled
-from bot.research.study_prior import PSEUDO_LABELS, intercepts, mixture
 from bot.settings import Model
 from bot.storage import barfiles
 from strategies.learning.dataset import LabelledSeries
+from strategies.learning.few_shot import mixture
+from strategies.learning.prior import PSEUDO_LABELS, intercepts
 from strategies.learning.skill import weighted_auc
 
 STEP = 15 * 60_000
@@ -184,16 +185,32 @@ def test_a_finished_study_is_not_done_again_and_another_one_is_refused(done, dat
 
 def test_the_planted_momentum_is_found_and_its_shuffled_twin_finds_nothing(done):
     one, _ = done
-    rows = {
-        row.arm: row for row in study_table.table(one, one.output / "predictions.parquet") if row.age == "all"
+    facts = study_table.outcomes(one)
+    said = study_table.predicted(one, one.output / "predictions.parquet", facts)
+    rows = {row.arm: row for row in study_table.table(one, facts, said) if row.age == "all"}
+    pairs = {
+        (pair.arm, pair.rival): pair
+        for pair in study_comparisons.comparisons(one.days, facts, said)
+        if pair.age == "all"
     }
+    over_twin = pairs["lgbm_pooled", "lgbm_pooled~shuffled"]
     assert rows["lgbm_pooled"].auc.value > 0.58
-    assert rows["lgbm_pooled"].auc_over_twin.value > 0.05
+    assert over_twin.auc.value > 0.05
+    assert over_twin.auc.value == pytest.approx(
+        rows["lgbm_pooled"].auc.value - rows["lgbm_pooled~shuffled"].auc.value
+    )
+    assert over_twin.skill.low > 0
+    assert "predicts better" in over_twin.finding
+    assert ("ensemble", "lgbm_pooled+prior") in pairs
     assert rows["base_rate"].skill.value == 0
     assert rows["always_short"].accuracy.value == pytest.approx(rows["always_short"].always_short)
     assert rows["lgbm_pooled"].tokens == 2
-    text = "\n".join(study_table.lines(list(rows.values())))
-    assert text.count("\n") == len(rows) + 1
+    for text, count in (
+        (study_table.lines(list(rows.values())), len(rows)),
+        (study_comparisons.lines(list(pairs.values())), len(pairs)),
+    ):
+        assert len(text) == count + 2
+        assert len({line.count("|") for line in text}) == 1
 
 
 def test_pooled_models_are_fitted_at_the_beginning_and_then_every_month(data, tmp_path):
@@ -282,7 +299,7 @@ def test_the_auc_is_exact_and_its_resamples_are_near_the_exact_ones(seed: int):
     y = (rng.random(n) < 0.45).astype(float)
     p = np.round(rng.random(n) + 0.2 * y, 2)  # ties
     bootstrap = ClusterBootstrap.by_day(DAY_MS * rng.integers(0, 12, n), 8)
-    estimate, draws = study_table._auc(p, y, bootstrap)
+    estimate, draws = study_table.auc_draws(p, y, bootstrap)
     assert estimate.value == pytest.approx(weighted_auc(p, y, np.ones(n)))
     exact = [weighted_auc(p, y, counts[bootstrap.cluster]) for counts in bootstrap.counts]
     np.testing.assert_allclose(draws, exact, atol=2e-3)
@@ -303,8 +320,16 @@ def test_a_real_listing_is_judged_from_its_third_day_on(tmp_path):
     assert one.tokens
     predictions = predicted(one, 2, twins=False)
     assert (predictions["known_until"] <= predictions["t"]).all()
-    rows = {
-        row.arm: row for row in study_table.table(one, one.output / "predictions.parquet") if row.age == "all"
-    }
+    facts = study_table.outcomes(one)
+    said = study_table.predicted(one, one.output / "predictions.parquet", facts)
+    rows = {row.arm: row for row in study_table.table(one, facts, said) if row.age == "all"}
     assert all(0.35 < row.auc.value < 0.65 for row in rows.values())
     assert rows["lgbm_pooled+prior"].skill.value < 0.05, "nobody knows that much of a new token"
+
+
+def test_an_arm_is_put_beside_rivals_of_its_own_form_and_its_twin():
+    arms = ["chain", "chain+prior", "chain+prior~shuffled", "lgbm_pooled", "lgbm_pooled+prior", "scratch"]
+    assert study_comparisons.rivals_of("chain", arms) == ["lgbm_pooled", "scratch"]
+    assert study_comparisons.rivals_of("chain+prior", arms) == ["chain+prior~shuffled", "lgbm_pooled+prior"]
+    assert study_comparisons.rivals_of("lgbm_pooled", arms) == ["scratch"]
+    assert study_comparisons.rivals_of("chain+prior~shuffled", arms) == []

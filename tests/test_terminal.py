@@ -28,7 +28,7 @@ from bot.core.records import (
     StageChanged,
 )
 from bot.core.types import DAY_MS, FillOrigin, OrderRequest, OrderType, Side, Stage
-from bot.dashboard.progress import PretrainingProgress
+from bot.dashboard.progress import WorkProgress
 from bot.dashboard.terminal import TerminalView
 from tests.builders import BAR, START, listed
 
@@ -330,22 +330,34 @@ def test_messages_that_change_nothing_cost_next_to_nothing():
     assert best / 1000 < 20e-6  # far above what it takes: a loaded machine must not fail the test
 
 
-def test_pretraining_progress_prints_plain_lines_without_a_terminal():
+def test_progress_prints_plain_lines_without_a_terminal():
     clock, on = Clock(), console(terminal=False)
-    with PretrainingProgress(30, on, clock) as progress:
-        for epoch in range(1, 31):
+    with WorkProgress("pretraining", 60, on, clock) as progress:
+        for epoch in range(1, 61):
             clock.now = epoch * 1.0
-            progress.epoch(epoch, 0.69, 0.6912)
+            progress.reached(epoch, f"epoch {epoch}")
 
     lines = on.file.getvalue().splitlines()
     assert 5 <= len(lines) <= 7
-    assert lines[-1] == "pretraining: epoch 30 of 30  loss 0.6900  tail 0.6912"
+    assert lines[1] == "pretraining: 18%  epoch 11  about 49 s left"
+    assert lines[-1] == "pretraining: 100%  epoch 60"
 
 
-def test_pretraining_progress_draws_a_bar_in_a_terminal():
+def test_progress_counts_what_is_done_and_begins_again_with_a_new_total():
+    clock, on = Clock(), console(terminal=False)
+    with WorkProgress("study", console=on, wall_clock=clock) as progress:
+        clock.now = 500.0
+        progress.total(400.0)
+        clock.now = 600.0
+        progress.done(100.0, "frozen AAAUSDT")
+
+    assert on.file.getvalue() == "study: 25%  frozen AAAUSDT  about 5 min left\n"
+
+
+def test_progress_draws_a_bar_in_a_terminal():
     on = console()
-    with PretrainingProgress(30, on) as progress:
-        progress.epoch(12, 0.6812, 0.6874)
+    with WorkProgress("pretraining", 30, on) as progress:
+        progress.reached(12, "epoch 12 of 30  tail 0.6874")
 
-    assert "12/30" in on.file.getvalue()
+    assert "40%" in on.file.getvalue()
     assert "tail 0.6874" in on.file.getvalue()

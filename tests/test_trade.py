@@ -60,7 +60,7 @@ def exchange() -> Iterator[str]:
     process.wait(10)
 
 
-def run_until(text: str, *arguments: str, home: Path, seconds: float = 120.0) -> tuple[int, str]:
+def run_until(text: str, *arguments: str, home: Path, seconds: float = 400.0) -> tuple[int, str]:
     """Run a command, stop it with Ctrl-C when it has said `text`; exit code and output."""
     process = subprocess.Popen(
         [*BOT, *arguments, "--config", str(home / "small.toml"), "--directory", str(home / "var")],
@@ -99,9 +99,10 @@ def test_the_daemon_trades_on_the_local_exchange_and_its_second_start_knows_the_
 
 
 @pytest.mark.campaign
-def test_a_rehearsal_through_a_restart_ends_with_equal_books(tmp_path: Path) -> None:
+@pytest.mark.parametrize("entry", [[], ["--websocket"]])
+def test_a_rehearsal_through_a_restart_ends_with_equal_books(tmp_path: Path, entry: list[str]) -> None:
     done = subprocess.run(
-        [*BOT, "rehearse", "--minutes", "2.2", "--restarts", "1", "--directory", str(tmp_path)],
+        [*BOT, "rehearse", "--minutes", "2.2", "--restarts", "1", "--directory", str(tmp_path), *entry],
         capture_output=True, text=True, timeout=200, check=False, env={**os.environ, "COLUMNS": "160"},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

@@ -11,22 +11,28 @@ from bot.engine.portfolio import Portfolio
 from bot.exchange.bybit.broker import BrokerSettings, BybitBroker
 from bot.exchange.bybit.environment import Credentials, local
 from bot.exchange.bybit.rest import Rest
+from bot.exchange.bybit.wallet_check import WalletSettings
 from bot.exchange.local.account import Entry
 from bot.settings import Risk
 from risk.breaker import Breaker
 from tests.builders import START
 from tests.local_exchange import KEY, SECRET, LocalExchange, local_exchange
-from tests.test_bybit_broker import DESK, Heard
+from tests.test_bybit_broker import DESK, Heard, blocks
+
+QUICKLY = WalletSettings(pauses=(0.0, 0.05, 0.1))
 
 
 @asynccontextmanager
-async def watching(exchange: LocalExchange) -> AsyncIterator[tuple[BybitBroker, Heard]]:
+async def watching(
+    exchange: LocalExchange, wallet: WalletSettings | None = None
+) -> AsyncIterator[tuple[BybitBroker, Heard]]:
     keys, heard = Credentials(KEY, SECRET), Heard()
     rest = Rest(local(exchange.url), keys)
     await rest.measure_clock()
     broker = BybitBroker(
-        local(exchange.url), keys, rest, heard.emit, BrokerSettings(desk=DESK, reconcile=60.0)
-    )
+        local(exchange.url), keys, rest, heard.emit,
+        BrokerSettings(desk=DESK, reconcile=60.0, wallet=wallet or QUICKLY),
+    )  # fmt: skip
     await broker.start()
     try:
         yield broker, heard
@@ -66,6 +72,47 @@ async def test_what_nothing_explains_keeps_entries_waiting_and_is_told_once() ->
             exchange.account.wallet += 7
             await broker.reconcile()
             assert len(heard.of(EntriesAllowed)) == 1
+
+
+async def test_an_explanation_that_comes_late_heals() -> None:
+    """The wallet knew of the money before the ledger did."""
+    with local_exchange() as exchange:
+        async with watching(exchange) as (broker, heard):
+            account, now = exchange.account, exchange.venue.world.now
+            account.wallet += 500
+            assert "+500.00 USDT, unexplained" in (await broker.reconcile()).wallet
+            account.ledger.append(Entry(now, "TRANSFER_IN", Decimal(500), account.wallet))
+            assert (await broker.reconcile()).wallet == ""
+            assert blocks(heard) == {}
+            assert [event.amount for event in heard.of(BalanceChanged)] == [500]
+
+
+async def test_what_the_exchanges_ledger_booked_otherwise_is_taken_over_once_it_has_settled() -> None:
+    """A fee that no execution told. Until it settles an execution may still come."""
+    with local_exchange() as exchange:
+        async with watching(exchange, WalletSettings(QUICKLY.pauses, settle=0.1)) as (broker, heard):
+            account, now = exchange.account, exchange.venue.world.now
+            fee = Decimal("1.5")
+            exchange.do(lambda: account.book(Entry(now, "TRADE", -fee, account.wallet - fee, fee=fee)))
+            assert "-1.50 USDT, unexplained" in (await broker.reconcile()).wallet
+            assert (await broker.reconcile()).wallet == ""
+            (change,) = heard.of(BalanceChanged)
+            assert change.reason == "-1.50 USDT that our books had otherwise (TRADE)"
+            assert blocks(heard) == {}
+            transfer(exchange, 100)
+            assert (await broker.reconcile()).wallet == ""
+
+
+async def test_what_stays_unexplained_wants_a_person_and_says_so_once() -> None:
+    with local_exchange() as exchange:
+        async with watching(exchange, WalletSettings(QUICKLY.pauses, 0.0, 0.05, looks=2)) as (broker, heard):
+            exchange.account.wallet -= 7
+            for lasts in (False, True, False):
+                assert (await broker.reconcile()).wallet_lasts == lasts
+            assert len(heard.of(EntriesBlocked)) == 2
+            exchange.account.wallet += 7
+            await broker.reconcile()
+            assert blocks(heard).keys() == {"operator"}
 
 
 async def test_trades_are_in_our_books() -> None:

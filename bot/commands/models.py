@@ -18,7 +18,7 @@ app = typer.Typer(
 @told
 def list_models(config: ConfigOption = None, directory: DirectoryOption = None) -> None:
     """List every stored model, the champions numbered, the newest 1."""
-    from bot.models_command import list_models
+    from bot.commands.model_tables import list_models
 
     list_models(settings_of(config, directory).storage.directory / "models")
 
@@ -31,7 +31,7 @@ def show(
     directory: DirectoryOption = None,
 ) -> None:
     """Check a model and print its card and its ancestors."""
-    from bot.models_command import show_model
+    from bot.commands.model_tables import show_model
 
     show_model(settings_of(config, directory).storage.directory / "models", model)
 
@@ -45,7 +45,7 @@ def diff(
     directory: DirectoryOption = None,
 ) -> None:
     """Print what differs between two models."""
-    from bot.models_command import diff_models
+    from bot.commands.model_tables import diff_models
 
     diff_models(settings_of(config, directory).storage.directory / "models", first, second)
 
@@ -53,7 +53,7 @@ def diff(
 @app.command(epilog=EPILOG)
 @told
 def rollback(config: ConfigOption = None, directory: DirectoryOption = None) -> None:
-    """Move the pointer to the champion before. Runs do not read it yet: they find their model by its bars."""
-    from bot.models_command import roll_back
+    """Make the champion before the current one current again: the next start on Bybit begins with it."""
+    from bot.commands.model_tables import roll_back
 
     roll_back(settings_of(config, directory).storage.directory / "models")

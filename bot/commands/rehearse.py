@@ -17,7 +17,7 @@ def rehearse(
         int, typer.Option("--restarts", min=0, help="Restarts of the exchange on the way.")
     ] = 2,
     websocket: Annotated[
-        bool, typer.Option("--websocket", help="Order entry by WebSocket instead of REST.")
+        bool, typer.Option("--websocket", help="Order entry by WebSocket instead of REST; or as configured.")
     ] = False,
     config: ConfigOption = None,
     directory: Annotated[
@@ -32,5 +32,5 @@ def rehearse(
     from bot.rehearsal import Plan, run_rehearsal
 
     settings = settings_of(config, directory)
-    plan = Plan(minutes, seed, restarts, orders_by_websocket=websocket)
+    plan = Plan(minutes, seed, restarts, orders_by_websocket=websocket or settings.bybit.orders_by_websocket)
     run_rehearsal(settings, plan, settings.storage.directory)

@@ -57,7 +57,7 @@ def study(
 
     Example: bot study --data ~/bars --since 2025-04-01 --arms lgbm_pooled,frozen,chain_head
     """
-    from bot.study_command import run_study
+    from bot.commands.study_run import run_study
 
     names = names_of(tokens) or None
     options = {

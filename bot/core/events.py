@@ -108,11 +108,68 @@ class MicrostructureSampled(Event, frozen=True, gc=False):
     large_share: float
 
 
+class FeedRefused(Event, frozen=True):
+    """The exchange does not give us a feed of this symbol: it is not traded by this run any more."""
+
+    symbol: str
+    reason: str
+
+
+class FramesUnreadable(Event, frozen=True):
+    """Messages of the market that could not be understood, since the last fact of this kind."""
+
+    count: int
+    reason: str  # of the last one
+
+
+class LiquiditySampled(Event, frozen=True, gc=False):
+    """How well a symbol trades, at the close of the decision bar that opened at `start`. NaN = unknown.
+
+    Means over the bar of the spread (bps of mid) and of the notional within 10 bps of mid on either side. The
+    rest is as its ticker says; units as in TickerChanged (`next_funding_time` 0 = unknown).
+    """
+
+    symbol: str
+    start: int
+    spread_bps: float
+    bid_depth: float
+    ask_depth: float
+    turnover_24h: float
+    last_price: float
+    mark_price: float
+    index_price: float
+    open_interest: float
+    next_funding_rate: float
+    next_funding_time: int
+
+
 class MarketHealthChanged(Event, frozen=True):
     """What is wrong with our view of a symbol from `ts` on; no fault means that it can be relied upon."""
 
     symbol: str
     faults: tuple[str, ...]
+
+
+class MarketHealthMeasured(Event, frozen=True, gc=False):
+    """Once a minute, for people: how our view of a symbol fared.
+
+    `ages`: ms since each feed was heard, None = not since it was subscribed. The counts are of the whole run:
+    `book_losses` by holes, crossings, disorder or too many levels; `resyncs` new snapshots asked for;
+    `refused` messages that were not understood; `bars_lost` that neither the stream nor REST had;
+    `trades_lost` impossible, or too late for their bar.
+    """
+
+    symbol: str
+    book: str  # "empty", "live", "stale"
+    ages: dict[Feed, int | None]
+    book_losses: int
+    resyncs: int
+    audits_passed: int
+    audits_failed: int
+    audits_skipped: int
+    refused: int
+    bars_lost: int
+    trades_lost: int
 
 
 # --- account ----------------------------------------------------------------------------------------------
@@ -182,6 +239,13 @@ class PositionAdopted(Event, frozen=True):
     reason: str
 
 
+class PositionMarked(Event, frozen=True, gc=False):
+    """The exchange's mark price of a position that it says we hold: it comes without a bar of its own."""
+
+    symbol: str
+    mark: float
+
+
 class BalanceChanged(Event, frozen=True):
     """Money that came or went without trading: a deposit, a bonus. `amount` is signed, quote coin."""
 
@@ -189,6 +253,7 @@ class BalanceChanged(Event, frozen=True):
     reason: str
 
 
+HISTORY: Final = "history"  # the cause while the past is played: its bars are not about our account
 OPERATOR: Final = "operator"  # the cause that only a person can remove, and a new run forgets
 
 
@@ -199,7 +264,7 @@ class TimePassed(Event, frozen=True, gc=False):
 class EntriesBlocked(Event, frozen=True):
     """Something is not as it must be for opening positions; exits go on. One reason for each `cause`."""
 
-    cause: str  # "feed", "clock", "account", "history", OPERATOR
+    cause: str  # "feed", "clock", "account", HISTORY, OPERATOR
     reason: str
 
 

@@ -1,15 +1,20 @@
-"""The one place where an order's price and quantity are put on the instrument's grid."""
+"""Floats as exact decimals, and the one place where prices and quantities of orders are put on the grid."""
 
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
 from bot.core.types import Instrument, Side
 
 
+def exact(value: float) -> Decimal:
+    """The shortest decimal that reads back as `value`: what a person would write."""
+    return Decimal(repr(float(value)))  # numpy's own repr names its type
+
+
 def to_grid(value: float | Decimal, step: Decimal, *, up: bool = False) -> Decimal:
     """The multiple of `step` at or below `value` (at or above, if `up`), with the decimals of `step`."""
-    exact = value if isinstance(value, Decimal) else Decimal(repr(float(value)))  # numpy prints its type
+    amount = value if isinstance(value, Decimal) else exact(value)
     rounding = ROUND_CEILING if up else ROUND_FLOOR
-    return ((exact / step).to_integral_value(rounding) * step).quantize(step)
+    return ((amount / step).to_integral_value(rounding) * step).quantize(step)
 
 
 def limit_price(value: float | Decimal, side: Side, instrument: Instrument) -> Decimal:

@@ -1,4 +1,4 @@
-"""Progress of the pretraining: a bar in a terminal, a line now and then without one."""
+"""Progress of long work: a bar with the time that is left in a terminal, a line now and then without one."""
 
 import time
 from collections.abc import Callable
@@ -6,27 +6,31 @@ from types import TracebackType
 from typing import Final, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-PLAIN_SECONDS: Final = 5.0
+PLAIN_SECONDS: Final = 10.0
 
 
-class PretrainingProgress:
-    """Report each finished epoch with `epoch`; use it as a context manager."""
+class WorkProgress:
+    """Report with `reached` or `done`; use it as a context manager. Amounts are in any one unit."""
 
     def __init__(
-        self, epochs: int, console: Console | None = None, wall_clock: Callable[[], float] = time.monotonic
+        self,
+        title: str,
+        total: float = 0.0,
+        console: Console | None = None,
+        wall_clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._epochs = epochs
+        self._title = title
         self._console = console or Console()
         self._wall_clock = wall_clock
-        self._due = wall_clock()
+        self._began = self._due = wall_clock()
+        self._total, self._reached = total, 0.0
         self._bar = Progress(
-            TextColumn("Pretraining on BTC and ETH"), BarColumn(), MofNCompleteColumn(), TextColumn("epochs"),
-            TextColumn("{task.fields[figures]}"), TimeRemainingColumn(compact=True),
-            console=self._console, disable=not self._console.is_terminal,
+            TextColumn(title), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[what]}"),
+            TimeRemainingColumn(compact=True), console=self._console, disable=not self._console.is_terminal,
         )  # fmt: skip
-        self._task = self._bar.add_task("", total=epochs, figures="")
+        self._task = self._bar.add_task("", total=total or None, what="")
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -37,10 +41,29 @@ class PretrainingProgress:
     ) -> None:
         self._bar.stop()
 
-    def epoch(self, done: int, loss: float, tail_loss: float) -> None:
-        """`done` epochs are finished; losses in nats, `tail_loss` on the purged tail."""
-        figures = f"loss {loss:.4f}  tail {tail_loss:.4f}"
-        self._bar.update(self._task, completed=done, figures=figures)
-        if not self._console.is_terminal and (self._wall_clock() >= self._due or done == self._epochs):
-            self._due = self._wall_clock() + PLAIN_SECONDS
-            self._console.print(f"pretraining: epoch {done} of {self._epochs}  {figures}", highlight=False)
+    def total(self, amount: float) -> None:
+        """Everything that is to be done from now on."""
+        self._total, self._reached = amount, 0.0
+        self._began = self._wall_clock()
+        self._bar.update(self._task, total=amount, completed=0)
+
+    def done(self, amount: float, what: str) -> None:
+        """So much more is done; `what` was the last of it."""
+        self.reached(self._reached + amount, what)
+
+    def reached(self, amount: float, what: str) -> None:
+        """So much is done in all."""
+        self._reached = amount
+        self._bar.update(self._task, completed=amount, what=what)
+        now, ended = self._wall_clock(), amount >= self._total
+        if self._console.is_terminal or not (now >= self._due or ended):
+            return
+        self._due = now + PLAIN_SECONDS
+        line = f"{self._title}: {amount / self._total:.0%}  {what}"
+        if not ended:
+            line += f"  {_span((now - self._began) / amount * (self._total - amount))} left"
+        self._console.print(line, highlight=False)
+
+
+def _span(seconds: float) -> str:
+    return f"about {seconds / 60:.0f} min" if seconds >= 90 else f"about {seconds:.0f} s"

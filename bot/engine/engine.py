@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from msgspec import structs
 
 from bot.core.commands import AmendOrder, CancelOrder, Command, MoveStop, PlaceOrder
 from bot.core.events import (
+    HISTORY,
     AdaptationFailed,
     BalanceChanged,
     BarClosed,
@@ -15,18 +16,23 @@ from bot.core.events import (
     EntriesAllowed,
     EntriesBlocked,
     Event,
+    FeedRefused,
+    FramesUnreadable,
     FundingPaid,
     FundingRatePublished,
     InstrumentDelisted,
     InstrumentListed,
     InstrumentStatusChanged,
+    LiquiditySampled,
     MarketHealthChanged,
+    MarketHealthMeasured,
     MicrostructureSampled,
     OrderAccepted,
     OrderCancelled,
     OrderFilled,
     OrderRejected,
     PositionAdopted,
+    PositionMarked,
     StopMoved,
     TimePassed,
 )
@@ -47,6 +53,8 @@ from risk.manager import Approved, Denied, RiskManager
 from strategies.base import Advice, Strategy
 
 Message = Command | Record
+_PAUSE_MS: Final = 15_000  # after an exit that was not carried out; doubled each time
+_LONGEST_PAUSE_MS: Final = 300_000
 
 
 class Engine:
@@ -77,6 +85,7 @@ class Engine:
         self._protection = Protection(risk, decision_interval)
         self._works: dict[str, Work] = {}  # entries of several parts, by symbol
         self._unsold: set[str] = set()  # delisted, or the exchange did not carry out the exit
+        self._pauses: dict[str, tuple[int, int]] = {}  # until when no exit is tried again, and how long it is
         self._blocked: dict[str, str] = {}  # why no position may be opened now, by cause
         self._now = 0  # ts of the newest fact
         self._heard = 0  # when the newest fact was received, ms
@@ -88,7 +97,11 @@ class Engine:
             InstrumentDelisted: self._on_delisted,
             FundingRatePublished: self._on_news,
             MicrostructureSampled: self._on_news,
+            LiquiditySampled: self._on_news,
             MarketHealthChanged: self._on_market,
+            FeedRefused: self._on_refused,
+            FramesUnreadable: self._on_unreadable,
+            MarketHealthMeasured: self._on_market,
             CandidateArrived: self._on_news,
             AdaptationFailed: self._on_news,
             OrderAccepted: self._on_accepted,
@@ -99,6 +112,7 @@ class Engine:
             BalanceChanged: self._on_balance,
             StopMoved: self._on_stop,
             PositionAdopted: self._on_adopted,
+            PositionMarked: self._on_marked,
             EntriesBlocked: self._on_blocked,
             EntriesAllowed: self._on_allowed,
             TimePassed: self._on_time,
@@ -117,10 +131,21 @@ class Engine:
         if not self._mark_due:
             return []
         self._mark_due = False
+        return [] if HISTORY in self._blocked else self.appraise(self._now)
+
+    def appraise(self, ts: int) -> list[Message]:
+        """The account at `ts`, for the journal, against the limit of the day."""
         portfolio = self.portfolio
-        out = self._check_drawdown(self._now)
+        out = self._check_drawdown(ts)
         balance, gross = float(portfolio.balance), portfolio.gross_notional
-        return [*out, self._breaker.record(self._now, portfolio.equity, balance, gross)]
+        return [*out, self._breaker.record(ts, portfolio.equity, balance, gross)]
+
+    def take_over(self, other: "Engine") -> None:
+        """Go on with the account that `other` looked after, while this one learnt from the past."""
+        self.portfolio, self.orders = other.portfolio, other.orders
+        self._unsold, self._pauses, self._protection = other._unsold, other._pauses, other._protection
+        self._instruments |= other._instruments
+        self._blocked |= other._blocked
 
     # --- market --------------------------------------------------------------------------------------------
 
@@ -156,8 +181,8 @@ class Engine:
 
     def _guard(self, position: Position, price: float, news: Event) -> list[Message]:
         instrument = self._instruments.get(position.symbol)
-        if instrument is None:  # delisted: it is on its way out
-            return self._close(position, news.ts)
+        if instrument is None:
+            return self._close(position, news.ts, "no longer traded, or about to end: it is closed")
         due = self._protection.look(position, instrument, price, news.ts, news.received)
         if isinstance(due, Close):
             return self._close(position, news.ts, due.alarm)
@@ -173,7 +198,7 @@ class Engine:
         return self._guard(position, self.portfolio.last(symbol), news)
 
     def _sell_again(self, ts: int) -> list[Message]:
-        """At each bar of any symbol: a delisted one has none of its own any more."""
+        """At each bar or mark of any symbol: a delisted one has no bars of its own any more."""
         if not self._unsold:
             return []
         held = self.portfolio.positions
@@ -214,6 +239,14 @@ class Engine:
         """For risk alone."""
         self._markets.hear(event)
         return []
+
+    def _on_refused(self, event: FeedRefused) -> list[Message]:
+        self._markets.hear(event)
+        return [Alarm(event.ts, event.symbol, f"not traded by this run: {event.reason}")]
+
+    def _on_unreadable(self, event: FramesUnreadable) -> list[Message]:
+        text = f"{event.count} messages of the market could not be read, the last one: {event.reason}"
+        return [Alarm(event.ts, "", text)]
 
     def _on_news(self, event: Event) -> list[Message]:
         self._markets.hear(event)
@@ -264,9 +297,9 @@ class Engine:
         return out + (self._close(position, signal.ts) if position else [])
 
     def _close(self, position: Position, ts: int, alarm: str = "") -> list[Message]:
-        """A reduce-only market order for whatever is not already on its way out."""
+        """A reduce-only market order for what is not yet on its way out; not at once after a failure."""
         qty = abs(position.qty) - self.orders.leaving(position.symbol)
-        if qty <= 0:
+        if qty <= 0 or ts < self._pauses.get(position.symbol, (0, 0))[0]:
             return []
         link_id = self.orders.next_id(position.symbol, ts)
         approved = self._manager.approve_exit(position.symbol, position.side.opposite, qty, link_id)
@@ -349,10 +382,13 @@ class Engine:
         unsold = order.reduce_only and order.symbol in self.portfolio.positions
         if unsold:
             self._unsold.add(order.symbol)
+            _, last = self._pauses.get(order.symbol, (0, 0))
+            pause = min(max(2 * last, _PAUSE_MS), _LONGEST_PAUSE_MS)
+            self._pauses[order.symbol] = event.ts + pause, pause
         elif isinstance(event, OrderCancelled):
             return next_part
         verb = "rejected" if isinstance(event, OrderRejected) else "cancelled"
-        again = "; the position is still held and will be closed at the next bar" if unsold else ""
+        again = "; the position is still held and its exit will be tried again" if unsold else ""
         text = f"the exchange {verb} {order.link_id}: {event.reason}{again}"
         return [Alarm(event.ts, order.symbol, text), *next_part]
 
@@ -365,6 +401,7 @@ class Engine:
                 del self._works[event.symbol]
         position = self.portfolio.apply_fill(event)
         if position is None:
+            self._pauses.pop(event.symbol, None)
             self._protection.forget(event.symbol)
         out: list[Message] = self._check_drawdown(event.ts, event.symbol)
         if position is not None and self._must_be_flat(event.symbol):
@@ -396,6 +433,12 @@ class Engine:
         for symbol in list(self._works):
             out += self._work_on(symbol, event)
         return out
+
+    def _on_marked(self, event: PositionMarked) -> list[Message]:
+        """So a position is guarded that has no bars: before the market is followed, or where it has ended."""
+        out = self._sell_again(event.ts)
+        position = self.portfolio.positions.get(event.symbol)
+        return out + (self._watch(position, event.mark, event) if position else [])
 
     def _on_blocked(self, event: EntriesBlocked) -> list[Message]:
         self._blocked[event.cause] = event.reason

@@ -2,18 +2,19 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from bot.core.events import (
     BarClosed,
     Event,
+    FeedRefused,
     FundingRatePublished,
     InstrumentDelisted,
     InstrumentListed,
     InstrumentStatusChanged,
+    LiquiditySampled,
     MarketHealthChanged,
-    MicrostructureSampled,
 )
 from bot.core.types import Instrument, TradingStatus
 from bot.market.comovement import Comovement
@@ -29,8 +30,9 @@ _OLD: Final = 2  # decision bars after which a sample of the book says nothing a
 class _Symbol:
     status: TradingStatus = TradingStatus.TRADING
     faults: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()  # feeds that the exchange does not give us
     price: float = math.nan
-    sample: MicrostructureSampled | None = None
+    liquidity: LiquiditySampled | None = None
     funding_rate: float = math.nan
     turnover: float = math.nan
 
@@ -54,7 +56,8 @@ class MarketView:
             InstrumentStatusChanged: self._on_status,
             MarketHealthChanged: self._on_health,
             FundingRatePublished: self._on_funding,
-            MicrostructureSampled: self._on_sample,
+            LiquiditySampled: self._on_liquidity,
+            FeedRefused: self._on_refused,
         }
 
     def hear(self, event: Event) -> None:
@@ -78,17 +81,23 @@ class MarketView:
 
     def facts(self, name: str, now: int) -> MarketFacts:
         symbol, instrument = self._of(name), self.instruments.get(name)
-        sample, spread = symbol.sample, math.nan
-        if sample is not None and now - sample.ts <= _OLD * self.interval:
-            spread = sample.spread_bps / 1e4
-        period = instrument.funding_interval_ms if instrument else 0
-        return MarketFacts(
+        facts = MarketFacts(
             status=symbol.status,
-            faults=symbol.faults,
-            spread=spread,
+            faults=symbol.faults + symbol.refused,
             turnover=symbol.turnover,
             funding_rate=symbol.funding_rate,
-            next_funding=(now // period + 1) * period if period else 0,
+            next_funding=_next_funding(instrument, now),
+        )
+        seen = symbol.liquidity
+        if seen is None or now - seen.ts > _OLD * self.interval:
+            return facts
+        return replace(
+            facts,
+            spread=seen.spread_bps / 1e4,
+            depth=min(seen.bid_depth, seen.ask_depth),
+            mark=seen.mark_price,
+            funding_rate=facts.funding_rate if math.isnan(seen.next_funding_rate) else seen.next_funding_rate,
+            next_funding=seen.next_funding_time if seen.next_funding_time > now else facts.next_funding,
         )
 
     def moves_with(self, one: str, other: str) -> int:
@@ -126,5 +135,14 @@ class MarketView:
     def _on_funding(self, event: FundingRatePublished) -> None:
         self._of(event.symbol).funding_rate = event.rate
 
-    def _on_sample(self, event: MicrostructureSampled) -> None:
-        self._of(event.symbol).sample = event
+    def _on_liquidity(self, event: LiquiditySampled) -> None:
+        self._of(event.symbol).liquidity = event
+
+    def _on_refused(self, event: FeedRefused) -> None:
+        self._of(event.symbol).refused += (event.reason,)
+
+
+def _next_funding(instrument: Instrument | None, now: int) -> int:
+    """By the usual grid; 0 = unknown."""
+    period = instrument.funding_interval_ms if instrument else 0
+    return (now // period + 1) * period if period else 0

@@ -10,7 +10,14 @@ from operator import attrgetter
 from typing import Protocol
 
 from bot.core.commands import AdaptModel, BrokerCommand, Command
-from bot.core.events import AdaptationFailed, BarClosed, CandidateArrived, Event, TimePassed
+from bot.core.events import (
+    AdaptationFailed,
+    BarClosed,
+    CandidateArrived,
+    Event,
+    PositionMarked,
+    TimePassed,
+)
 from bot.core.records import Record
 from bot.engine.engine import Engine
 
@@ -97,21 +104,30 @@ class Runner:
             if not isinstance(message, Command):  # nobody is there any more to carry it out
                 self._tell(message)
 
+    def appraise(self, ts: int) -> None:
+        """The account as it is at `ts` goes to the journal."""
+        for fact in self._deliver(self._engine.appraise(ts)):
+            self._feed(fact)
+
     def _feed(self, event: Event) -> None:
         facts = deque([event])
         while facts:
             fact = facts.popleft()
-            commands = []
-            if not isinstance(fact, BarClosed | TimePassed):
+            if not isinstance(fact, BarClosed | PositionMarked | TimePassed):
                 self._tell(fact)
-            for message in self._engine.step(fact):
-                self._tell(message)
-                if isinstance(message, Command):
-                    commands.append(message)
-            if commands:
-                self._journal.commit()
-                for command in commands:
-                    facts.extend(self._carry_out(command))
+            facts.extend(self._deliver(self._engine.step(fact)))
+
+    def _deliver(self, messages: Sequence[Command | Record]) -> list[Event]:
+        """Tell them and carry out the commands, once all are written down; the facts that come of it."""
+        if not messages:
+            return []
+        for message in messages:
+            self._tell(message)
+        commands = [message for message in messages if isinstance(message, Command)]
+        if not commands:
+            return []
+        self._journal.commit()
+        return [fact for command in commands for fact in self._carry_out(command)]
 
     def _tell(self, message: Event | Command | Record) -> None:
         self._journal.write(message)

@@ -131,9 +131,9 @@ class Orders:
         ]
 
 
-def is_ours(link_id: str) -> bool:
-    """Whether a run of this program made the order, by the form of its id."""
-    return _ID.fullmatch(link_id) is not None
+def run_tag(link_id: str) -> str:
+    """The tag of the run that made the order; "" for an order that no run of this program made."""
+    return link_id.partition("-")[0] if _ID.fullmatch(link_id) else ""
 
 
 def tag_of(started: int) -> str:

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from scipy.stats import t as student
 
 from bot.core.errors import UsageError
+from bot.dashboard.progress import WorkProgress
 from strategies.learning import TransferResult, transfer
 from strategies.learning.controls import KINDS, World, bayes_accuracy
 
@@ -109,13 +109,11 @@ def run_controls(kinds: Sequence[str] | None, seeds: int, method: str, workers: 
     if unknown := sorted(set(wanted) - set(KINDS)):
         raise UsageError(f"no kind {', '.join(unknown)}; choose from {', '.join(KINDS)}")
     console = Console()
-    columns = (TextColumn("controls"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     outcomes = []
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task("controls", total=len(wanted) * seeds)
+    with WorkProgress("controls", len(wanted) * seeds, Console(stderr=True)) as progress:
         for outcome in run_all(wanted, seeds, method, workers):
             outcomes.append(outcome)
-            progress.advance(bar)
+            progress.done(1, f"{outcome.kind}, seed {outcome.seed}")
     console.print(table(outcomes, method))
     return all(one.verdict in RIGHT[one.kind] for one in outcomes)
 

@@ -19,13 +19,15 @@ from scipy.special import expit, logit
 from bot.core.errors import RuntimeFault
 from bot.research.study_data import Market, Study
 from bot.research.study_files import Scores, scores_path
-from bot.research.study_prior import intercepts, mixture
+from strategies.learning.few_shot import mixture
+from strategies.learning.prior import intercepts
 
 Floats = NDArray[np.float64]
 
 BASE: Final = "base_rate"
 POOLED: Final = "pooled_rate"  # the base rate of earlier listings, which a token without labels begins with
 SHORT: Final = "always_short"
+TWIN: Final = "~shuffled"
 ENSEMBLE: Final = "ensemble"
 MEMBERS: Final = ("frozen", "chain", "chain_head", "scratch", "full", "mmd", "lgbm_pooled", "lgbm_token")
 _SCHEMA: Final = pa.schema(
@@ -73,7 +75,7 @@ def of_token(study: Study, symbol: str, arms: tuple[str, ...]) -> Iterator[Predi
                 scores = Scores.load(scores_path(study, arm, symbol, twin=twin))
                 for name, p in _forms(token, arm, scores, twin=twin):
                     found[name] = scores, p
-    for suffix in ("", "~shuffled"):
+    for suffix in ("", TWIN):
         members = [f"{name}+prior{suffix}" for name in MEMBERS if f"{name}+prior{suffix}" in found]
         if len(members) > 1:
             first = found[members[0]][0]
@@ -113,7 +115,7 @@ def _forms(token: _Token, arm: str, scores: Scores, *, twin: bool) -> Iterator[t
             yield POOLED, alone
             yield SHORT, np.minimum(alone, 0.499)
         return
-    suffix = "~shuffled" if twin else ""
+    suffix = TWIN if twin else ""
     yield f"{arm}{suffix}", alone
     yield f"{arm}+prior{suffix}", with_prior
 

@@ -1,12 +1,12 @@
 """The table of a study: how good each arm was, by the token's age, with intervals clustered by UTC day.
 
-Rivals are compared pair by pair on the same rows and the same resampled days. Accuracy says little, since new
+`study_comparisons` puts rivals beside each other. Accuracy says little, since new
 tokens fall: it stands beside that of "always short", and the most confident 5 % beside a random pick of
 the same sides. Returns are simple, entry to exit, after both taker fees, without spread and slippage.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -60,8 +60,6 @@ class Row(NamedTuple):
     lift: Estimate
     net: Estimate
     short_share: float  # of the confident
-    auc_over_twin: Estimate
-    auc_over_scratch: Estimate
 
 
 def outcomes(study: Study) -> Outcomes:
@@ -83,43 +81,41 @@ def outcomes(study: Study) -> Outcomes:
     return Outcomes(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
-def table(study: Study, predictions: Path) -> Iterator[Row]:
-    """Row by row, arm by arm; arms that lack tokens are compared on those that they have."""
-    facts = outcomes(study)
-    data = pds.dataset(predictions)
-    arms = sorted(set(data.to_table(columns=["arm"]).column("arm").unique().to_pylist()))
-    number = {symbol: index for index, symbol in enumerate(study.tokens)}
-    base = _Arm.read(data, BASE, number, facts)
-    scratch = _Arm.read(data, "scratch+prior", number, facts) if "scratch+prior" in arms else None
-    for arm in arms:
-        own = _Arm.read(data, arm, number, facts)
-        twin_name = f"{arm}~shuffled"
-        twin = _Arm.read(data, twin_name, number, facts) if twin_name in arms else None
-        for low, high in ((study.days[0], study.days[1]), *AGES):
-            inside = (facts.day >= low) & (facts.day <= high)
-            name = "all" if (low, high) == study.days else f"{low}-{high}"
-            if (row := _row(study, arm, name, facts, inside, own, base, twin, scratch)) is not None:
-                yield row
+def predicted(study: Study, path: Path, facts: Outcomes) -> dict[str, Floats]:
+    """Each arm of a predictions file -> its P(up) on the rows of `facts`, (n,), NaN where it has none."""
+    data = pds.dataset(path)
+    names = sorted(set(data.to_table(columns=["arm"]).column("arm").unique().to_pylist()))
+    return {arm: _aligned(data, arm, study.tokens, facts) for arm in names}
 
 
-class _Arm(NamedTuple):
-    """p_up of an arm on the rows of `Outcomes`, NaN where it has none. (n,)"""
+def _aligned(data: pds.Dataset, arm: str, tokens: Sequence[str], facts: Outcomes) -> Floats:
+    found = data.to_table(columns=["token", "t", "p_up"], filter=pds.field("arm") == arm)
+    number = {symbol: index for index, symbol in enumerate(tokens)}
+    of_row = np.array([number.get(name, -1) for name in found.column("token").to_pylist()])
+    key = _key(of_row, found.column("t").to_numpy())
+    order = np.argsort(key)
+    position = np.minimum(np.searchsorted(key[order], facts.key), max(len(key) - 1, 0))
+    p = np.full(len(facts.key), np.nan)
+    if len(key):
+        match = key[order][position] == facts.key
+        p[match] = found.column("p_up").to_numpy()[order][position[match]]
+    return p
 
-    p: Floats
 
-    @classmethod
-    def read(cls, data: pds.Dataset, arm: str, number: dict[str, int], facts: Outcomes) -> "_Arm":
-        found = data.to_table(columns=["token", "t", "p_up"], filter=pds.field("arm") == arm)
-        tokens = np.array([number.get(name, -1) for name in found.column("token").to_pylist()])
-        key = _key(tokens, found.column("t").to_numpy())
-        order = np.argsort(key)
-        position = np.searchsorted(key[order], facts.key)
-        position = np.minimum(position, max(len(key) - 1, 0))
-        p = np.full(len(facts.key), np.nan)
-        if len(key):
-            match = key[order][position] == facts.key
-            p[match] = found.column("p_up").to_numpy()[order][position[match]]
-        return cls(p)
+def table(study: Study, facts: Outcomes, said: Mapping[str, Floats]) -> Iterator[Row]:
+    """Row by row, arm by arm, each on the tokens that it has. said: of `predicted`."""
+    for arm, p in said.items():
+        for age, inside in age_groups(study.days, facts):
+            rows = np.flatnonzero(inside & np.isfinite(p))
+            if len(rows):
+                yield _row(study, arm, age, facts, rows, p[rows], said[BASE][rows])
+
+
+def age_groups(days: tuple[int, int], facts: Outcomes) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+    """(name, its rows): all evaluated days, then by the token's age."""
+    for low, high in (days, *AGES):
+        name = "all" if (low, high) == days else f"{low}-{high}"
+        yield name, (facts.day >= low) & (facts.day <= high)
 
 
 def _row(
@@ -127,20 +123,15 @@ def _row(
     arm: str,
     age: str,
     facts: Outcomes,
-    inside: NDArray[np.bool_],
-    own: _Arm,
-    base: _Arm,
-    twin: _Arm | None,
-    scratch: _Arm | None,
-) -> Row | None:
-    rows = np.flatnonzero(inside & np.isfinite(own.p))
-    if not len(rows):
-        return None
-    p, y = own.p[rows], facts.y[rows]
+    rows: NDArray[np.intp],
+    p: Floats,
+    base: Floats,
+) -> Row:
+    y = facts.y[rows]
     bootstrap = ClusterBootstrap.by_day(facts.t[rows], DRAWS)
-    auc, draws = _auc(p, y, bootstrap)
+    auc, _ = auc_draws(p, y, bootstrap)
     right = correctness(p, y)
-    loss, base_loss = log_losses(p, y), log_losses(base.p[rows], y)
+    loss, base_loss = log_losses(p, y), log_losses(base, y)
     ratio = bootstrap.ratio(loss, base_loss)
     confident, lift, net, short = _confident(p, y, facts.ret[rows], bootstrap, study.taker_fee)
     return Row(
@@ -158,12 +149,10 @@ def _row(
         lift,
         net,
         short,
-        _gain(auc, draws, twin, rows, y, bootstrap),
-        _gain(auc, draws, scratch, rows, y, bootstrap),
     )
 
 
-def _auc(p: Floats, y: Floats, bootstrap: ClusterBootstrap) -> tuple[Estimate, Floats]:
+def auc_draws(p: Floats, y: Floats, bootstrap: ClusterBootstrap) -> tuple[Estimate, Floats]:
     """The AUC, and its value in each resample of days (ranks in LEVELS steps)."""
     _, rank = np.unique(p, return_inverse=True)
     level = (np.argsort(np.argsort(p, kind="stable"), kind="stable") * LEVELS) // len(p)
@@ -183,16 +172,6 @@ def _firsts(rank: NDArray[np.intp]) -> NDArray[np.intp]:
     """Where each rank begins among the sorted rows."""
     counts = np.bincount(rank)
     return np.concatenate(([0], np.cumsum(counts)[:-1]))
-
-
-def _gain(
-    auc: Estimate, draws: Floats, rival: _Arm | None, rows: NDArray[np.intp], y: Floats, b: ClusterBootstrap
-) -> Estimate:
-    """AUC over a rival's; NaN unless it has said something of every row."""
-    if rival is None or not np.isfinite(rival.p[rows]).all():
-        return Estimate(math.nan)
-    other, other_draws = _auc(rival.p[rows], y, b)
-    return percentile_interval(auc.value - other.value, draws - other_draws)
 
 
 def _balanced(right: Floats, y: Floats, bootstrap: ClusterBootstrap) -> Estimate:
@@ -241,21 +220,20 @@ def lines(rows: Sequence[Row]) -> list[str]:
     """A Markdown table; percentages, AUC in percent, net returns in basis points."""
     head = (
         "| arm | days | n | eff. n | AUC | skill % | balanced | accuracy | short | top 5 % | lift "
-        "| short share | net bp | AUC - twin | AUC - scratch |"
+        "| short share | net bp |"
     )
-    out = [head, "|" + "---|" * 15]
+    out = [head, "|" + "---|" * 13]
     for r in rows:
         cells = [
-            r.arm, r.age, f"{r.n:,}", f"{r.effective_n:,.0f}", _percent(r.auc), _percent(r.skill, 2),
-            _percent(r.balanced), _percent(r.accuracy), f"{100 * r.always_short:.1f}", _percent(r.confident),
-            _percent(r.lift), f"{100 * r.short_share:.0f}", _scaled(r.net, 1e4, 0), _percent(r.auc_over_twin),
-            _percent(r.auc_over_scratch),
+            r.arm, r.age, f"{r.n:,}", f"{r.effective_n:,.0f}", percent(r.auc), percent(r.skill, 2),
+            percent(r.balanced), percent(r.accuracy), f"{100 * r.always_short:.1f}", percent(r.confident),
+            percent(r.lift), f"{100 * r.short_share:.0f}", _scaled(r.net, 1e4, 0),
         ]  # fmt: skip
         out.append("| " + " | ".join(cells) + " |")
     return out
 
 
-def _percent(estimate: Estimate, digits: int = 1) -> str:
+def percent(estimate: Estimate, digits: int = 1) -> str:
     return _scaled(estimate, 100.0, digits)
 
 

@@ -1,16 +1,16 @@
 """The database of runs: opened, migrated and locked here, written by `bot.storage.journal`, read by reports.
 
-SQLite by default, any SQLAlchemy URL instead. SQLite runs in WAL mode with `synchronous=NORMAL`: a commit
+SQLite by default, PostgreSQL by its URL. SQLite runs in WAL mode with `synchronous=NORMAL`: a commit
 survives the death of the process; a power cut may lose the last commits, never half of one. A commit that
 carries commands is synced to the disk as well, because a command must be on record before it leaves
-(see `Journal`). Other databases sync every commit by themselves.
+(see `Journal`). PostgreSQL syncs every commit by itself.
 """
 
 import contextlib
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import msgspec
 import sqlalchemy as sa
@@ -24,7 +24,7 @@ from bot.core.records import BreakerReleased, BreakerTripped, Latch
 from bot.core.types import DAY_MS
 from bot.storage import schema
 from bot.storage.connection import RESTORE, check_file, display_name, faults, is_file, make_engine, parse_url
-from bot.storage.lock import FileLock
+from bot.storage.lock import FileLock, ServerLock
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,6 +51,13 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     summary_json: dict[str, Any] | None
 
 
+class Mark(NamedTuple):
+    """What an account was worth at `ts` (ms UTC), quote coin."""
+
+    ts: int
+    equity: float
+
+
 def config_hash(config_json: str) -> str:
     """A short name for one configuration: two runs with the same hash had the same settings."""
     return hashlib.sha256(config_json.encode()).hexdigest()[:16]
@@ -59,7 +66,7 @@ def config_hash(config_json: str) -> str:
 class Database:
     """An open database. `engine` is for the journal; everybody else calls the readers."""
 
-    def __init__(self, engine: sa.Engine, lock: FileLock | None) -> None:
+    def __init__(self, engine: sa.Engine, lock: FileLock | ServerLock | None) -> None:
         self.engine = engine
         self._lock = lock
 
@@ -67,8 +74,8 @@ class Database:
     def open(cls, target: str | Path, *, readonly: bool = False, lock: Path | None = None) -> Self:
         """Open a path or a URL; create or migrate it and lock it, unless `readonly`.
 
-        lock: the lock file; default: `<path>.lock` for a SQLite file, none for a server. The holder marks
-        runs that a killed process left "running" as "interrupted".
+        lock: the lock file; default: `<path>.lock` for a SQLite file; a server has locks of its own. The
+        holder marks runs that a killed process left "running" as "interrupted".
 
         Raises UsageError for a URL that means nothing, DataError for a file that is damaged, foreign or of
         another version, RuntimeFault when it is locked, unwritable or out of reach.
@@ -82,6 +89,8 @@ class Database:
         database = cls(engine, FileLock(lock) if lock is not None and not readonly else None)
         try:
             with faults(engine):
+                if path is None and not readonly and url.get_backend_name() == "postgresql":
+                    database._lock = ServerLock(engine)
                 _check_version(engine, readonly=readonly)
                 if not readonly:
                     _migrate(engine)
@@ -92,9 +101,9 @@ class Database:
         return database
 
     def close(self) -> None:
-        self.engine.dispose()
         if self._lock is not None:
             self._lock.release()
+        self.engine.dispose()
 
     def __enter__(self) -> Self:
         return self
@@ -139,15 +148,16 @@ class Database:
         query = sa.select(table).where(table.c.run_id == run_id).order_by(table.c.seq)
         return [_candidate(row) for row in self._rows(query)]
 
-    def opening_equity(self, run_ids: Sequence[int], since: int) -> float | None:
-        """The equity that the day of these runs opened with at `since` (ms UTC); None when none had begun.
+    def opening_equity(self, run_ids: Sequence[int], since: int) -> Mark | None:
+        """The equity that the day of these runs opened with at `since` (ms UTC), transfers until its first
+        mark included, at the time of that mark. None when none had begun.
 
         Until a loss has been seen it is the first equity of the day: at most a bar's gain too high.
         """
         table = schema.equity
         query = sa.select(table).where(table.c.run_id.in_(run_ids), table.c.ts >= since)
         rows = self._rows(query.order_by(table.c.run_id, table.c.seq).limit(1))
-        return rows[0].equity / (1 - rows[0].day_drawdown) if rows else None
+        return Mark(rows[0].ts, rows[0].equity / (1 - rows[0].day_drawdown)) if rows else None
 
     def halts(self, run_ids: Sequence[int]) -> list[BreakerTripped]:
         """The halts of these runs that nobody and nothing has released, as the very records."""
@@ -166,14 +176,18 @@ class Database:
                 held.clear()
         return list(held.values())
 
-    def highs(self, run_ids: Sequence[int], since: int) -> dict[int, float]:
+    def highs(self, run_ids: Sequence[int], since: int) -> dict[int, Mark]:
         """Highest equity of these runs by day since the epoch, from `since` (ms UTC) on."""
         table = schema.equity
-        midnight = (table.c.ts - table.c.ts % DAY_MS).label("midnight")
-        query = sa.select(midnight, sa.func.max(table.c.equity).label("high")).where(
+        query = sa.select(table.c.ts, table.c.equity).where(
             table.c.run_id.in_(run_ids), table.c.ts >= since, table.c.equity.is_not(None)
         )
-        return {row.midnight // DAY_MS: row.high for row in self._rows(query.group_by(midnight))}
+        highs: dict[int, Mark] = {}
+        for row in self._rows(query.order_by(table.c.ts)):
+            day = row.ts // DAY_MS
+            if day not in highs or row.equity > highs[day].equity:
+                highs[day] = Mark(row.ts, row.equity)
+        return highs
 
     def cleared(self, run_ids: Sequence[int]) -> int:
         """When a person last ended every halt of these runs, ms UTC; losses before it count no more."""
@@ -183,12 +197,12 @@ class Database:
         )
         return self._rows(query)[0].ts or 0
 
-    def peak(self, run_ids: Sequence[int], since: int) -> float | None:
-        """The highest equity ever as these runs saw it last, from `since` (ms UTC) on."""
+    def peak(self, run_ids: Sequence[int], since: int) -> Mark | None:
+        """The highest equity ever as these runs saw it last, from `since` (ms UTC) on, at that time."""
         table = schema.equity
-        query = sa.select(table.c.peak).where(table.c.run_id.in_(run_ids), table.c.ts >= since)
+        query = sa.select(table.c.ts, table.c.peak).where(table.c.run_id.in_(run_ids), table.c.ts >= since)
         rows = self._rows(query.order_by(table.c.run_id.desc(), table.c.seq.desc()).limit(1))
-        return rows[0].peak if rows else None
+        return Mark(rows[0].ts, rows[0].peak) if rows else None
 
     def frame(self, run_id: int, table: str, columns: Sequence[str] | None = None) -> "pd.DataFrame":
         """One table of a run (a name of `schema.metadata`), oldest first, or some of its columns.
@@ -271,7 +285,9 @@ def _frame(columns: Sequence[sa.Column[Any]], rows: Sequence[sa.Row[Any]]) -> "p
 
 def _dtype(column: sa.Column[Any]) -> Any:
     kind = column.type
-    if isinstance(kind, sa.Double | schema.DecimalText) or (isinstance(kind, sa.Integer) and column.nullable):
+    if isinstance(kind, schema.Real | schema.DecimalText) or (
+        isinstance(kind, sa.Integer) and column.nullable
+    ):
         return float
     for known, dtype in ((sa.Integer, "int64"), (sa.Boolean, bool), (sa.String, "str")):
         if isinstance(kind, known):

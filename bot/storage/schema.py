@@ -39,6 +39,17 @@ class DecimalText(TypeDecorator[Decimal]):
         return None if value is None else Decimal(value)
 
 
+class Real(TypeDecorator[float]):
+    """A double that is NULL where it is NaN: SQLite makes it so, PostgreSQL would keep a NaN that compares as
+    the greatest number."""
+
+    impl = Double
+    cache_ok = True
+
+    def process_bind_param(self, value: float | None, dialect: Dialect) -> float | None:
+        return None if value is None or value != value else value
+
+
 class JsonText(TypeDecorator[Any]):
     """A JSON value with sorted keys. NaN and infinities survive, which a database's own JSON type forbids."""
 
@@ -142,32 +153,32 @@ funding = _log(
     Column("exec_id", String, nullable=False),
     Column("symbol", String, nullable=False),
     Column("amount", DecimalText, nullable=False),  # positive when we paid
-    Column("rate", Double),
+    Column("rate", Real),
 )
 
 equity = _log(
     "equity",
-    Column("equity", Double),
-    Column("balance", Double),
-    Column("peak", Double),
-    Column("drawdown", Double),
-    Column("day_drawdown", Double),
-    Column("exposure", Double),
+    Column("equity", Real),
+    Column("balance", Real),
+    Column("peak", Real),
+    Column("drawdown", Real),
+    Column("day_drawdown", Real),
+    Column("exposure", Real),
 )
 
 decisions = _log(
     "decisions",
     Column("symbol", String, nullable=False),
     Column("bar_start", BigInteger, nullable=False),
-    Column("close", Double),
+    Column("close", Real),
     Column("stage", String, nullable=False),
     Column("arm", String, nullable=False),
     Column("model_id", String, nullable=False),
-    Column("p_up", Double),
-    Column("confidence", Double),
-    Column("similarity", Double),
-    Column("mmd", Double),
-    Column("effective_labels", Double),
+    Column("p_up", Real),
+    Column("confidence", Real),
+    Column("similarity", Real),
+    Column("mmd", Real),
+    Column("effective_labels", Real),
     Column("side", String),
     Column("verdict", String, nullable=False),
     Column("reason", String, nullable=False),
@@ -179,8 +190,8 @@ labels = _log(
     Column("bar_start", BigInteger, nullable=False),
     Column("t_entry", BigInteger, nullable=False),
     Column("outcome", Integer, nullable=False),
-    Column("ret", Double),
-    Column("weight", Double),
+    Column("ret", Real),
+    Column("weight", Real),
     Column("p_up", JsonText, nullable=False),  # by arm
 )
 
@@ -191,10 +202,10 @@ gates = _log(
     Column("arm", String, nullable=False),
     Column("verdict", String, nullable=False),
     Column("reasons", JsonText, nullable=False),
-    Column("similarity", Double),
-    Column("mmd_before", Double),
-    Column("mmd_after", Double),
-    Column("effective_labels", Double),
+    Column("similarity", Real),
+    Column("mmd_before", Real),
+    Column("mmd_after", Real),
+    Column("effective_labels", Real),
 )
 
 stages = _log(

@@ -48,12 +48,15 @@ SLOT: Final = 12  # one and a half cache lines
 # Recursive averages and other scalars that one bar hands to the next.
 UP, DOWN, EMA_FAST, EMA_SLOW, MACD_SIGNAL, TRUE_RANGE, USUAL_VOLUME, ANCHOR = range(8)
 
-# Inputs of a bar, the rows of `columns`; from SPREAD_BPS on as in MicrostructureSampled. The logarithms of
-# LOGGED are taken with `take_logs` before: numpy does eight at once.
+# Inputs of a bar, the rows of `columns`: the OWN ones of a token, from SPREAD_BPS on as in
+# MicrostructureSampled, then its references'. The logarithms of LOGGED are taken with `take_logs` before:
+# numpy does eight at once.
 (
-    OPEN, HIGH, LOW, BAR_CLOSE, BAR_VOLUME, TURNOVER, FIRST_CLOSE, SECOND_CLOSE, FUNDING_RATE,
+    OPEN, HIGH, LOW, BAR_CLOSE, BAR_VOLUME, TURNOVER, FUNDING_RATE,
     SPREAD_BPS, LEVELS_5, LEVELS_10, LEVELS_50, MICROPRICE_BPS, FLOW, TAKERS, LARGE_SHARE,
+    FIRST_CLOSE, SECOND_CLOSE,
 ) = range(17)  # fmt: skip
+OWN: Final = 15
 INPUTS: Final = 17
 LOG_CLOSE, LOG_FIRST, LOG_SECOND, LOG_SPREAD = range(17, 21)
 LOGGED: Final = (BAR_CLOSE, FIRST_CLOSE, SECOND_CLOSE, SPREAD_BPS)

@@ -30,9 +30,6 @@ CLIP: Final = 6.0
 NORMAL_MAD: Final = 1.4826
 
 
-SCRATCH: Final = np.dtype([("work", "f4", (WINDOW + 2,))])
-
-
 @dataclass(frozen=True, slots=True)
 class SourceStatistics:
     """Robust location and scale of the source markets' raw features.
@@ -56,6 +53,7 @@ def state_type(features: int) -> np.dtype[np.void]:
             ("samples", "i8", (features,)),  # ever taken
             ("centre", "f8", (features,)),
             ("per_scale", "f8", (features,)),
+            ("lower", "i8", (features,)),  # values below the median among the half that is nearest to it
             ("ordered", "f4", (features, WINDOW)),
             ("recent", "f4", (WINDOW, features)),  # in order of arrival, to know which one leaves
         ],
@@ -64,36 +62,34 @@ def state_type(features: int) -> np.dtype[np.void]:
 
 
 @njit(cache=True, error_model="numpy")
-def _exchange(ordered: NDArray[np.float32], work: NDArray[np.float32], leaving: float, coming: float) -> None:
+def _exchange(ordered: NDArray[np.float32], leaving: float, coming: float) -> None:
     """Take `leaving` out of a sorted window and put `coming` in, without a branch, many values at a time.
 
     Without `leaving`, the k-th value is o[k] where that is smaller, else o[k + 1]; with `coming`, it is then
     the middle one of it, the one before and `coming`.
     """
-    window = len(ordered)
-    for k in range(window):
-        work[k + 1] = ordered[k]
-    work[0] = -math.inf
-    work[window + 1] = math.inf
-    for k in range(window):
-        before, here, after = work[k], work[k + 1], work[k + 2]
+    last = len(ordered) - 1
+    before = np.float32(-math.inf)
+    for k in range(last):
+        here, after = ordered[k], ordered[k + 1]
         low = before if before < leaving else here
         high = here if here < leaving else after
         low = low if low > coming else coming
         ordered[k] = low if low < high else high
+        before = here
+    ordered[last] = max(before if before < leaving else ordered[last], coming)
 
 
 @njit(cache=True, error_model="numpy")
 def enter(
     ordered: NDArray[np.float32],
     recent: NDArray[np.float32],
-    work: NDArray[np.float32],
     samples: int,
     value: float,
 ) -> int:
     """Let `value` into a sorted window, the oldest out if it is full; the window's new size.
 
-    recent: its values in order of arrival; work: room for two more than them
+    recent: its values in order of arrival
     """
     window = len(recent)
     newest = samples % window
@@ -101,7 +97,7 @@ def enter(
     recent[newest] = value
     coming = recent[newest]  # as precise as the window
     if samples >= window:
-        _exchange(ordered, work, leaving, coming)
+        _exchange(ordered, leaving, coming)
         return window
     k = samples
     while k > 0 and ordered[k - 1] > coming:
@@ -112,28 +108,34 @@ def enter(
 
 
 @njit(cache=True, error_model="numpy")
-def _nearest_below(ordered: NDArray[np.float32], size: int, centre: float, count: int) -> int:
-    """How many of the `count` values nearest to the median lie below it; distances grow outwards."""
+def _nearest_below(ordered: NDArray[np.float32], size: int, centre: float, count: int, guess: int) -> int:
+    """How many of the `count` values nearest to the median lie below it; distances grow outwards.
+
+    guess: where to look first. One value more or less moves the answer by a step or two.
+    """
     below = size // 2
-    low, high = max(0, count - (size - below)), min(below, count)
-    while low < high:
-        take = (low + high) // 2
-        if centre - ordered[below - 1 - take] < ordered[below + count - 1 - take] - centre:
-            low = take + 1
-        else:
-            high = take
+    least, most = max(0, count - (size - below)), min(below, count)
+    last = below + count - 1
+    low = min(max(guess, least), most)
+    while low < most and centre - ordered[below - 1 - low] < ordered[last - low] - centre:
+        low += 1
+    while low > least and not centre - ordered[below - low] < ordered[last - low + 1] - centre:
+        low -= 1
     return low
 
 
 @njit(cache=True, error_model="numpy")
-def median_and_mad(ordered: NDArray[np.float32], size: int) -> tuple[float, float]:
-    """Median and median absolute deviation of the first `size` sorted values, O(log size)."""
+def median_and_mad(ordered: NDArray[np.float32], size: int, guess: int) -> tuple[float, float, int]:
+    """Median and median absolute deviation of the first `size` sorted values.
+
+    guess: the third result of the call before, one value ago; any other costs time only
+    """
     below = size // 2
     centre = float(ordered[below])
     if size % 2 == 0:
         centre = (centre + ordered[below - 1]) / 2.0
     count = (size + 1) // 2
-    lower = _nearest_below(ordered, size, centre, count)
+    lower = _nearest_below(ordered, size, centre, count, guess)
     upper = count - lower
     mad = 0.0  # distance of the count-th nearest: the last one taken on either side
     if lower > 0:
@@ -147,13 +149,12 @@ def median_and_mad(ordered: NDArray[np.float32], size: int) -> tuple[float, floa
         if upper < size - below:
             following = min(following, ordered[below + upper] - centre)
         mad = (mad + following) / 2.0
-    return centre, mad
+    return centre, mad, lower
 
 
 @njit(cache=True, error_model="numpy")
 def _sample(
     s: Any,
-    work: NDArray[np.float32],
     raw: NDArray[np.float64],
     i: int,
     columns: NDArray[np.int64],
@@ -167,9 +168,9 @@ def _sample(
         value = raw[i, columns[f]]
         if not np.isfinite(value):
             continue
-        size = enter(s.ordered[f], s.recent[:, f], work, s.samples[f], value)
+        size = enter(s.ordered[f], s.recent[:, f], s.samples[f], value)
         s.samples[f] += 1
-        centre, mad = median_and_mad(s.ordered[f], size)
+        centre, mad, s.lower[f] = median_and_mad(s.ordered[f], size, s.lower[f])
         own = s.samples[f] / (s.samples[f] + prior)
         s.centre[f] = own * centre + (1.0 - own) * location[columns[f]]
         s.per_scale[f] = 1.0 / max(own * (NORMAL_MAD * mad) + (1.0 - own) * scale[columns[f]], MIN_SCALE)
@@ -219,7 +220,6 @@ def _have(run: int, seen: int, warm_up: int) -> int:
 @njit(cache=True, error_model="numpy")
 def normalise(
     states: Any,
-    scratch: Any,
     tokens: NDArray[np.int64],
     starts: NDArray[np.int64],
     runs: NDArray[np.int64],
@@ -237,7 +237,7 @@ def normalise(
 ) -> None:
     """Turn raw rows, in order, into what the model sees.
 
-    states: state_type records; scratch: one SCRATCH record; raw: (n, COUNT)
+    states: state_type records; raw: (n, COUNT)
     tokens, starts (ms), runs: (n,) as of kernel.advance
     columns: which to normalise; bits: (COUNT,) where the missing bit of each is, -1 = may not be missing
     location, scale: (COUNT,) and prior: shrinkage, 0 = none
@@ -248,7 +248,7 @@ def normalise(
         warm = runs[i] >= warm_up
         complete = warm and _is_complete(raw, i, bits)
         if complete:
-            _sample(s, scratch[0].work, raw, i, columns, location, scale, prior)
+            _sample(s, raw, i, columns, location, scale, prior)
             s.until = starts[i]
             s.seen += 1
         elif warm or runs[i] == 0:

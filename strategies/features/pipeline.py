@@ -4,12 +4,11 @@ import copy
 import math
 from collections.abc import Iterator, Sequence
 from itertools import repeat
-from struct import pack
+from struct import Struct
 from typing import NamedTuple, Self
 
 import msgspec
 import numpy as np
-from msgspec.structs import astuple
 from numpy.typing import NDArray
 
 from bot.core.errors import DataError
@@ -27,10 +26,9 @@ _NORMALISED = np.flatnonzero([feature.normalised for feature in SPEC])
 _MASKABLE = np.array([feature.maskable for feature in SPEC])
 _BITS = np.array([NAMES.index(feature.bit) if feature.bit else -1 for feature in SPEC])
 _SCRATCH = np.zeros(1, kernel.SCRATCH)
-_NORM_SCRATCH = np.zeros(1, normaliser.SCRATCH)
-_BAR_VALUES = slice(BarClosed.__struct_fields__.index("open"), None)
-_BOOK_VALUES = slice(MicrostructureSampled.__struct_fields__.index("spread_bps"), None)
-_NO_BOOK = (math.nan,) * (kernel.INPUTS - kernel.SPREAD_BPS)
+_BAR = Struct(f"{kernel.SPREAD_BPS}d").pack
+_BOOK = Struct(f"{kernel.OWN - kernel.SPREAD_BPS}d").pack
+_NO_BOOK = _BOOK(*[math.nan] * (kernel.OWN - kernel.SPREAD_BPS))
 _NORM_STATE = state_type(len(_NORMALISED))
 
 
@@ -145,17 +143,17 @@ class FeatureBank:
         first, second: the references' bars and micro: book and trades of the same start; None, like a
         funding rate that is NaN, is missing
         """
-        return self.update_many([bar], [first], [second], [funding_rate], [micro])[0]
+        return self.update_many([bar], first, second, [funding_rate], [micro])[0]
 
     def update_many(
         self,
         bars: Sequence[BarClosed],
-        first: Sequence[BarClosed | None],
-        second: Sequence[BarClosed | None],
+        first: BarClosed | None,
+        second: BarClosed | None,
         funding_rates: Sequence[float],
         micro: Sequence[MicrostructureSampled | None],
     ) -> list[FeatureRow]:
-        """`update` for many bars of one interval, in order."""
+        """`update` for the bars of one moment and interval, in order."""
         if not bars:
             return []
         b = self._batch
@@ -163,16 +161,11 @@ class FeatureBank:
             b = self._batch = _Batch(len(bars))
         b.tokens[:] = [self._index[bar.symbol] for bar in bars]
         b.starts[:] = [bar.start for bar in bars]
-        flat: list[float] = []
-        for bar, one, two, rate, seen in zip(bars, first, second, funding_rates, micro, strict=True):
-            flat += astuple(bar)[_BAR_VALUES]
-            start = bar.start
-            flat.append(one.close if one is not None and one.start == start else math.nan)
-            flat.append(two.close if two is not None and two.start == start else math.nan)
-            flat.append(rate)
-            flat += astuple(seen)[_BOOK_VALUES] if seen is not None and seen.start == start else _NO_BOOK
-        inputs = np.frombuffer(pack(f"{len(flat)}d", *flat)).reshape(len(bars), kernel.INPUTS)
-        b.columns[: kernel.INPUTS] = inputs.T
+        b.columns[: kernel.OWN] = _own_inputs(bars, funding_rates, micro).T
+        for row, reference in ((kernel.FIRST_CLOSE, first), (kernel.SECOND_CLOSE, second)):
+            b.columns[row] = math.nan
+            if reference is not None:
+                b.columns[row, b.starts == reference.start] = reference.close
         self._advance(b, bars[0].interval)
         results = b.x.copy(), b.sigma.tolist(), b.ready.tolist(), b.have.tolist()
         return list(map(FeatureRow, *results, repeat(WARM_UP)))
@@ -214,7 +207,7 @@ class FeatureBank:
             self._tokens, _SCRATCH, b.tokens, b.starts, interval, b.columns, b.raw, b.sigma, b.runs
         )
         normaliser.normalise(
-            self._norms, _NORM_SCRATCH, b.tokens, b.starts, b.runs, b.raw, _NORMALISED, _BITS, self._location,
+            self._norms, b.tokens, b.starts, b.runs, b.raw, _NORMALISED, _BITS, self._location,
             self._scale, self._strength, RAW_WARM_UP, b.x, b.have, b.ready, b.until,
         )  # fmt: skip
 
@@ -266,6 +259,24 @@ def fit_source_statistics(sources: Sequence[RawTable]) -> SourceStatistics:
     return robust_statistics(np.concatenate([np.empty((0, COUNT)), *warm]), _NORMALISED, _MASKABLE, until)
 
 
+def _own_inputs(
+    bars: Sequence[BarClosed], funding_rates: Sequence[float], micro: Sequence[MicrostructureSampled | None]
+) -> NDArray[np.float64]:
+    """(n, kernel.OWN). Attribute by attribute into bytes: nothing in Python is faster."""
+    parts: list[bytes] = []
+    for bar, rate, seen in zip(bars, funding_rates, micro, strict=True):
+        parts.append(_BAR(bar.open, bar.high, bar.low, bar.close, bar.volume, bar.turnover, rate))
+        parts.append(
+            _NO_BOOK
+            if seen is None or seen.start != bar.start
+            else _BOOK(
+                seen.spread_bps, seen.imbalance_5, seen.imbalance_10, seen.imbalance_50,
+                seen.microprice_bps, seen.ofi, seen.trade_imbalance, seen.large_share,
+            )
+        )  # fmt: skip
+    return np.frombuffer(b"".join(parts)).reshape(len(bars), kernel.OWN)
+
+
 def _batches(
     table: BarTable,
     first: BarTable,
@@ -282,10 +293,10 @@ def _batches(
         table.close,
         table.volume,
         table.turnover,
+        missing if funding is None else funding,
+        *([missing] * (kernel.OWN - kernel.SPREAD_BPS) if micro is None else micro.T),
         _closes_at(first, table.start),
         _closes_at(second, table.start),
-        missing if funding is None else funding,
-        *([missing] * len(_NO_BOOK) if micro is None else micro.T),
     )
     buffer = _Batch(min(CHUNK, len(table)))
     for begin in range(0, len(table), CHUNK):

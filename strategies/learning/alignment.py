@@ -135,7 +135,7 @@ def _coral(source: Embedded, target: Embedded) -> Tensor:
 
 
 METHODS: Final = (
-    "frozen", "normalise", "coral", "mmd", "fourier_mmd", "class_mmd", "adversarial", "combined",
+    "frozen", "normalise", "moments", "coral", "mmd", "fourier_mmd", "class_mmd", "adversarial", "combined",
     "mmd_detached", "cached",
 )  # fmt: skip
 

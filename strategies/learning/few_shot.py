@@ -4,7 +4,6 @@ Snell, Swersky & Zemel, Prototypical Networks, NIPS 2017; exponential weights wi
 Bianchi & Lugosi 2006) for the ensemble of the transferred and the scratch model.
 """
 
-from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
@@ -39,18 +38,17 @@ class Prototypes:
         return np.asarray((down - up) / (2 * self._variance))
 
 
-def ensemble_weights(losses: Mapping[str, Floats], weight: Floats) -> dict[str, float]:
-    """Shares of the models by their losses on matured labels: (n,) nats each, oldest first; sum 1.
+def mixture(p: Floats, y: Floats, weight: Floats, known: NDArray[np.int64]) -> Floats:
+    """(n,) mean of the models' P(up), p (models, n), weighted by their losses on matured labels.
 
-    weight (n,): uniqueness of the labels. Old losses fade; without labels all models count the same.
+    Walks forward: at row i, y (0 or 1) and weight (uniqueness, 0 without a label) of the first `known[i]`
+    rows are known. w ~ exp(-rate x loss so far), a label counting its uniqueness and fading with MEMORY; all
+    models count the same at first. But for the fading, no worse than the best one plus ln(models) / n.
     """
-    newer = weight.sum() - np.cumsum(weight)
-    counted = weight * np.exp(-newer / MEMORY)
-    score = np.array([-LEARNING_RATE * float(counted @ loss) for loss in losses.values()])
-    share = np.exp(score - score.max())
-    return dict(zip(losses, (share / share.sum()).tolist(), strict=True))
-
-
-def mixed(probabilities: Mapping[str, Floats], shares: Mapping[str, float]) -> Floats:
-    """(n,) the weighted mean of the models' P(up): its loss is at most the best one's plus ln(models) / n."""
-    return np.asarray(sum(shares[name] * p for name, p in probabilities.items()))
+    clipped = np.clip(p, 1e-6, 1 - 1e-6)
+    loss = -(y * np.log(clipped) + (1 - y) * np.log1p(-clipped)) * weight
+    age = np.concatenate([[0.0], np.cumsum(weight)]) / MEMORY
+    grown = np.concatenate([np.zeros((len(p), 1)), np.cumsum(loss * np.exp(age[1:]), axis=1)], axis=1)
+    summed = (grown * np.exp(-age))[:, known]
+    belief = np.exp(-LEARNING_RATE * (summed - summed.min(axis=0)))
+    return np.asarray((belief * p).sum(axis=0) / belief.sum(axis=0))

@@ -1,7 +1,7 @@
 """Training on windows: the source's model, its adaptation to a token, and the scratch rival."""
 
 import math
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from bot.core.errors import RuntimeFault
 from strategies.learning.alignment import Alignment, alignment
+from strategies.learning.moments import matching_map, moments
 from strategies.learning.window_net import PASS, Embedded, Projection, WindowNet, architecture_for
 
 VALIDATION: Final = 0.15  # newest share of the source: when to stop, temperature, forgetting
@@ -27,6 +28,8 @@ ALIGNED: Final = 192  # windows of each domain per step
 ENCODER_RATE: Final = 3e-4
 MIXING_RATE: Final = 4e-3  # of the projection; what it turns and stretches
 OFFSET_RATE: Final = 3e-2  # what it moves: offsets may be many standard deviations
+GENTLY: Final = 0.2  # of these rates where the moments agree already
+UNSTARTED: Final = ("adversarial", "mmd_detached")  # begin at the identity
 WEIGHT: Final = 3.0  # of the alignment
 HALF_LIFE: Final = (
     1 / 3
@@ -72,21 +75,26 @@ def adapt(
     but for `share_up`, its estimated share of "up": the source's batches are balanced to it, or aligning the
     marginals would pull the classes into each other.
 
-    "normalise" only shifts and stretches every sensor, "cached" runs the frozen encoder once and trains
-    before and after it with random Fourier features; the other methods train everything.
+    "normalise" only shifts and stretches every sensor; all others but UNSTARTED begin with the projection
+    that makes second moments agree, and "moments" ends there. "cached" runs the frozen encoder once and
+    trains before and after it with random Fourier features; the other methods train everything.
     """
     if method == "normalise":
         return _normalised(net, source, target)
-    if method == "cached":
-        return _adapt_cached(net, source, source_y, target, share_up, seed)
-    generator = torch.Generator().manual_seed(seed)
+    of_class, recency = _class_weight(source_y, share_up), _recency(len(target))
     adapted = net.copy()
+    if method not in UNSTARTED:
+        _match_moments(adapted, source, target, (of_class, recency))
+    if method == "moments":
+        return adapted
+    generator = torch.Generator().manual_seed(seed)
+    if method == "cached":
+        return _adapt_cached(adapted, source, target, (of_class, recency), generator)
     width = 2 * net.encoder.architecture.channels + net.encoder.architecture.embedding
     apart = alignment(method, width, generator)
     parameters = [*adapted.parameters(), *apart.parameters()]
-    optimiser = _optimiser(adapted, apart)
+    optimiser = _optimiser(adapted, apart, 1.0 if method in UNSTARTED else GENTLY)
     decay = torch.optim.lr_scheduler.LambdaLR(optimiser, _cosine)
-    of_class, recency = _class_weight(source_y, share_up), _recency(len(target))
     for step in range(1, STEPS + 1):
         ours = torch.multinomial(of_class, ALIGNED, generator=generator, replacement=True)
         theirs = torch.multinomial(recency, ALIGNED, generator=generator, replacement=True)
@@ -98,26 +106,36 @@ def adapt(
     return adapted
 
 
+def _match_moments(adapted: WindowNet, source: Tensor, target: Tensor, weights: _Pair) -> None:
+    """Put the projection where the bars' second moments are the source's."""
+    sides = [
+        moments((x * adapted.scale).numpy(), weight.numpy())
+        for x, weight in zip((source, target), weights, strict=True)
+    ]
+    mixing, offset = (torch.from_numpy(part).float() for part in matching_map(*sides))
+    with torch.no_grad():
+        adapted.projection.mixing.copy_(mixing - torch.eye(len(mixing)))
+        adapted.projection.offset.copy_(offset)
+
+
 def _adapt_cached(
-    net: WindowNet, source: Tensor, source_y: Tensor, target: Tensor, share_up: float, seed: int
+    adapted: WindowNet, source: Tensor, target: Tensor, chances: _Pair, generator: torch.Generator
 ) -> WindowNet:
     """The encoder is frozen and runs once. First the sensors' projection is learnt on a summary of each
     window, which a linear map commutes with; then a correction of what the frozen blocks made of it."""
-    generator = torch.Generator().manual_seed(seed)
-    adapted = net.copy()
-    chances = _class_weight(source_y, share_up), _recency(len(target))
-    bars = _summary(source * net.scale, generator), _summary(target * net.scale, generator)
-    _align_cached(adapted.projection, bars, chances, generator)
+    bars = _summary(source * adapted.scale, generator), _summary(target * adapted.scale, generator)
+    _align_cached(adapted.projection, bars, chances, generator, GENTLY)
     deep = _trunk(adapted, source, own=False), _trunk(adapted, target, own=True)
     _align_cached(adapted.correction, deep, chances, generator)
     return adapted
 
 
-def _align_cached(learnt: Projection, both: _Pair, chances: _Pair, generator: torch.Generator) -> None:
+def _align_cached(
+    learnt: Projection, both: _Pair, chances: _Pair, generator: torch.Generator, speed: float = 1.0
+) -> None:
     """Half of the steps. both: (n, k, d) of source and token, k views of every window, aligned jointly."""
     apart = alignment("fourier_mmd", 0, generator)
-    rates = [{"params": [learnt.mixing], "lr": MIXING_RATE}, {"params": [learnt.offset], "lr": OFFSET_RATE}]
-    optimiser = torch.optim.Adam(rates)
+    optimiser = torch.optim.Adam(_rates(learnt, speed))
     steps = CACHED_STEPS // 2
     decay = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _cosine(step, steps))
     for step in range(1, steps + 1):
@@ -173,12 +191,17 @@ def train_scratch(x: Tensor, y: Tensor, scale: float, seed: int) -> WindowNet:
     return net.copy()
 
 
-def _optimiser(net: WindowNet, apart: Alignment) -> torch.optim.Optimizer:
-    groups = [
-        {"params": [net.projection.mixing], "lr": MIXING_RATE},
-        {"params": [net.projection.offset], "lr": OFFSET_RATE},
-        {"params": list(net.encoder.parameters()), "lr": ENCODER_RATE},
+def _rates(learnt: Projection, speed: float) -> list[dict[str, Any]]:
+    return [
+        {"params": [learnt.mixing], "lr": speed * MIXING_RATE},
+        {"params": [learnt.offset], "lr": speed * OFFSET_RATE},
     ]
+
+
+def _optimiser(net: WindowNet, apart: Alignment, speed: float) -> torch.optim.Optimizer:
+    groups = [
+        *_rates(net.projection, speed), {"params": list(net.encoder.parameters()), "lr": ENCODER_RATE},
+    ]  # fmt: skip
     if own := apart.parameters():
         groups.append({"params": own, "lr": MIXING_RATE})
     return torch.optim.Adam(groups)

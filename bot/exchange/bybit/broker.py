@@ -5,7 +5,7 @@ Facts come from the private streams; REST answers what they leave open. `submit`
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
@@ -35,6 +35,7 @@ from bot.exchange.bybit.streams import (
 from bot.exchange.bybit.streams.connection import first_to_end
 from bot.exchange.bybit.streams.raw import RawBook
 from bot.exchange.bybit.trade_stream import TradeStream
+from bot.exchange.bybit.wallet_check import WalletSettings
 from bot.exchange.bybit.wire import Pushed
 from bot.exchange.bybit.wire.private import Executions, Orders, Positions
 
@@ -51,12 +52,13 @@ class BrokerSettings:
     look: float = 1.0  # between looks for executions that did not come
     patience: float = 30.0  # for the exchange to answer at the start
     orders_by_websocket: bool = False
+    wallet: WalletSettings = field(default_factory=WalletSettings)
 
 
 class BybitBroker:
     """`start`, then `run` for as long as anything is submitted; `close` at the end.
 
-    last: the newest reconciliation. prepare: see OrderDesk.
+    last: the newest reconciliation. prepare: see OrderDesk. earlier: see Reconciler.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class BybitBroker:
         settings: BrokerSettings | None = None,
         *,
         prepare: Callable[[str], Awaitable[None]] | None = None,
+        earlier: Collection[str] = (),
         stream_settings: StreamSettings | None = None,
         budget: ConnectionBudget | None = None,
         backoff: Callable[[], Backoff] = Backoff,
@@ -82,12 +85,16 @@ class BybitBroker:
             TradeStream(
                 environment, credentials, clock=rest.clock, limits=rest.limits,
                 on_notice=self._on_trade_notice, budget=budget, settings=stream_settings, backoff=backoff(),
+                timeout=self._settings.desk.recv_window,
+                recv_window_ms=int(self._settings.desk.recv_window * 1_000),
             )
             if self._settings.orders_by_websocket
             else None
         )  # fmt: skip
         self._desk = OrderDesk(rest, self._entry, self._book, self._tell, self._settings.desk, prepare)
-        self._reconciler = Reconciler(rest, self._book, self._desk, self._tell)
+        self._reconciler = Reconciler(
+            rest, self._book, self._desk, self._tell, self._settings.wallet, earlier
+        )
         self._stream = Stream(
             environment.private_url, TOPICS, clock=rest.clock, credentials=credentials,
             resync=self._resync, budget=budget, settings=stream_settings, backoff=backoff(),
@@ -155,6 +162,8 @@ class BybitBroker:
             self._block(f"adopted without an explanation: {'; '.join(self.last.differences)}", OPERATOR)
         elif self.last.wallet:
             self._block(self.last.wallet)
+            if self.last.wallet_lasts:
+                self._block(self.last.wallet, OPERATOR)
         elif self._stream.connected:
             self._allow()
         return self.last

@@ -9,12 +9,27 @@ from collections.abc import Callable, Iterable
 from typing import Final, NoReturn
 
 from bot.core.commands import FetchBook, RenewBook
-from bot.core.events import BarClosed, Event, FeedChanged
+from bot.core.events import (
+    BarClosed,
+    Event,
+    FeedChanged,
+    FeedRefused,
+    FramesUnreadable,
+    InstrumentStatusChanged,
+)
 from bot.core.types import Feed
 from bot.exchange.bybit.clock import ExchangeClock
 from bot.exchange.bybit.errors import ExchangeError
 from bot.exchange.bybit.rest.market import MarketRest
-from bot.exchange.bybit.streams import BookLost, Delivery, Disconnected, RawBook, Stream
+from bot.exchange.bybit.streams import (
+    BadFrames,
+    BookLost,
+    Delivery,
+    Disconnected,
+    RawBook,
+    Stream,
+    TopicRejected,
+)
 from bot.exchange.bybit.translate import rest_book, ticker, trades
 from bot.exchange.bybit.wire import WireError
 from bot.exchange.bybit.wire.public import Ticker, Trades
@@ -59,6 +74,20 @@ class MarketWatch:
         """Tell a bar, behind what book and trades did during its decision bar."""
         self._tell(self._state.on_event(bar))
 
+    def lose_bars(self, symbol: str, first: int, end: int, interval: int) -> None:
+        """The exchange has no bars of `interval` that open within [first, end), ms."""
+        if symbol in self._state:
+            self._state[symbol].gaps.lose(first, end, interval)
+
+    def refuse(self, symbol: str) -> None:
+        """A message about a symbol was not understood."""
+        if symbol in self._state:
+            self._state[symbol].refused += 1
+
+    def on_status(self, event: InstrumentStatusChanged) -> None:
+        self._state.on_event(event)
+        self._emit(event)
+
     def hear(self, delivery: Delivery) -> None:
         message, received = delivery.message, delivery.received
         if isinstance(message, RawBook):
@@ -74,6 +103,11 @@ class MarketWatch:
         elif isinstance(message, Disconnected):
             self._change(self._heard, _LOST, received, alive=False)
             self._heard = dict.fromkeys(self._heard, False)
+        elif isinstance(message, TopicRejected):
+            reason = f"the exchange refuses {message.topic}: {message.reason}"
+            self._emit(FeedRefused(received, received, message.topic.rpartition(".")[2], reason))
+        elif isinstance(message, BadFrames):
+            self._doubt_trades(message, received)
 
     async def run(self) -> NoReturn:
         """Until cancelled. A slow answer to a question must not hold up the next look."""
@@ -98,6 +132,13 @@ class MarketWatch:
         finally:
             self._audited.discard(command.symbol)
         self._state.on_rest_book(rest_book(snapshot), self._clock.now_ms())
+
+    def _doubt_trades(self, message: BadFrames, received: int) -> None:
+        """A trade may be lost, anybody's; books and tickers find out by themselves."""
+        self._emit(FramesUnreadable(received, received, message.count, message.reason))
+        heard = [symbol for symbol, begun in self._heard.items() if begun]
+        for alive in (False, True):
+            self._change(heard, [Feed.TRADES], received, alive=alive)
 
     def _begin(self, symbol: str, received: int) -> None:
         """The ticker's snapshot comes after its subscription, and the trades were in the same request."""

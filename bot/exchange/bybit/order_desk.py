@@ -10,15 +10,15 @@ import random
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Final, Protocol
 
 from bot.core.commands import AmendOrder, BrokerCommand, CancelOrder, MoveStop, PlaceOrder
 from bot.core.errors import UsageError
 from bot.core.events import OPERATOR, EntriesBlocked, Event, OrderCancelled, OrderRejected
+from bot.core.money import exact
 from bot.core.types import OrderRequest
 from bot.exchange.bybit.account_book import AccountBook
-from bot.exchange.bybit.errors import ExchangeError, Kind
+from bot.exchange.bybit.errors import ExchangeError, Kind, Ruling
 from bot.exchange.bybit.requests import Amendment, Cancellation, NewOrder, new_order, trading_stop
 from bot.exchange.bybit.rest import Rest
 from bot.exchange.bybit.wire import WireError
@@ -132,7 +132,9 @@ class OrderDesk:
         last = None
         if order.trigger_price is not None:  # its direction depends on the price now
             (ticker,) = await self._rest.market.tickers(order.symbol)
-            last = Decimal(repr(ticker.last_price))
+            if not isinstance(ticker.last_price, float):
+                raise ExchangeError(Ruling(Kind.RETRY, f"{order.symbol} has no last price"), path="tickers")
+            last = exact(ticker.last_price)
         return new_order(order, last)
 
     async def _confirm(self, order: OrderRequest, signed_by: int) -> None:

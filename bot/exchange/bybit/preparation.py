@@ -24,7 +24,8 @@ _FEE_TOLERANCE: Final = 0.1  # of the configured fee
 class Preparation:
     """may_switch: modes may be changed while nothing is held or ordered. probe: any symbol, to ask for modes.
 
-    taker_fee: what decisions reckon with, a fraction of the value.
+    taker_fee: what the settings say, a fraction of the value. fees: what `account` found that it pays (taker,
+    maker), None where the exchange does not say.
     """
 
     rest: Rest
@@ -33,6 +34,7 @@ class Preparation:
     margin_mode: MarginMode
     taker_fee: float
     may_switch: bool
+    fees: tuple[float, float] | None = None
     _prepared: set[str] = field(default_factory=set)
 
     async def account(self) -> list[str]:
@@ -58,7 +60,7 @@ class Preparation:
             await self._require_switch(*_hedge(hedged))
             await self.rest.account.set_position_mode(hedge=False, coin="USDT")
             told.append("the position mode was hedge and is one-way now")
-        return told + await self._judge_fee()
+        return told + await self._ask_fees()
 
     async def symbols(self, names: Sequence[str]) -> list[str]:
         """Each symbol that may be traded; what could not be set, in words. Raises as `symbol` does."""
@@ -101,19 +103,25 @@ class Preparation:
             symbols = sorted({item.symbol for item in held} | {item.symbol for item in orders})
             raise UsageError(f"{what}, and cannot be changed before {', '.join(symbols)} is flat: {advice}")
 
-    async def _judge_fee(self) -> list[str]:
+    async def _ask_fees(self) -> list[str]:
         try:
             rates = await self.rest.account.fee_rates(symbol=self.probe)
         except ExchangeError as error:
             if error.code == _NOT_OFFERED:
                 return []
             raise
-        real = max((float(rate.taker_fee_rate) for rate in rates), default=self.taker_fee)
-        if abs(real - self.taker_fee) <= _FEE_TOLERANCE * self.taker_fee:
+        if not rates:
+            return []
+        taker, maker = (
+            max(float(rate.taker_fee_rate) for rate in rates),
+            max(float(rate.maker_fee_rate) for rate in rates),
+        )
+        self.fees = taker, maker
+        if abs(taker - self.taker_fee) <= _FEE_TOLERANCE * self.taker_fee:
             return []
         return [
-            f"the account's taker fee is {real:.4%}, decisions reckon with {self.taker_fee:.4%}: set "
-            f"`costs.taker_fee = {real:g}`"
+            f"the account's taker fee is {taker:.4%}, not {self.taker_fee:.4%} as `costs.taker_fee` says; "
+            "this run reckons with it"
         ]
 
 

@@ -4,39 +4,34 @@ Quantities are compared, never timestamps: Bybit stamps a position some millisec
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Final
 
 from bot.core.errors import RuntimeFault
-from bot.core.events import BalanceChanged, Event, FundingPaid, OrderFilled, PositionAdopted
+from bot.core.events import Event, PositionMarked
 from bot.core.types import DAY_MS, MINUTE_MS
-from bot.engine.portfolio import Portfolio
 from bot.exchange.bybit.account_book import AccountBook, Held
 from bot.exchange.bybit.errors import ExchangeError, Kind
 from bot.exchange.bybit.order_desk import OrderDesk
 from bot.exchange.bybit.requests import Cancellation
 from bot.exchange.bybit.rest import Rest
-from bot.exchange.bybit.wire.account import Transaction
+from bot.exchange.bybit.transfers import SETTLE, transfers
+from bot.exchange.bybit.wallet_check import LOOKS, WalletCheck, WalletSettings
 from bot.exchange.bybit.wire.private import Execution, Position
-from bot.execution.orders import is_ours
+from bot.execution.orders import run_tag
 
 _OVERLAP: Final = 2 * MINUTE_MS
 _LONGEST: Final = 7 * DAY_MS - MINUTE_MS  # of one question for executions
-_SETTLE: Final = "USDT"
-_CENT: Final = Decimal("0.01")
-_ROUNDING: Final = Decimal("1e-6")  # of the balance: the exchange rounds average prices
-_LAG: Final = 10_000  # ms by which a transfer may show late
-_BOOKED: Final = frozenset({"TRADE", "SETTLEMENT", "LIQUIDATION", "ADL", "DELIVERY"})
 _NO_STOP: Final = ("", "UNKNOWN", "Stop")  # an order of its own, not a position's stop
-_LOOKS: Final = (0.0, 0.5, 1.0)  # seconds before each look at a difference
 
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """The account as a run finds it."""
+    """The account as a run finds it, at `ts` (ms)."""
 
+    ts: int
     balance: Decimal  # wallet balance, USDT, without unrealised P&L
     positions: dict[str, Held]
     leftovers: list[str] = field(default_factory=list)  # open orders that were left alone
@@ -52,28 +47,33 @@ class Reconciled:
     asked: int = 0  # orders that had to be asked for
     differences: tuple[str, ...] = ()
     wallet: str = ""  # a difference in money that nothing explains, in words
+    wallet_lasts: bool = False  # for so long that a person must look; said once
 
 
 class Reconciler:
+    """earlier: the tags of this installation's earlier runs on the account."""
+
     def __init__(
         self,
         rest: Rest,
         book: AccountBook,
         desk: OrderDesk,
         emit: Callable[[Event], None],
+        wallet: WalletSettings,
+        earlier: Collection[str] = (),
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         self._rest = rest
         self._book = book
         self._desk = desk
         self._emit = emit
+        self._earlier = earlier
         self._sleep = sleep
         self._since = 0  # executions before are booked
         self._unknown: set[str] = set()  # orders that the exchange did not know the last time
         self._lock = asyncio.Lock()
-        self._ledger = Portfolio(Decimal(0))  # the money as our books have it
-        self._agreed = 0  # ms, when it was last the exchange's
-        self._transfers: set[str] = set()  # in our books already
+        self._marks: dict[str, float] = {}  # of the positions that were last read
+        self._wallet = WalletCheck(rest, emit, wallet, sleep)
 
     async def open(self) -> Opening:
         """Begin with what the exchange says: past executions are in the positions. Raises ExchangeError."""
@@ -83,29 +83,34 @@ class Reconciler:
             while True:
                 before = {item.exec_id for item in await self._executions(start)}
                 positions = await self._positions()
-                transfers = await self._transferred(start, self._rest.clock.now_ms())
-                balance = await self._wallet()
+                moved = await transfers(self._rest, start, self._rest.clock.now_ms())
+                balance = await self._wallet.balance()
                 after = {item.exec_id for item in await self._executions(start)}
                 if before == after:  # nothing happened while we looked
                     break
             self._since = start + _OVERLAP
             self._book.mark_seen(after)
-            self._transfers.update(line.id for line in transfers)
             for symbol, held in positions.items():
                 self._adopt(symbol, held, "held at the start")
-            self._ledger.balance, self._agreed = balance, self._since
-            return Opening(balance, positions, leftovers, sorted(cancelled))
+            self._tell_marks()
+            self._wallet.begin(balance, self._since, [line.id for line in moved])
+            return Opening(self._since, balance, positions, leftovers, sorted(cancelled))
 
     async def _clear(self) -> tuple[set[str], list[str]]:
-        """Entries of earlier runs are wanted no more. Their link ids, and what else is open, by name.
+        """Entries of our earlier runs are wanted no more. Their link ids, and what else is open, by name.
 
-        Exits of ours still do what they are for; orders of others are not ours to judge.
+        Exits of ours still do what they are for; orders of others, another bot of this kind included, are
+        not ours to judge.
         """
         cancelled: set[str] = set()
-        for pause in _LOOKS:
+        for pause in LOOKS:
             await self._sleep(pause)
-            orders = await self._rest.orders.open_orders(settle_coin=_SETTLE)
-            entries = [order for order in orders if is_ours(order.order_link_id) and not order.reduce_only]
+            orders = await self._rest.orders.open_orders(settle_coin=SETTLE)
+            entries = [
+                order
+                for order in orders
+                if not order.reduce_only and run_tag(order.order_link_id) in self._earlier
+            ]
             if not entries:
                 own = [order for order in orders if order.stop_order_type in _NO_STOP]
                 return cancelled, [f"{order.symbol} {order.order_link_id or order.order_id}" for order in own]
@@ -128,20 +133,14 @@ class Reconciler:
             missed = await self._catch_up()
             asked = await self._ask_for_orders(now)
             differences = await self._compare()
-            wallet = await self._compare_wallet()
+            self._tell_marks()
+            wallet = await self._wallet.compare(self._catch_up)
             self._since = now
-            return Reconciled(now, missed, asked, differences, wallet)
+            return Reconciled(now, missed, asked, differences, wallet.trouble, wallet.lasts)
 
     def keep(self, event: Event) -> None:
-        """Everything that is told passes here: what of it moves money is booked."""
-        if isinstance(event, OrderFilled):
-            self._ledger.apply_fill(event)
-        elif isinstance(event, FundingPaid):
-            self._ledger.apply_funding(event)
-        elif isinstance(event, BalanceChanged):
-            self._ledger.apply_transfer(event)
-        elif isinstance(event, PositionAdopted):
-            self._ledger.adopt(event)
+        """Everything that is told passes here."""
+        self._wallet.keep(event)
 
     async def _catch_up(self) -> int:
         """Book executions that the stream did not bring; how many."""
@@ -156,7 +155,7 @@ class Reconciler:
         ours = self._book.open_links()
         if not ours:
             return 0
-        open_there = await self._rest.orders.open_orders(settle_coin=_SETTLE)
+        open_there = await self._rest.orders.open_orders(settle_coin=SETTLE)
         for order in open_there:
             self._desk.take_order(order)
         doubtful = ours.keys() - {order.order_link_id for order in open_there}
@@ -178,7 +177,7 @@ class Reconciler:
         compared with; a symbol that is booked meanwhile cannot be compared.
         """
         suspects: dict[str, tuple[Held, Decimal]] | None = None
-        for pause in _LOOKS:
+        for pause in LOOKS:
             await self._sleep(pause)
             before = self._book.bookings.copy()
             positions = await self._positions()
@@ -202,53 +201,14 @@ class Reconciler:
             told.append(f"{symbol}: {text}")
         return tuple(told)
 
-    async def _compare_wallet(self) -> str:
-        """A lasting difference in money: transfers are booked, anything else is told and stays."""
-        suspect: Decimal | None = None
-        for pause in _LOOKS:
-            await self._sleep(pause)
-            now, booked = self._rest.clock.now_ms(), self._book.booked
-            balance = await self._wallet()
-            await self._catch_up()
-            if self._book.booked != booked:
-                return ""  # it moves: the next time
-            difference = balance - self._ledger.balance
-            if abs(difference) <= _CENT + abs(balance) * _ROUNDING:
-                self._ledger.balance, self._agreed = balance, now
-                return ""
-            if suspect not in (None, difference):
-                return ""
-            suspect = difference
-        assert suspect is not None
-        return await self._explain(suspect)
-
-    async def _explain(self, difference: Decimal) -> str:
-        """By the exchange's own ledger. Trades and funding explain nothing: our books have them."""
-        now = self._rest.clock.now_ms()
-        start = max(self._agreed - _LAG, now - _LONGEST)
-        lines = [line for line in await self._transferred(start, now) if line.id not in self._transfers]
-        amount = sum((line.change or Decimal(0) for line in lines), Decimal(0))
-        if not lines or abs(amount - difference) > _CENT:
-            return f"the wallet differs from our books by {difference:+.2f} {_SETTLE}, unexplained"
-        self._transfers.update(line.id for line in lines)
-        kinds = ", ".join(sorted({line.type for line in lines}))
-        self._emit(BalanceChanged(now, now, amount, f"{amount:+.2f} {_SETTLE} without trading ({kinds})"))
-        return ""
-
-    async def _transferred(self, start: int, end: int) -> list[Transaction]:
-        """What changed the wallet within [start, end] (ms) without trading."""
-        lines = await self._rest.account.transactions(start, end)
-        return [line for line in lines if line.currency == _SETTLE and line.type not in _BOOKED]
-
-    async def _wallet(self) -> Decimal:
-        """Without unrealised P&L."""
-        wallet = await self._rest.account.wallet(_SETTLE)
-        coin = next((coin for coin in wallet.coin if coin.coin == _SETTLE), None)
-        return coin.wallet_balance if coin is not None and coin.wallet_balance else Decimal(0)
-
     def _adopt(self, symbol: str, held: Held, reason: str) -> None:
         for event in self._book.adopt(symbol, held, self._rest.clock.now_ms(), reason):
             self._emit(event)
+
+    def _tell_marks(self) -> None:
+        now = self._rest.clock.now_ms()
+        for symbol, mark in self._marks.items():
+            self._emit(PositionMarked(now, now, symbol, mark))
 
     async def _executions(self, start: int) -> list[Execution]:
         now = self._rest.clock.now_ms()
@@ -259,6 +219,7 @@ class Reconciler:
         found = await self._rest.account.positions()
         for position in found:
             self._desk.take_position(position)
+        self._marks = {item.symbol: float(item.mark_price) for item in found if item.size and item.mark_price}
         return {position.symbol: _held(position) for position in found if position.size}
 
 

@@ -117,6 +117,9 @@ class TradeStream:
                 _OPS[endpoint], [parameters], answer_s=self._timeout, header=header
             )
         except TimeoutError:
+            connection.abort()  # it may be half open, and the next order, an exit perhaps, must not wait too
+            if self._link.connection is connection:
+                self._link.connection = None
             raise self._judge.of_silence(endpoint, f"none within {self._timeout:g} s") from None
         except ConnectionLost as error:
             raise self._judge.of_silence(endpoint, str(error)) from None

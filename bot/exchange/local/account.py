@@ -29,6 +29,9 @@ class Holding:
         self.leverage = DEFAULT_LEVERAGE
         self.mark = ZERO
         self.session_realised = ZERO  # of the position that is open
+        self.opening_fees = ZERO  # paid for what is held
+        self.added = ZERO  # margin beyond the initial one, of an isolated position
+        self.adds_margin = False  # by itself, from the wallet, before it is liquidated
         self.realised = ZERO  # ever, fees and funding included
         self.created = 0
         self.opened = 0
@@ -77,7 +80,8 @@ class Holding:
     @property
     def bankruptcy_price(self) -> Decimal:
         sign = 1 if self.qty > 0 else -1
-        return self.entry * (1 - sign / self.leverage)
+        added = self.added / abs(self.qty) if self.added else ZERO
+        return self.entry * (1 - sign / self.leverage) - sign * added
 
     @property
     def fee_to_close(self) -> Decimal:
@@ -85,7 +89,21 @@ class Holding:
 
     @property
     def initial_margin(self) -> Decimal:
-        return self.value / self.leverage + self.fee_to_close if self.qty else ZERO
+        return self.value / self.leverage + self.fee_to_close + self.added if self.qty else ZERO
+
+    def share_fee(
+        self, fee: Decimal, qty: Decimal, closed: Decimal, held: Decimal
+    ) -> tuple[Decimal, Decimal]:
+        """What the closed part of a fill has paid: when it was opened, and now. `held`: size before the fill.
+
+        Added margin goes back with the last of the position.
+        """
+        if closed == held:
+            self.added = ZERO
+        now = fee * closed / qty
+        then = self.opening_fees * closed / held if closed else ZERO
+        self.opening_fees += fee - now - then
+        return then, now
 
     @property
     def maintenance_margin(self) -> Decimal:
@@ -107,9 +125,9 @@ class Holding:
         return total * (1 / self.leverage + 2 * self.contract.taker_fee)
 
     def isolated_liquidation_price(self) -> Decimal:
-        """(size x entry -/+ size x entry / leverage - deduction) / (size x (1 -/+ MMR)); at mark price."""
+        """(size x entry -/+ (size x entry / leverage + added + deduction)) / (size x (1 -/+ MMR))."""
         size, sign, tier = abs(self.qty), (1 if self.qty > 0 else -1), self.tier
-        balance = size * self.entry * (1 - sign / self.leverage) - sign * tier.deduction
+        balance = size * self.entry * (1 - sign / self.leverage) - sign * (self.added + tier.deduction)
         return max(ZERO, balance / (size * (1 - sign * tier.maintenance)))
 
     def stops(self) -> list[Order]:
@@ -168,7 +186,7 @@ class Account:
         self.touched: dict[tuple[str, int], Holding] = {}  # since the streams were last told
         self.is_wallet_touched = False
         self.updated = now
-        self.book(Entry(now, "TRANSFER_IN", balance, balance))
+        self.book(Entry(now, "TRANSFER_IN", balance, balance, cash_flow=balance))
 
     def book(self, entry: Entry) -> None:
         self.wallet += entry.change

@@ -1,6 +1,9 @@
 """The signed endpoints of positions, the account and the key."""
 
+from typing import Any
+
 from bot.exchange.local import render
+from bot.exchange.local.account import Holding
 from bot.exchange.local.api import Answer, Asked, cut, require_linear, window
 from bot.exchange.local.market_api import is_linear, listed_of
 from bot.exchange.local.terms import text, wrong
@@ -20,12 +23,15 @@ def positions(asked: Asked) -> Answer:
         held = account.held() if text(params, "settleCoin", "USDT") == "USDT" else []
     else:
         raise wrong("symbol or settleCoin is required")
-    rows = []
-    for holding in held:
-        market = world.engine.markets[holding.contract.symbol]
-        price = asked.clearing.liquidation_price(account, holding)
-        rows.append(render.position_view(holding, market, price, "avgPrice"))
-    return Answer({"category": category, "list": rows, "nextPageCursor": ""})
+    rows, cursor = cut(held, params, 20, 200)
+    views = [_position(asked, holding) for holding in rows]
+    return Answer({"category": category, "list": views, "nextPageCursor": cursor})
+
+
+def _position(asked: Asked, holding: Holding) -> dict[str, Any]:
+    market = asked.world.engine.markets[holding.contract.symbol]
+    liquidation = asked.clearing.liquidation_price(asked.account, holding)
+    return render.position_view(holding, market, liquidation, "avgPrice")
 
 
 def set_leverage(asked: Asked) -> Answer:
@@ -40,6 +46,17 @@ def switch_mode(asked: Asked) -> Answer:
     return Answer({})
 
 
+def add_margin(asked: Asked) -> Answer:
+    require_linear(asked.params)
+    return Answer(_position(asked, asked.clearing.add_margin(asked.account, asked.params, asked.now)))
+
+
+def set_auto_add_margin(asked: Asked) -> Answer:
+    require_linear(asked.params)
+    asked.clearing.set_auto_add_margin(asked.account, asked.params, asked.now)
+    return Answer({})
+
+
 def trading_stop(asked: Asked) -> Answer:
     require_linear(asked.params)
     asked.world.engine.triggers.trading_stop(asked.account, asked.params, asked.now)
@@ -47,16 +64,17 @@ def trading_stop(asked: Asked) -> Answer:
 
 
 def closed_pnl(asked: Asked) -> Answer:
-    first, last = window(asked.params, asked.world.now)
-    symbol = text(asked.params, "symbol")
+    first, last = window(asked.params, asked.now)
+    symbol, is_ours = text(asked.params, "symbol"), is_linear(asked.params, "")
     rows = [
         row
         for row in asked.account.closed
-        if first <= row["updated"] <= last and symbol in ("", row["order"].symbol)
+        if is_ours and first <= row["updated"] <= last and symbol in ("", row["order"].symbol)
     ]
     page, cursor = cut(rows[::-1], asked.params, 50, 100)
     views = [render.closed_view(row) for row in page]
-    return Answer({"category": "linear", "list": views, "nextPageCursor": cursor})
+    category = text(asked.params, "category")
+    return Answer({"category": category, "list": views, "nextPageCursor": cursor})
 
 
 # --- account ----------------------------------------------------------------------------------------------
@@ -108,14 +126,23 @@ def fee_rates(asked: Asked) -> Answer:
 
 
 def transactions(asked: Asked) -> Answer:
-    first, last = window(asked.params, asked.world.now)
-    kind = text(asked.params, "type")
-    entries = list(enumerate(asked.account.ledger, 1))
+    """The ledger; without a time the last day of it. A transfer is of no category."""
+    params = asked.params
+    first, last = window(params, asked.now, usual_days=1)
     rows = [
-        (number, entry) for number, entry in entries if first <= entry.ts <= last and kind in ("", entry.kind)
+        render.ledger_view(entry, number)
+        for number, entry in enumerate(asked.account.ledger, 1)
+        if first <= entry.ts <= last
     ]
-    page, cursor = cut(rows[::-1], asked.params, 20, 50)
-    views = [render.ledger_view(entry, number) for number, entry in page]
+    base = text(params, "baseCoin")
+    for name, wanted in (
+        ("category", text(params, "category")),
+        ("currency", text(params, "currency")),
+        ("type", text(params, "type")),
+        ("symbol", f"{base}USDT" if base else ""),
+    ):
+        rows = [row for row in rows if wanted in ("", row[name])]
+    views, cursor = cut(rows[::-1], params, 20, 50)
     return Answer({"list": views, "nextPageCursor": cursor})
 
 
@@ -136,8 +163,3 @@ def key_information(asked: Asked) -> Answer:
         "isMaster": True, "parentUid": "0", "kycLevel": "LEVEL_DEFAULT", "kycRegion": "",
         "userIDInt64": str(key.account.uid), "inviterIDInt64": "0", "affiliateIDInt64": "0",
     })  # fmt: skip
-
-
-def coin_information(asked: Asked) -> Answer:
-    """ccxt asks for it with the markets; nothing is deposited or withdrawn here."""
-    return Answer({"rows": []})

@@ -149,6 +149,8 @@ def check_size(order: Order, market: Market) -> None:
     contract, qty = market.contract, market.contract.quantity(order.qty)
     instrument = contract.instrument
     largest = instrument.max_market_qty if order.type == MARKET else instrument.max_qty
+    if order.qty == 0 and order.trigger_price and order.reduce_only and order.close_on_trigger:
+        return  # all that is held when it is triggered
     if order.qty <= 0:
         raise Refused(PARAMS, "Qty invalid")
     if qty < instrument.min_qty:

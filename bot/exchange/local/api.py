@@ -1,7 +1,7 @@
 """What every signed endpoint is given and gives back, and what several of them share."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from bot.core.types import DAY_MS
 from bot.exchange.local.account import Account
@@ -13,6 +13,7 @@ from bot.exchange.local.terms import PARAMS, text, whole, wrong
 from bot.exchange.local.world import World
 
 Params = Mapping[str, Any]
+LONGEST_WINDOW: Final = 7 * DAY_MS
 
 
 class Asked(NamedTuple):
@@ -46,15 +47,14 @@ def require_linear(params: Params) -> None:
         raise Refused(PARAMS, "params error: only linear contracts are traded here")
 
 
-def window(params: Params, now: int) -> tuple[int, int]:
-    """At most seven days; without any the last seven."""
+def window(params: Params, now: int, usual_days: int = 7) -> tuple[int, int]:
+    """From `startTime` to `endTime`, at most seven days; where one is missing, `usual_days`."""
     first, last = whole(params, "startTime"), whole(params, "endTime")
+    if first and last and not 0 <= last - first <= LONGEST_WINDOW:
+        raise wrong("the time range exceeds 7 days" if last > first else "endTime is before startTime")
     if not last:
-        last = first + 7 * DAY_MS if first else now + DAY_MS
-    first = first or last - 7 * DAY_MS
-    if last - first > 7 * DAY_MS + DAY_MS:
-        raise wrong("the time range exceeds 7 days")
-    return first, last
+        last = first + usual_days * DAY_MS if first else now
+    return first or last - usual_days * DAY_MS, last
 
 
 def cut(rows: list[Any], params: Params, default: int, largest: int) -> tuple[list[Any], str]:

@@ -7,6 +7,7 @@ from pathlib import Path as FilePath
 from typing import Final
 
 from bot.core.errors import DataError
+from bot.core.money import exact
 from bot.core.types import DAY_MS, HOUR_MS, MINUTE_MS, Instrument
 from bot.exchange import recorded_instruments
 from bot.exchange.local.paths import BarPath, FlatPath, Path
@@ -90,7 +91,7 @@ def _simulated_asset(seed: int, drawn: SimulatedSymbol, now: int) -> Asset:
         half_spread=half_spread,
         turnover=listing.daily_turnover,
         history=bars.between(int(bars.start[0]), now) if listing.launch_time < now else None,
-        funding=[(event.ts, Decimal(repr(event.rate))) for event in drawn.funding],
+        funding=[(event.ts, exact(event.rate)) for event in drawn.funding],
     )
 
 

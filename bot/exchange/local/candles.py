@@ -93,7 +93,12 @@ class Candles:
             self._open = Candle(self._open.start + MINUTE_MS, close, close, close, close, 0, 0)
 
     def select(self, interval: str, first: int | None, last: int | None, limit: int) -> list[Candle]:
-        """The newest `limit` candles that opened in [first, last], newest first, the open one included."""
+        """At most `limit` candles that opened in [first, last], newest first, the open one included.
+
+        The newest of them; but the oldest when only `first` is given: Bybit counts on from a bare start.
+        """
+        if first is not None and last is None:
+            return self._following(interval, first, limit)
         found: list[Candle] = []
         newest = self._open.start if last is None else min(last, self._open.start)
         start, earliest = open_time(interval, newest), open_time(interval, self.begin)
@@ -103,6 +108,19 @@ class Candles:
                 found.append(candle)
             start = open_time(interval, start - 1)
         return found
+
+    def _following(self, interval: str, first: int, limit: int) -> list[Candle]:
+        """The oldest `limit` candles since `first`, newest first."""
+        found: list[Candle] = []
+        start = open_time(interval, min(max(first, self.begin), self._open.start + MINUTE_MS))
+        if start < first:
+            start = close_time(interval, start)
+        while len(found) < limit and start <= self._open.start:
+            candle = self.at(interval, start)
+            if candle is not None:
+                found.append(candle)
+            start = close_time(interval, start)
+        return found[::-1]
 
     def at(self, interval: str, start: int) -> Candle | None:
         """The candle that opened at `start`, as far as it goes; None where there is nothing."""

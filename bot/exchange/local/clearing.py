@@ -1,13 +1,13 @@
 """What the exchange does to positions without an order of theirs: modes, funding, liquidation, settlement."""
 
 from collections.abc import Mapping
-from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal, InvalidOperation
 from typing import Any, Final
 
 from bot.core.types import Side
 from bot.exchange.local import render
 from bot.exchange.local.account import CROSS, ISOLATED, Account, Entry, Holding
-from bot.exchange.local.admission import check_tradable
+from bot.exchange.local.admission import check_tradable, require_index
 from bot.exchange.local.contract import CLOSED
 from bot.exchange.local.engine import Engine
 from bot.exchange.local.market import Market, Print
@@ -16,6 +16,8 @@ from bot.exchange.local.terms import PARAMS, choice, number, text, whole, wrong
 from bot.exchange.simulated.account import ZERO
 from bot.exchange.simulated.costs import SMALLEST_CASH
 
+LEVERAGE_STEP: Final = Decimal("0.01")
+MARGIN_STEP: Final = Decimal("0.0001")  # of what is added to an isolated position
 BEFORE_LIQUIDATION: Final = "CancelAllBeforeLiq"
 BY_SETTLEMENT: Final = "CancelBySettle"
 
@@ -36,7 +38,9 @@ class Clearing:
         if market.symbol not in account.hedged and buy != sell:
             raise wrong("buy leverage and sell leverage must be equal in one-way mode")
         for leverage in (buy, sell):
-            if not 1 <= leverage <= market.contract.max_leverage:
+            if leverage < 1 or leverage % LEVERAGE_STEP:
+                raise wrong("leverage invalid")
+            if leverage > market.contract.max_leverage:
                 raise Refused(110013, "cannot set leverage gt maxLeverage by risk limit")
         if (account.leverage_of(market.symbol, 1), account.leverage_of(market.symbol, 2)) == (buy, sell):
             raise Refused(110043, "leverage not modified")
@@ -95,6 +99,40 @@ class Clearing:
             raise Refused(110024, "You have existing positions or orders, so the mode cannot be switched")
         account.margin_mode, account.updated = mode, now
 
+    def add_margin(self, account: Account, body: Mapping[str, Any], now: int) -> Holding:
+        """To an isolated position, or from it ("-10"), down to what its leverage asks for. Raises Refused."""
+        holding = self._isolated(account, body)
+        try:
+            margin = Decimal(text(body, "margin"))
+        except InvalidOperation:
+            raise wrong("margin invalid") from None
+        if not margin.is_finite() or not margin or margin % MARGIN_STEP:
+            raise wrong("margin invalid")
+        if not holding.qty:
+            raise Refused(110034, "There is no net position")
+        if margin > account.available:
+            raise Refused(110044, "Available margin is insufficient")
+        if margin < -holding.added:
+            raise Refused(110015, "The margin that you want to reduce is more than what has been added")
+        holding.added += margin
+        holding.updated = now
+        account.touch(holding)
+        return holding
+
+    def set_auto_add_margin(self, account: Account, body: Mapping[str, Any], now: int) -> None:
+        """Raises Refused."""
+        holding = self._isolated(account, body)
+        holding.adds_margin = choice(body, "autoAddMargin", ("0", "1")) == "1"
+        holding.updated = now
+        account.touch(holding)
+
+    def _isolated(self, account: Account, body: Mapping[str, Any]) -> Holding:
+        market = self._engine.market(text(body, "symbol"))
+        index = require_index(account, market, whole(body, "positionIdx"))
+        if account.margin_mode != ISOLATED:
+            raise wrong("only an isolated position has a margin of its own")
+        return account.holding(market.contract, index)
+
     # --- funding ------------------------------------------------------------------------------------------
 
     def pay_funding(self, market: Market, rate: Decimal, now: int) -> None:
@@ -113,9 +151,10 @@ class Clearing:
                 "side": holding.side.value if holding.side else "",
                 "tradeId": id_,
                 "tradePrice": market.contract.price_text(market.mark),
+                "category": "linear",
                 "qty": market.contract.quantity_text(holding.lots),
                 "size": format(holding.qty, "f"),
-                "feeRate": format(rate, "f"),
+                "feeRate": format(rate if holding.qty > 0 else -rate, "f"),
             }
             balance = account.wallet - amount
             account.book(Entry(now, "SETTLEMENT", -amount, balance, funding=-amount, detail=detail))
@@ -146,9 +185,13 @@ class Clearing:
 
     def _liquidate_isolated(self, account: Account) -> None:
         for holding in account.held():
-            price = holding.isolated_liquidation_price()
             sign = 1 if holding.qty > 0 else -1
-            if (holding.mark - price) * sign <= 0:
+            missing = (holding.isolated_liquidation_price() - holding.mark) * sign
+            if missing >= 0 and holding.adds_margin and account.available > 0:
+                holding.added += min(account.available, abs(holding.qty) * missing + MARGIN_STEP)
+                account.touch(holding)
+                missing = (holding.isolated_liquidation_price() - holding.mark) * sign
+            if missing >= 0:
                 self._cancel_all(account, holding, BEFORE_LIQUIDATION)
                 self._take_over(account, holding, holding.bankruptcy_price)
 

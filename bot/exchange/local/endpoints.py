@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from bot.exchange.local import account_api, orders_api
+from bot.exchange.local import account_api, funds_api, orders_api
 from bot.exchange.local.api import Handler
 
 
@@ -42,5 +42,20 @@ ENDPOINTS: Final[Mapping[str, Endpoint]] = {
     "/v5/account/fee-rate": Endpoint("GET", account_api.fee_rates, 5),
     "/v5/account/transaction-log": Endpoint("GET", account_api.transactions, 25),
     "/v5/user/query-api": Endpoint("GET", account_api.key_information, 10),
-    "/v5/asset/coin/query-info": Endpoint("GET", account_api.coin_information, 5),
+    "/v5/position/add-margin": Endpoint("POST", account_api.add_margin, 10),
+    "/v5/position/set-auto-add-margin": Endpoint("POST", account_api.set_auto_add_margin, 10),
+    "/v5/position/symbol-info": Endpoint("GET", funds_api.symbol_leverage, 50),
+    "/v5/order/disconnected-cancel-all": Endpoint("POST", funds_api.protect_disconnected, 5),
+    "/v5/account/instruments-info": Endpoint("GET", funds_api.account_instruments, 50),
+    "/v5/account/query-dcp-info": Endpoint("GET", funds_api.disconnect_protection, 50),
+    "/v5/account/smp-group": Endpoint("GET", funds_api.trade_prevention_group, 50),
+    "/v5/account/user-setting-config": Endpoint("GET", funds_api.user_settings, 50),
+    "/v5/account/withdrawal": Endpoint("GET", funds_api.withdrawable, 50),
+    "/v5/account/collateral-info": Endpoint("GET", funds_api.collateral, 50),
+    "/v5/asset/coin/query-info": Endpoint("GET", funds_api.no_rows, 5),
+    "/v5/asset/deposit/query-record": Endpoint("GET", funds_api.no_rows, 5),
+    "/v5/asset/withdraw/query-record": Endpoint("GET", funds_api.no_rows, 5),
+    "/v5/asset/transfer/query-inter-transfer-list": Endpoint("GET", funds_api.no_transfers, 10),
+    "/v5/asset/transfer/query-account-coins-balance": Endpoint("GET", funds_api.coin_balances, 5),
+    "/v5/asset/transfer/query-account-coin-balance": Endpoint("GET", funds_api.coin_balance, 5),
 }

@@ -299,10 +299,12 @@ class Engine:
         value = price * qty
         fee = (value * rate).quantize(SMALLEST_CASH, ROUND_CEILING)
         order.fee += fee
-        entry, was_flat = holding.entry, not holding.qty
+        entry, held = holding.entry, abs(holding.qty)
         closed = min(qty, holding.position.opposed_by(order.side))
         realised = holding.position.trade(order.side, price, qty)
-        if was_flat or qty > closed > 0:
+        fees = holding.share_fee(fee, qty, closed, held)
+        holding.created = holding.created or self.now
+        if not held or qty > closed > 0:
             holding.opened, holding.session_realised = self.now, ZERO
         net = realised - fee
         holding.realised += net
@@ -311,7 +313,7 @@ class Engine:
         account.realised += net
         entry_line = Entry(
             self.now, "TRADE" if kind == "Trade" else "LIQUIDATION", net, account.wallet + net, realised, fee,
-            detail=render.ledger_detail(order, trade, rate, holding),
+            detail=render.ledger_detail(order, trade, rate, holding, is_maker=is_maker),
         )  # fmt: skip
         account.book(entry_line)
         execution = render.execution_view(
@@ -321,7 +323,7 @@ class Engine:
         if account.watchers:
             self.outbox.append((account, "execution", execution))
         if closed:
-            render.add_closed(account, order, holding, trade, entry, closed, realised, fee)
+            render.add_closed(account, order, holding, trade, entry, closed, realised, fees, kind)
         account.touch(holding)
 
     def after_position(self, holding: Holding) -> None:

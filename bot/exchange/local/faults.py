@@ -4,7 +4,7 @@ A fault is armed with a kind and, where it makes sense, a target (a path of REST
 topic; `*` is a wildcard), how often it strikes, how likely, and how long. What it does:
 
     refuse            connections and requests are cut before anything is looked at
-    drop              a REST request is cut before it is executed; a frame of a stream is not sent
+    drop              a request is cut or unheard before it is executed; a frame of a stream is not sent
     delay             an answer or a frame comes `ms` later
     duplicate         a frame of a stream comes twice
     reorder           a frame of a stream changes places with the next one; if none comes, it is `ms` late

@@ -1,6 +1,7 @@
 """Who listens to what: subscriptions, and the way of every frame to its sessions, faults included."""
 
 import asyncio
+import time
 from collections import defaultdict
 from typing import Any, Final
 
@@ -13,7 +14,8 @@ from bot.exchange.local.topics import BookTopic, Topic, public_topic
 from bot.exchange.local.world import World
 
 QUEUE: Final = 20_000  # frames that a slow client may be behind before it is cut off
-PRIVATE: Final = ("order", "execution", "position", "wallet", "execution.fast", "greeks", "dcp.future")
+DCP: Final = ("dcp.future", "dcp.spot", "dcp.option")
+PRIVATE: Final = ("order", "execution", "position", "wallet", "execution.fast", "greeks", *DCP)
 CATEGORISED: Final = ("order", "execution", "position", "execution.fast")
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -27,6 +29,7 @@ class Session:
         self.account: Account | None = None
         self.outgoing: asyncio.Queue[bytes | None] = asyncio.Queue()
         self.is_cut = False
+        self.put_at = time.monotonic()  # the last frame, s
         self.is_watching = False  # its account
         self._hub = hub
         self._held: bytes | None = None  # to be sent after the next frame, or when its time is over
@@ -66,6 +69,7 @@ class Session:
         if self.outgoing.qsize() >= QUEUE:
             self.cut()
         elif not self.is_cut:
+            self.put_at = time.monotonic()
             self.outgoing.put_nowait(frame)
 
     def cut(self) -> None:

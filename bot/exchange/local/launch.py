@@ -4,9 +4,9 @@ import asyncio
 import signal
 import time
 from collections.abc import Sequence
-from decimal import Decimal
 from pathlib import Path
 
+from bot.core.money import exact
 from bot.exchange.local import assets
 from bot.exchange.local.server import Server
 from bot.exchange.local.venue import Venue
@@ -28,7 +28,7 @@ def build(settings: Exchange, sources: Sequence[str], data: Path | None, now: in
         latency_ms=settings.latency_ms,
     )
     for account in settings.accounts:
-        balance = Decimal(repr(account.balance))
+        balance = exact(account.balance)
         venue.open_account(account.key, account.secret, balance, read_only=account.read_only)
     return venue
 

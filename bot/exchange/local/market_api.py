@@ -1,22 +1,18 @@
-"""`/v5/market/...`, `/v5/announcements` and `/v5/system/status`: what anybody may ask."""
+"""Prices, books and contracts of `/v5/market/...`, and `/v5/announcements`: what anybody may ask."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from bot.core.types import DAY_MS, HOUR_MS, MINUTE_MS, Side
+from bot.core.types import Side
 from bot.exchange.local import candles, views
 from bot.exchange.local.candles import Candles
 from bot.exchange.local.contract import CLOSED, PRE_LAUNCH, TRADING
 from bot.exchange.local.orders import Refused
-from bot.exchange.local.terms import PARAMS, choice, text, whole, wrong
+from bot.exchange.local.terms import PARAMS, text, whole, wrong
 from bot.exchange.local.world import Listed, World
 
 Params = Mapping[str, Any]
 Handler = Callable[[World, Params], Any]
-INTEREST_INTERVALS: Final = {
-    "5min": 5 * MINUTE_MS, "15min": 15 * MINUTE_MS, "30min": 30 * MINUTE_MS, "1h": HOUR_MS, "4h": 4 * HOUR_MS,
-    "1d": DAY_MS,
-}  # fmt: skip
 CATEGORIES: Final = ("linear", "inverse", "spot", "option")
 
 
@@ -42,7 +38,7 @@ def listed_of(world: World, params: Params) -> Listed:
 
 def kline(world: World, params: Params) -> Any:
     listed = listed_of(world, params)
-    rows = _select(listed.trades, params)
+    rows = _select(listed, listed.trades, params)
     data = [[str(row.start), *candles.texts(row, listed.contract)] for row in rows]
     return {"category": "linear", "symbol": listed.symbol, "list": data}
 
@@ -50,19 +46,19 @@ def kline(world: World, params: Params) -> Any:
 def price_kline(world: World, params: Params) -> Any:
     """Mark and index price are one and the same here."""
     listed = listed_of(world, params)
-    rows = _select(listed.marks, params)
+    rows = _select(listed, listed.marks, params)
     data = [[str(row.start), *candles.texts(row, listed.contract)[:4]] for row in rows]
     return {"category": "linear", "symbol": listed.symbol, "list": data}
 
 
 def premium_kline(world: World, params: Params) -> Any:
     listed = listed_of(world, params)
-    rows = _select(listed.marks, params)
+    rows = _select(listed, listed.marks, params)
     data = [[str(row.start), "0", "0", "0", "0"] for row in rows]
     return {"category": "linear", "symbol": listed.symbol, "list": data}
 
 
-def _select(source: Candles, params: Params) -> list[candles.Candle]:
+def _select(listed: Listed, source: Candles, params: Params) -> list[candles.Candle]:
     interval = text(params, "interval")
     if interval not in candles.INTERVALS:
         raise wrong("interval invalid")
@@ -73,6 +69,8 @@ def _select(source: Candles, params: Params) -> list[candles.Candle]:
     if last is not None and last < 0:
         raise wrong("end invalid")
     limit = limit_of(params, 200, 1_000)
+    if listed.contract.status == PRE_LAUNCH:  # nothing has traded
+        return []
     return source.select(interval, first, last, limit)
 
 
@@ -116,12 +114,13 @@ def instruments(world: World, params: Params) -> Any:
     category = text(params, "category")
     found: list[dict[str, Any]] = []
     if is_linear(params, ""):
-        symbol, status, base = (text(params, name) for name in ("symbol", "status", "baseCoin"))
+        symbol, status = text(params, "symbol"), text(params, "status")
         for number, listed in enumerate(world.listed.values(), 1):
-            contract = listed.contract
-            wanted = contract.status == (status or TRADING) or (symbol and not status)
-            if wanted and symbol in ("", listed.symbol) and base in ("", contract.base_coin):
-                found.append(views.instrument(listed, number))
+            view = views.instrument(listed, number)
+            wanted = view["status"] == (status or TRADING) or (symbol and not status)
+            filters = ("symbol", "baseCoin", "symbolType")
+            if wanted and all(text(params, name) in ("", view[name]) for name in filters):
+                found.append(view)
     limit = limit_of(params, 500, 1_000)
     first = _offset(params)
     page, rest = found[first : first + limit], found[first + limit :]
@@ -174,25 +173,6 @@ def price_limit(world: World, params: Params) -> Any:
     }  # fmt: skip
 
 
-def open_interest(world: World, params: Params) -> Any:
-    """One row at each full interval since the launch, newest first; it does not change here."""
-    listed = listed_of(world, params)
-    length = INTEREST_INTERVALS[choice(params, "intervalTime", tuple(INTEREST_INTERVALS))]
-    size, whole_amount = listed.contract.quantity_text, listed.market.open_interest
-    newest = min(whole(params, "endTime", world.now), world.now) // length * length
-    oldest = max(whole(params, "startTime"), listed.asset.instrument.launch_time)
-    times = range(newest, oldest - 1, -length)[: limit_of(params, 50, 200)]
-    rows = [
-        {
-            "openInterest": size(whole_amount),
-            "singleOpenInterest": size(whole_amount // 2),
-            "timestamp": str(ts),
-        }
-        for ts in times
-    ]
-    return {"symbol": listed.symbol, "category": "linear", "list": rows, "nextPageCursor": ""}
-
-
 def announcements(world: World, params: Params) -> Any:
     rows = [
         {
@@ -223,6 +203,5 @@ MARKET: Final[Mapping[str, Handler]] = {
     "/v5/market/funding/history": funding_history,
     "/v5/market/risk-limit": risk_limits,
     "/v5/market/price-limit": price_limit,
-    "/v5/market/open-interest": open_interest,
     "/v5/announcements/index": announcements,
 }

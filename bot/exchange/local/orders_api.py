@@ -34,7 +34,7 @@ def cancel(asked: Asked) -> Answer:
 
 
 def batch(act: Handler) -> Handler:
-    """Each order of a batch has its own fate."""
+    """Each order of a batch has its own fate; a new one is told when it was born."""
 
     def handler(asked: Asked) -> Answer:
         require_linear(asked.params)
@@ -43,16 +43,18 @@ def batch(act: Handler) -> Handler:
         for number, item in enumerate(items):
             named = item if isinstance(item, dict) else {}
             row = {"category": "linear", "symbol": text(named, "symbol"), "orderId": ""}
-            row |= {"orderLinkId": text(named, "orderLinkId"), "createAt": ""}
+            row |= {"orderLinkId": text(named, "orderLinkId")}
+            born = ""
             try:
                 if number >= asked.admitted:
                     raise Refused(10006, "Too many visits!")
                 ids = act(asked._replace(params={**named, "category": "linear"})).result
-                row |= ids | {"createAt": str(asked.now)}
+                row |= ids
+                born = str(asked.now)
                 verdicts.append({"code": 0, "msg": "OK"})
             except Refused as error:
                 verdicts.append({"code": error.code, "msg": error.text})
-            rows.append(row)
+            rows.append(row | {"createAt": born} if act is create else row)
         return Answer({"list": rows}, {"list": verdicts})
 
     return handler
@@ -70,6 +72,8 @@ def batch_items(params: Params) -> Sequence[Any]:
 def cancel_all(asked: Asked) -> Answer:
     require_linear(asked.params)
     chosen = _filtered(list(asked.account.open_orders.values()), asked.params)
+    if only := text(asked.params, "stopOrderType"):
+        chosen = [order for order in chosen if order.stop_type in ("", only)]
     for order in chosen[:CANCEL_ALL_LIMIT]:
         if order.is_open:  # one may have ended with another
             asked.world.engine.cancel(asked.account, {"symbol": order.symbol, "orderId": order.id}, asked.now)
@@ -117,7 +121,7 @@ def order_history(asked: Asked) -> Answer:
         orders = list(account.finished)
         if any(text(params, name) for name in ("symbol", "baseCoin", "settleCoin", "orderFilter")):
             orders = _filtered(orders, {"settleCoin": "USDT", **params})
-    first, last = window(params, asked.world.now)
+    first, last = window(params, asked.now)
     status = text(params, "orderStatus")
     orders = [
         order
@@ -143,16 +147,26 @@ def _page(orders: list[Order], params: Params) -> Answer:
 
 
 def executions(asked: Asked) -> Answer:
-    params, rows = asked.params, list(asked.account.executions)
-    if not is_linear(params, ""):
-        rows = []
-    for name in ("orderId", "orderLinkId", "symbol", "execType"):
+    """By orderId > orderLinkId, and then by nothing else; or by symbol > baseCoin, kind and time."""
+    params = asked.params
+    rows = list(asked.account.executions) if is_linear(params, "") else []
+    for name in ("orderId", "orderLinkId"):
         if value := text(params, name):
             rows = [row for row in rows if row[name] == value]
-    if text(params, "settleCoin", "USDT") != "USDT":
-        rows = []
-    if not (text(params, "orderId") or text(params, "orderLinkId")):
-        first, last = window(params, asked.world.now)
-        rows = [row for row in rows if first <= int(row["execTime"]) <= last]
+            break
+    else:
+        symbol, base, kind = (text(params, name) for name in ("symbol", "baseCoin", "execType"))
+        first, last = window(params, asked.now)
+        is_settled_here = text(params, "settleCoin", "USDT") == "USDT"
+        rows = [
+            row
+            for row in rows
+            if is_settled_here
+            and first <= int(row["execTime"]) <= last
+            and symbol in ("", row["symbol"])
+            and (symbol or base in ("", row["symbol"].removesuffix("USDT")))
+            and kind in ("", row["execType"])
+        ]
     page, cursor = cut(rows[::-1], params, 50, 100)
+    page = [row | {"extraFees": ""} for row in page]  # a list on the stream
     return Answer({"category": text(params, "category"), "list": page, "nextPageCursor": cursor})

@@ -116,7 +116,7 @@ def execution_view(
         "stopOrderType": order.stop_type or "UNKNOWN",
         "execFee": cash(fee),
         "execFeeV2": "",
-        "execId": f"{trade.id[:-1]}{'m' if is_maker else 't'}",
+        "execId": execution_id(trade, is_maker=is_maker),
         "execPrice": contract.price_text(trade.price),
         "execQty": contract.quantity_text(trade.lots),
         "execPnl": cash(realised),
@@ -184,14 +184,22 @@ def funding_view(
     }
 
 
-def ledger_detail(order: Order, trade: Print, rate: Decimal, holding: Holding) -> dict[str, Any]:
+def execution_id(trade: Print, *, is_maker: bool) -> str:
+    """Each of the two parties of a trade has its own."""
+    return f"{trade.id[:-1]}{'m' if is_maker else 't'}"
+
+
+def ledger_detail(
+    order: Order, trade: Print, rate: Decimal, holding: Holding, *, is_maker: bool
+) -> dict[str, Any]:
     contract = order.contract
     return {
         "symbol": contract.symbol,
+        "category": "linear",
         "side": order.side.value,
         "orderId": order.id,
         "orderLinkId": order.link_id,
-        "tradeId": trade.id,
+        "tradeId": execution_id(trade, is_maker=is_maker),
         "tradePrice": contract.price_text(trade.price),
         "qty": contract.quantity_text(trade.lots),
         "size": format(holding.qty, "f"),
@@ -201,13 +209,16 @@ def ledger_detail(order: Order, trade: Print, rate: Decimal, holding: Holding) -
 
 def ledger_view(entry: Entry, number: int) -> dict[str, Any]:
     blank = dict.fromkeys(
-        ("symbol", "side", "orderId", "orderLinkId", "tradeId", "tradePrice", "qty", "size", "feeRate"), ""
-    )
+        (
+            "symbol", "category", "orderId", "orderLinkId", "tradeId", "tradePrice", "qty", "size", "feeRate",
+        ),
+        "",
+    )  # fmt: skip
     return {
         **blank,
+        "side": "None",
         **entry.detail,
         "id": str(number),
-        "category": "linear",
         "transactionTime": str(entry.ts),
         "type": entry.kind,
         "transSubType": "",
@@ -230,19 +241,23 @@ def add_closed(
     entry: Decimal,
     closed: Decimal,
     realised: Decimal,
-    fee: Decimal,
+    fees: tuple[Decimal, Decimal],
+    kind: str,
 ) -> None:
-    """Closed P&L, one line for each order that closes something."""
+    """Closed P&L, one line for each order that closes something; `fees` to open it and to close it."""
     contract = order.contract
     price = contract.price(trade.price)
     last = account.closed[-1] if account.closed else None
     if last is None or last["order"] is not order:
         last = {"order": order, "entry": entry, "closed": Decimal(0), "exit": Decimal(0), "pnl": Decimal(0)}
         last |= {"fills": 0, "created": order.created, "leverage": holding.leverage}
+        last |= {"open_fee": Decimal(0), "close_fee": Decimal(0), "kind": kind}
         account.closed.append(last)
     last["closed"] += closed
     last["exit"] += closed * price
-    last["pnl"] += realised - fee
+    last["pnl"] += realised - sum(fees)
+    last["open_fee"] += fees[0]
+    last["close_fee"] += fees[1]
     last["fills"] += 1
     last["updated"] = trade.ts
 
@@ -257,13 +272,15 @@ def closed_view(row: dict[str, Any]) -> dict[str, Any]:
         "qty": contract.quantity_text(order.qty),
         "orderPrice": contract.price_text(order.price),
         "orderType": order.type,
-        "execType": "Trade",
+        "execType": row["kind"],
         "closedSize": format(size, "f"),
         "cumEntryValue": cash(row["entry"] * size),
         "avgEntryPrice": cash(row["entry"]),
         "cumExitValue": cash(row["exit"]),
         "avgExitPrice": cash(row["exit"] / size),
         "closedPnl": cash(row["pnl"]),
+        "openFee": cash(row["open_fee"]),
+        "closeFee": cash(row["close_fee"]),
         "fillCount": str(row["fills"]),
         "leverage": format(row["leverage"], "f"),
         "createdTime": str(row["created"]),
@@ -292,10 +309,10 @@ def position_view(
         entry_name: cash(holding.entry) if side else "0",
         "positionValue": cash(abs(holding.position.cost)) if side else "",
         "tradeMode": 0,
-        "autoAddMargin": 0,
+        "autoAddMargin": int(holding.adds_margin),
         "positionStatus": "Normal",
         "leverage": format(holding.leverage, "f"),
-        "breakEvenPrice": "",
+        "breakEvenPrice": _break_even(holding),
         "markPrice": price(market.mark),
         "liqPrice": cash(liquidation) if liquidation is not None and liquidation > 0 else "",
         "bustPrice": "",
@@ -322,6 +339,14 @@ def position_view(
         "leverageSysUpdatedTime": "",
         "category": "linear",
     }
+
+
+def _break_even(holding: Holding) -> str:
+    """(entry x qty - realised) / (qty - |qty| x taker fee); what has been paid in fees is in `realised`."""
+    qty, fee = holding.qty, max(holding.contract.taker_fee, Decimal("0.00055"))
+    if not qty:
+        return ""
+    return cash((holding.entry * qty - holding.session_realised) / (qty - abs(qty) * fee))
 
 
 def wallet_view(account: Account) -> dict[str, Any]:
@@ -369,6 +394,7 @@ def wallet_view(account: Account) -> dict[str, Any]:
                 "bonus": "0",
                 "marginCollateral": True,
                 "collateralSwitch": True,
+                "colRes": "0",
             }
         ],
     }

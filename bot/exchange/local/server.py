@@ -10,12 +10,14 @@ import msgspec
 from aiohttp import web
 
 from bot.core.errors import UsageError
+from bot.core.types import DAY_MS
 from bot.exchange.local import assets
 from bot.exchange.local.api import Answer, Asked
 from bot.exchange.local.endpoints import ENDPOINTS, Endpoint
 from bot.exchange.local.gate import Quota
 from bot.exchange.local.market_api import MARKET
 from bot.exchange.local.orders import Refused
+from bot.exchange.local.statistics_api import STATISTICS
 from bot.exchange.local.streams import TooFast, admit, socket_handler
 from bot.exchange.local.venue import Venue
 
@@ -23,6 +25,7 @@ LOOPBACK: Final = "127.0.0.1"
 SYSTEM_STATUS: Final = "/v5/system/status"
 TIME: Final = "/v5/market/time"
 RESTART_MS: Final = 1_000
+TURNOVER: Final = 1e8  # USDT per day, of a symbol listed by hand
 SMALLEST, LARGEST = 1e-6, 1e6  # of a price, and of all that an operator does to one
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder().decode
@@ -109,9 +112,11 @@ class Server:
     async def _rest(self, request: web.Request) -> web.StreamResponse:
         venue, path = self.venue, request.path
         faults = venue.faults
-        raw = await request.read() if request.method == "POST" else request.rel_url.raw_query_string.encode()
         if not venue.limits.admit_address():
             return web.Response(status=403, text="access too frequent")
+        if request.method == "GET" and request.can_read_body:  # not even an empty JSON object
+            return web.Response(status=403, text="403 Forbidden")
+        raw = await request.read() if request.method == "POST" else request.rel_url.raw_query_string.encode()
         if faults.strike("drop", path):
             return _cut(request)
         code, told, answer, quota = self._decide(request, raw)
@@ -166,7 +171,7 @@ class Server:
             return Answer({"timeSecond": str(nano // 10**9), "timeNano": str(nano)})
         if path == SYSTEM_STATUS:
             return Answer({"list": self._maintenance()})
-        handler = MARKET.get(path)
+        handler = MARKET.get(path) or STATISTICS.get(path)
         return None if handler is None else Answer(handler(self.venue.world, _query(raw)))
 
     def _admit(
@@ -214,8 +219,7 @@ class Server:
         elif what == "faults" and method == "POST":
             self.arm(**body)
         elif what == "list" and method == "POST":
-            launch = world.now + int(body.get("in_ms", 0))
-            world.list(assets.plain(body["symbol"], _require("price", float(body["price"])), launch))
+            self._list(body["symbol"], float(body["price"]), world.now + int(body.get("in_ms", 0)))
         elif what == "delist" and method == "POST":
             world.delist(body["symbol"], world.now + int(body.get("in_ms", 0)))
         elif what == "move" and method == "POST":
@@ -231,6 +235,13 @@ class Server:
             "armed": [msgspec.to_builtins(fault) | {"until": None} for fault in venue.faults.armed],
             "struck": {kind: count for kind, count in venue.faults.struck.items() if count},
         }
+
+    def _list(self, symbol: str, price: float, launch: int) -> None:
+        """A symbol that trades around a price that stands still until it is moved."""
+        if symbol in self.venue.world.listed:
+            raise UsageError(f"{symbol} is listed already; choose another name")
+        volume = TURNOVER / _require("price", price) / DAY_MS
+        self.venue.world.list(assets.plain(symbol, price, launch, turnover=TURNOVER, volume=volume))
 
     def arm(self, kind: str, target: str = "*", **options: Any) -> None:
         """Arm a fault; a restart happens at once."""
@@ -270,7 +281,7 @@ def _query(raw: str) -> _Json:
 def _body(raw: str) -> _Json:
     try:
         body = _decode(raw) if raw else {}
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         raise Refused(10001, "params error: the body is not JSON") from None
     if not isinstance(body, dict):
         raise Refused(10001, "params error: the body is not a JSON object")

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Literal, NamedTuple
 
@@ -23,6 +24,7 @@ CATEGORIES: Final = ("linear", "inverse", "spot", "option", "spread")
 ARGS_LIMIT: Final = 21_000  # characters of the topics of one connection
 SPOT_ARGS: Final = 10
 REMEMBERED: Final = 10_000  # ids of requests that a connection may not use again
+NOT_SUPPORTED: Final = "op is not found or category is not correct/supported"
 MAINTENANCE: Final = "server is under maintenance"
 _OPS: Final[Mapping[str, Endpoint]] = {item.op: item for item in ENDPOINTS.values() if item.op}
 _decode: Final = msgspec.json.Decoder().decode
@@ -50,6 +52,7 @@ class Connection:
         self._kind: Kind = kind
         self._category = category
         self._session = Session(venue.hub, venue.world.engine.new_id())
+        self._idle_s = IDLE_S if kind == "public" else active_time(request.query.get("max_active_time", ""))
         self._key: Key | None = None
         self._requests: dict[str, None] = {}  # the last ids seen on order entry, oldest first
 
@@ -68,8 +71,10 @@ class Connection:
         faults = self._venue.faults
         while not self._session.is_cut:
             try:
-                message = await self._socket.receive(timeout=IDLE_S)
+                message = await self._socket.receive(timeout=self._idle_s)
             except TimeoutError:
+                if time.monotonic() - self._session.put_at < self._idle_s:
+                    continue  # a listener may be silent
                 return
             if message.type not in (WSMsgType.TEXT, WSMsgType.BINARY):
                 return
@@ -93,7 +98,7 @@ class Connection:
     async def _handle(self, data: str | bytes) -> None:
         try:
             request = _decode(data)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             request = None
         if not isinstance(request, dict):
             self._answer({}, success=False, told="Failed to decode incoming data: not a JSON object")
@@ -120,7 +125,7 @@ class Connection:
         self._session.send({**reply, "op": str(request.get("op", ""))})
 
     def _pong(self, request: Mapping[str, Any]) -> None:
-        if self._kind == "public":
+        if self._kind == "public" and self._category not in ("option", "spread"):
             self._answer(request, success=True, told="pong")
             return
         reply = {"op": "pong", "args": [str(self._venue.clock_ms())], "conn_id": self._session.identity}
@@ -195,6 +200,8 @@ class Connection:
 
     async def _order(self, op: str, request: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
         venue = self._venue
+        if venue.faults.strike("drop", op):
+            return
         verdict = self._decide(op, request)
         venue.poke()
         if verdict.code == 0 and op in _OPS:
@@ -228,14 +235,16 @@ class Connection:
         quota: Quota | None = None
         try:
             if endpoint is None:
-                raise Refused(10404, "op is not found or category is not correct/supported")
+                raise Refused(10404, NOT_SUPPORTED)
             if key is None:
                 raise Refused(10001, "Request not authorized")
-            self._check_request(request)
+            self._check_request(op, request)
             args = request.get("args")
             params = args[0] if isinstance(args, list) and len(args) == 1 else None
             if not isinstance(params, dict):
                 raise Refused(10001, "Params Error: one argument is expected")
+            if text(params, "category") != "linear":
+                raise Refused(10404, NOT_SUPPORTED)
             verdict_of = admit(venue, endpoint, key, params)
             quota = verdict_of.quota
             answer = endpoint.handler(Asked(venue.world, key, params, venue.market_ms, verdict_of.admitted))
@@ -243,11 +252,11 @@ class Connection:
             return Verdict(error.code, error.text, quota=quota)
         return Verdict(0, "OK", answer.result, answer.extra, quota)
 
-    def _check_request(self, request: Mapping[str, Any]) -> None:
+    def _check_request(self, op: str, request: Mapping[str, Any]) -> None:
         venue = self._venue
         header = request.get("header")
         header = header if isinstance(header, dict) else {}
-        if venue.faults.strike("bad_timestamp", "trade"):
+        if venue.faults.strike("bad_timestamp", op):
             raise Refused(10002, "invalid request, please check your server timestamp or recv_window param")
         check_time(header.get("X-BAPI-TIMESTAMP"), header.get("X-BAPI-RECV-WINDOW"), venue.clock_ms())
         identity = text(request, "reqId")
@@ -259,6 +268,14 @@ class Connection:
             self._requests[identity] = None
             if len(self._requests) > REMEMBERED:
                 del self._requests[next(iter(self._requests))]
+
+
+def active_time(wanted: str) -> float:
+    """Seconds without a word from either side after which a connection ends: "30s" to "600s", or "1m"."""
+    number, unit = wanted[:-1], wanted[-1:]
+    if not number.isdecimal() or unit not in ("s", "m"):
+        return IDLE_S
+    return min(max(30.0, int(number) * (60.0 if unit == "m" else 1.0)), IDLE_S)
 
 
 class Admission(NamedTuple):

@@ -13,6 +13,9 @@ DEPTHS: Final = {1: 10, 50: 20, 200: 100, 1000: 200}  # levels: push interval in
 TICKER_MS: Final = 100
 KLINE_MS: Final = 1_000
 LIQUIDATION_MS: Final = 500
+PRICE_LIMIT_MS: Final = 300
+RPI_DEPTH, RPI_MS = 50, 100
+QUIET: Final = ("insurance.USDT", "adlAlert.USDT")
 REPEAT_MS: Final = 3_000  # depth 1 repeats itself
 TRADES_PER_MESSAGE: Final = 1_024
 
@@ -123,11 +126,23 @@ class BookTopic:
         return {"topic": self._name, "type": kind, "ts": now, "data": data, "cts": self._at}
 
 
+class RpiBookTopic(BookTopic):
+    """`orderbook.rpi.SYMBOL`: a third column for retail price improvement, of which there is none."""
+
+    def __init__(self, name: str, listed: Listed, world: World, faults: Faults) -> None:
+        super().__init__(name, listed, world, RPI_DEPTH, faults)
+        self._interval = RPI_MS
+
+    def _levels(self, sides: dict[Side, dict[int, int]]) -> tuple[list[list[str]], list[list[str]]]:
+        bids, asks = super()._levels(sides)
+        return [[*level, "0"] for level in bids], [[*level, "0"] for level in asks]
+
+
 class TradeTopic:
     def __init__(self, name: str, listed: Listed) -> None:
         self._name = name
         self._listed = listed
-        self._last = 0
+        self._last = listed.market.last
 
     def snapshot(self, now: int) -> Frame | None:
         return None
@@ -231,14 +246,53 @@ class LiquidationTopic:
             yield {"topic": self._name, "type": "snapshot", "ts": now, "data": data}
 
 
+class PriceLimitTopic:
+    def __init__(self, name: str, listed: Listed) -> None:
+        self._name = name
+        self._listed = listed
+        self._told: tuple[int, int] | None = None
+        self._pushed = 0
+
+    def snapshot(self, now: int) -> Frame | None:
+        self._told = self._told or self._listed.market.price_limits()
+        return self._frame(self._told, now)
+
+    def changes(self, now: int) -> Iterator[Frame]:
+        limits = self._listed.market.price_limits()
+        if limits != self._told and now - self._pushed >= PRICE_LIMIT_MS:
+            self._told, self._pushed = limits, now
+            yield self._frame(limits, now)
+
+    def _frame(self, limits: tuple[int, int], now: int) -> Frame:
+        highest, lowest = (self._listed.contract.price_text(price) for price in limits)
+        data = {"symbol": self._listed.symbol, "buyLmt": highest, "sellLmt": lowest}
+        return {"topic": self._name, "data": data, "ts": now}
+
+
+class QuietTopic:
+    """A topic that tells of changes in what never changes here: `insurance.USDT`, `adlAlert.USDT`."""
+
+    def snapshot(self, now: int) -> Frame | None:
+        return None
+
+    def changes(self, now: int) -> Iterator[Frame]:
+        yield from ()
+
+
 def public_topic(name: str, world: World, faults: Faults) -> Topic:
     """Raises Refused for a topic that there is not."""
     kind, _, rest = name.partition(".")
     detail, _, symbol = rest.rpartition(".")
     listed = world.listed.get(symbol)
+    if name in QUIET:
+        return QuietTopic()
     if listed is not None and not listed.market.is_closed:
         if kind == "orderbook" and detail.isdigit() and int(detail) in DEPTHS:
             return BookTopic(name, listed, world, int(detail), faults)
+        if kind == "orderbook" and detail == "rpi":
+            return RpiBookTopic(name, listed, world, faults)
+        if kind == "priceLimit" and not detail:
+            return PriceLimitTopic(name, listed)
         if kind == "publicTrade" and not detail:
             return TradeTopic(name, listed)
         if kind == "tickers" and not detail:

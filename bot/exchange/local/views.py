@@ -1,5 +1,6 @@
 """Public objects as Bybit writes them: instruments, tickers, trades, candles."""
 
+from decimal import Decimal
 from typing import Any, Final
 
 from bot.core.types import HOUR_MS, MINUTE_MS, Side
@@ -10,6 +11,7 @@ from bot.exchange.local.market import Print
 from bot.exchange.local.world import Listed
 
 FUNDING_CAP: Final = "0.005"
+CENT: Final = Decimal("0.01")
 
 
 def instrument(listed: Listed, number: int) -> dict[str, Any]:
@@ -81,7 +83,7 @@ def ticker(listed: Listed) -> dict[str, Any]:
         "lowPrice24h": price(day.low),
         "prevPrice1h": price(day.price_hour_before),
         "openInterest": size(market.open_interest),
-        "openInterestValue": format((interest * contract.price(market.mark)).quantize(1), "f"),
+        "openInterestValue": format((interest * contract.price(market.mark)).quantize(CENT), "f"),
         "singleOpenInterest": size(market.open_interest // 2),
         "singleOpenInterestValue": "",
         "turnover24h": format((contract.unit * day.turnover).normalize(), "f"),

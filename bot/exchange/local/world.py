@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from decimal import Decimal
 from typing import Final, NamedTuple
 
-from bot.core.types import DAY_MS, HOUR_MS
+from bot.core.money import exact
+from bot.core.types import DAY_MS, HOUR_MS, Side
 from bot.exchange.local import candles
 from bot.exchange.local.assets import Asset
 from bot.exchange.local.candles import Candle, Candles
@@ -39,8 +40,9 @@ class Listed:
         self.asset = asset
         contract = Contract(asset.instrument, status=PRE_LAUNCH, delivery_time=asset.delivery_time)
         fair = asset.path.at(now).price
-        self.market = world.engine.add_market(contract, Decimal(repr(fair)))
+        self.market = world.engine.add_market(contract, exact(fair))
         self.shock = 1.0  # what an operator has done to the price
+        self.is_shaken = False  # and nobody has traded since
         self.crowd = Crowd(world.engine, self.market, asset.turnover, f"{world.seed}/{asset.symbol}")
         past = [] if asset.history is None else candles.past(contract, asset.history)
         self.trades = Candles(past, self.market.last, now)
@@ -119,8 +121,10 @@ class World:
         self.listed[symbol].contract.delivery_time = delivery_time
 
     def move(self, symbol: str, factor: float) -> None:
-        """Multiply the fair price by `factor` from now on."""
-        self.listed[symbol].shock *= factor
+        """Multiply the fair price by `factor` from now on; somebody trades there at once."""
+        listed = self.listed[symbol]
+        listed.shock *= factor
+        listed.is_shaken = True
 
     def next_funding(self, asset: Asset, now: int) -> int:
         interval = asset.instrument.funding_interval_ms
@@ -152,6 +156,8 @@ class World:
         fair, volume = asset.path.at(now)
         fair *= listed.shock
         listed.crowd.quote(fair, asset.half_spread(now), now)
+        if listed.is_shaken:
+            listed.is_shaken = not listed.crowd.take(Side.SELL, 1, now)
         if elapsed:
             listed.crowd.trade(volume, min(elapsed, LONGEST_STEP_MS), fair, now)
         ticks = market.contract.nearest_ticks(fair)

@@ -7,9 +7,10 @@ from math import inf
 from typing import Final, NamedTuple
 
 from bot.core.events import BarClosed, OrderCancelled, StopMoved
+from bot.core.money import exact
 from bot.core.types import HOUR_MS, FillOrigin, Instrument, OrderRequest, Side
 from bot.exchange.simulated.account import ZERO, Account, Position
-from bot.exchange.simulated.costs import CostModel, exact, funding_amount
+from bot.exchange.simulated.costs import CostModel, funding_amount
 
 NEVER: Final = 2**62
 NO_BAR: Final = (inf, -inf)  # a span that no bar fits in

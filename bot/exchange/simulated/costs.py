@@ -5,7 +5,7 @@ from decimal import ROUND_CEILING, Decimal
 from typing import Final, NamedTuple
 
 from bot.core.events import BarClosed
-from bot.core.money import to_grid
+from bot.core.money import exact, to_grid
 from bot.core.types import Side
 from bot.settings import Costs
 
@@ -19,11 +19,6 @@ class Quote(NamedTuple):
     def crossed_by(self, side: Side, price: Decimal) -> bool:
         """Would a limit order at `price` trade at once?"""
         return price >= self.ask if side is Side.BUY else price <= self.bid
-
-
-def exact(value: float) -> Decimal:
-    """The shortest decimal that reads back as `value`: what a person would write."""
-    return Decimal(repr(float(value)))
 
 
 class CostModel:

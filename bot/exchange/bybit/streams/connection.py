@@ -106,7 +106,7 @@ class Connection:
         except ConnectionClosed as error:
             raise ConnectionLost(f"closed by the exchange ({_close_reason(error)})") from None
         except _Silent:
-            self._socket.transport.abort()  # a close handshake would wait for somebody who is silent
+            self.abort()
             raise
         finally:
             for _, future in self._waiting.values():
@@ -114,6 +114,10 @@ class Connection:
                     future.set_exception(ConnectionLost("closed before the answer came"))
                     future.exception()  # nobody may be left to look at it
         raise AssertionError("one of the three raises")
+
+    def abort(self) -> None:
+        """End it without a handshake, which would wait for somebody who is silent."""
+        self._socket.transport.abort()
 
     async def request(
         self, op: str, args: list[Any], *, answer_s: float | None = None, header: dict[str, Any] | None = None

@@ -1,17 +1,14 @@
 """`bot study`: from options to a study, its predictions and its table."""
 
 import json
-import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from bot.core.errors import UsageError
+from bot.dashboard.progress import WorkProgress
 from bot.settings import Settings
 from bot.storage.barfiles import INTERVALS
 
@@ -20,7 +17,6 @@ ARMS: Final = (
     "mmd", "coral", "adversarial", "unaligned",
 )  # fmt: skip
 """Most valuable first. Always-short, the pooled rate and the ensemble come with them at no cost."""
-PLAIN_SECONDS: Final = 15.0
 
 
 def run_study(
@@ -39,7 +35,7 @@ def run_study(
 
     options: of `bot.research.study_data.plan`. Raises UsageError and DataError.
     """
-    from bot.research import study, study_data, study_predictions, study_table
+    from bot.research import study, study_comparisons, study_data, study_predictions, study_table
 
     chosen = _arms(arms)
     planned = study_data.plan(
@@ -60,14 +56,19 @@ def run_study(
         highlight=False,
         soft_wrap=True,
     )
-    with StudyProgress(console) as progress:
+    with WorkProgress("study", console=console) as progress:
         study.run(planned, chosen, jobs, progress, twins=twins)
     path = planned.output / "predictions.parquet"
     study_predictions.write(
         path, (one for token in planned.tokens for one in study_predictions.of_token(planned, token, chosen))
     )
-    rows = list(study_table.table(planned, path))
-    text = "\n".join([*study_table.lines(rows), "", *_remarks(planned.output, rows)])
+    facts = study_table.outcomes(planned)
+    said = study_table.predicted(planned, path, facts)
+    rows = list(study_table.table(planned, facts, said))
+    pairs = list(study_comparisons.comparisons(planned.days, facts, said))
+    text = "\n".join(
+        [*study_table.lines(rows), "", *study_comparisons.lines(pairs), "", *_remarks(planned.output, rows)]
+    )
     (planned.output / "table.md").write_text(text + "\n", encoding="utf-8")
     console.print(text, highlight=False, markup=False, soft_wrap=True)
     console.print(f"Predictions {path}", highlight=False, soft_wrap=True)
@@ -111,45 +112,3 @@ def _interval(text: str) -> int:
 
 def _date(ms: int) -> str:
     return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d")
-
-
-class StudyProgress:
-    """A bar with the time that is left in a terminal, a line now and then without one."""
-
-    def __init__(self, console: Console, wall_clock: Callable[[], float] = time.monotonic) -> None:
-        self._console = console
-        self._wall_clock = wall_clock
-        self._began = self._due = wall_clock()
-        self._total, self._done = 0.0, 0.0
-        self._bar = Progress(
-            TextColumn("Study"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[what]}"),
-            TimeRemainingColumn(), console=console, disable=not console.is_terminal,
-        )  # fmt: skip
-        self._task = self._bar.add_task("", total=None, what="features")
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None
-    ) -> None:
-        self._bar.stop()
-
-    def total(self, seconds: float) -> None:
-        """Everything that is to be done, in rough seconds."""
-        self._total = seconds
-        self._began = self._wall_clock()
-        self._bar.update(self._task, total=seconds)
-
-    def done(self, seconds: float, what: str) -> None:
-        self._done += seconds
-        self._bar.update(self._task, completed=self._done, what=what)
-        now = self._wall_clock()
-        if not self._console.is_terminal and (now >= self._due or self._done >= self._total):
-            self._due = now + PLAIN_SECONDS
-            left = (now - self._began) / self._done * (self._total - self._done)
-            self._console.print(
-                f"study: {self._done / self._total:.0%}  {what}  about {left / 60:.0f} min left",
-                highlight=False,
-            )

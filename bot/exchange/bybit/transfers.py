@@ -1,0 +1,27 @@
+"""Money that came or went without trading, by the exchange's own ledger."""
+
+from typing import Final
+
+from bot.core.types import DAY_MS
+from bot.exchange.bybit.rest import Rest
+from bot.exchange.bybit.wire.account import Transaction
+
+SETTLE: Final = "USDT"
+_SPAN: Final = 7 * DAY_MS  # that one request may cover
+BOOKED: Final = frozenset(
+    {"TRADE", "SETTLEMENT", "LIQUIDATION", "ADL", "DELIVERY"}
+)  # they come as executions
+
+
+async def ledger(rest: Rest, start: int, end: int) -> list[Transaction]:
+    """Every line of the settle coin within [start, end] (ms), oldest first. Raises ExchangeError."""
+    lines: list[Transaction] = []
+    for first in range(start, end + 1, _SPAN):
+        newest_first = await rest.account.transactions(first, min(end, first + _SPAN - 1))
+        lines += [line for line in reversed(newest_first) if line.currency == SETTLE]
+    return lines
+
+
+async def transfers(rest: Rest, start: int, end: int) -> list[Transaction]:
+    """What of `ledger` was no trade: deposits, withdrawals, bonuses, interest."""
+    return [line for line in await ledger(rest, start, end) if line.type not in BOOKED]
