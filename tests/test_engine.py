@@ -18,7 +18,11 @@ from bot.core.events import (
     EntriesBlocked,
     Event,
     InstrumentDelisted,
+    InstrumentStatusChanged,
+    LiquiditySampled,
     MarketHealthChanged,
+    MarketHealthMeasured,
+    MessagesRefused,
     OrderCancelled,
     OrderFilled,
     OrderRejected,
@@ -26,7 +30,7 @@ from bot.core.events import (
 )
 from bot.core.records import Alarm, BreakerTripped, DecisionMade, EquityMarked, Record, Refused
 from bot.core.signal import Action, Signal
-from bot.core.types import DAY_MS, Position, Side
+from bot.core.types import DAY_MS, Position, Side, TradingStatus
 from bot.engine.engine import Engine
 from bot.engine.portfolio import Portfolio
 from bot.engine.runner import Runner
@@ -147,6 +151,29 @@ def test_while_the_market_cannot_be_trusted_nothing_is_opened() -> None:
     desk.runner.advance([MarketHealthChanged(START + 2 * BAR, START + 2 * BAR, "NEWUSDT", ())])
     desk.play(bar(2, 100), bar(3, 100))
     assert len(desk.journal.of(PlaceOrder)) == 1
+
+
+def test_the_liquidity_of_a_symbol_is_known_until_it_is_delisted() -> None:
+    desk = Desk(nothing)
+    assert desk.engine.liquidity("NEWUSDT") is None
+    numbers = dict.fromkeys(LiquiditySampled.__struct_fields__[4:], 1.0)
+    seen = LiquiditySampled(START + BAR, START + BAR, "NEWUSDT", START, **numbers)
+    desk.runner.advance([seen])
+    assert desk.engine.liquidity("NEWUSDT") == seen
+    desk.runner.advance([InstrumentDelisted(START + BAR, START + BAR, "NEWUSDT")])
+    assert desk.engine.liquidity("NEWUSDT") is None
+
+
+def test_what_is_for_people_only_passes_through_and_changes_nothing() -> None:
+    desk = Desk(nothing)
+    told = [
+        InstrumentStatusChanged(START, START, "NEXTUSDT", TradingStatus.PRE_LAUNCH),
+        MessagesRefused(START, START, 2, "not JSON"),
+        MarketHealthMeasured(START, START, "NEWUSDT", "live", {}, 0, 0, 0, 0, 0, 0, 0, 0),
+    ]
+    before = len(desk.journal.messages)
+    desk.runner.advance(told)
+    assert desk.journal.messages[before:] == told
 
 
 def test_a_refusal_is_recorded_with_its_reason_and_nothing_leaves() -> None:
