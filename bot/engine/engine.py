@@ -43,7 +43,7 @@ from strategies.base import Advice, Strategy
 
 Message = Command | Record
 _NAKED_MS: Final = 90_000  # a position that could not be given a stop for so long is closed
-_PAUSE_MS: Final = 15_000  # after an exit that was not carried out; doubled each time
+_PAUSE_MS: Final = 15_000  # after an exit that was not carried out, a bar at most; doubled each time
 _LONGEST_PAUSE_MS: Final = 300_000
 
 
@@ -286,7 +286,7 @@ class Engine:
         if unsold:
             self._unsold.add(order.symbol)
             _, last = self._pauses.get(order.symbol, (0, 0))
-            pause = min(max(2 * last, _PAUSE_MS), _LONGEST_PAUSE_MS)
+            pause = min(max(2 * last, min(self._interval, _PAUSE_MS)), _LONGEST_PAUSE_MS)
             self._pauses[order.symbol] = event.ts + pause, pause
         elif isinstance(event, OrderCancelled):
             return []
