@@ -82,14 +82,16 @@ class NoModels:
 class Desk:
     """Everything wired, as the application does it."""
 
-    def __init__(self, wish: Wish, risk: Risk | None = None, balance: int = 10_000) -> None:
-        risk = risk or Risk()
+    def __init__(
+        self, wish: Wish, risk: Risk | None = None, balance: int = 10_000, costs: Costs | None = None
+    ) -> None:
+        risk, costs = risk or Risk(), costs or Costs()
         self.breaker = Breaker(risk.daily_drawdown, balance)
-        manager = RiskManager(risk, Gate(), Costs(), self.breaker)
+        manager = RiskManager(risk, Gate(), costs, self.breaker)
         self.engine = Engine(
             Scripted(wish), manager, self.breaker, Portfolio(Decimal(balance)), Orders(), risk, BAR
         )
-        self.broker = SimulatedBroker(Costs(), lambda symbol, start: 0.0002, Decimal(balance))
+        self.broker = SimulatedBroker(costs, lambda symbol, start: costs.half_spread, Decimal(balance))
         self.journal = Recorder()
         self.runner = Runner(self.engine, self.broker, NoModels(), self.journal, BAR)
         self.runner.advance([listed()])
