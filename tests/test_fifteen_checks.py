@@ -26,6 +26,8 @@ from strategies.learning.window_training import adapt, train_scratch
 from tests.builders import BAR, START, bar, enter
 from tests.test_engine import Desk
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 PROVEN = {
     "1 gradient": [
         "test_divergences::test_the_gradient_equals_the_closed_form",
@@ -124,14 +126,6 @@ def test_every_check_has_its_proof(check):
     for proof in PROVEN[check]:
         module, name = proof.split("::")
         assert name in names_in(module), f"{check}: {proof} is gone"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 # --- 1 and 15: the weights ---------------------------------------------------------------------------------
