@@ -100,11 +100,16 @@ class Desk:
     """Everything wired, as the application does it."""
 
     def __init__(
-        self, wish: Wish, risk: Risk | None = None, balance: int = 10_000, execution: Execution | None = None
+        self,
+        wish: Wish,
+        risk: Risk | None = None,
+        balance: int = 10_000,
+        execution: Execution | None = None,
+        costs: Costs | None = None,
     ) -> None:
-        risk = risk or Risk()
+        risk, costs = risk or Risk(), costs or Costs()
         self.breaker = Breaker(risk, balance)
-        manager = RiskManager(risk, Gate(), Costs(), self.breaker)
+        manager = RiskManager(risk, Gate(), costs, self.breaker)
         self.engine = Engine(
             Scripted(wish),
             manager,
@@ -115,7 +120,7 @@ class Desk:
             BAR,
             execution or Execution(),
         )
-        self.broker = SimulatedBroker(Costs(), lambda symbol, start: 0.0002, Decimal(balance))
+        self.broker = SimulatedBroker(costs, lambda symbol, start: costs.half_spread, Decimal(balance))
         self.journal = Recorder()
         self.runner = Runner(self.engine, self.broker, NoModels(), self.journal, BAR)
         self.runner.advance([listed()])

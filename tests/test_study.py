@@ -3,6 +3,7 @@
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.commands.study_run import _arms
+from bot.commands.study_run import _arms, _remarks
 from bot.core.errors import UsageError
 from bot.core.types import DAY_MS
 from bot.market.bars import BarTable
@@ -231,6 +232,13 @@ def test_the_page_shows_every_feature_and_every_domain(done):
     assert all(symbol in page for symbol in (*SOURCES, *one.tokens))
     assert "Embeddings, PCA" in page
     assert "Embeddings, t-SNE" in page
+
+
+def test_every_configuration_that_was_judged_is_counted(tmp_path):
+    """Two runs into one folder: the second one's best is the best of both."""
+    rows = [SimpleNamespace(arm=arm) for arm in ("frozen", "frozen+prior", "chain")]
+    assert _remarks(tmp_path, rows[:2])[0].startswith("2 configurations judged, 2 in this folder")
+    assert _remarks(tmp_path, rows[2:])[0].startswith("1 configurations judged, 3 in this folder")
 
 
 def test_pooled_models_are_fitted_at_the_beginning_and_then_every_month(data, tmp_path):
