@@ -7,7 +7,7 @@ is what the exchange says; why is in the journal of the runs. Each start is a ru
 import asyncio
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
@@ -16,7 +16,7 @@ from typing import Final
 
 from rich.console import Console
 
-from bot.app import DATABASE, models_directory, source_model, summary, with_stop
+from bot.app import DATABASE, earlier_listings, models_directory, source_model, summary, with_stop
 from bot.core.errors import DataError
 from bot.core.events import AdaptationFailed, CandidateArrived, EntriesAllowed, EntriesBlocked, Event
 from bot.core.records import BreakerReleased
@@ -48,6 +48,7 @@ from bot.wiring import Wiring
 from risk.breaker import Breaker
 from risk.manager import RiskManager
 from strategies.base import Strategy
+from strategies.learning.dataset import LabelledSeries
 from strategies.learning.pretraining_job import Pretraining
 from strategies.learning.registry import Model, Registry
 from strategies.learning.worker import AdaptationWorker
@@ -211,7 +212,8 @@ class LiveRun:
         )
         stored = self._stored(pretrained, registry)
         candidates = Candidates(worker, registry, models, stored, faults_are_facts=True)
-        strategy = TransferStrategy(settings, pretrained, models)
+        earlier = past.earlier(settings, pretrained)
+        strategy = TransferStrategy(settings, pretrained, models, earlier)
         breaker = self._breaker(balance)
         wiring = Wiring(
             self._rest, self._inbox, market, broker,
@@ -299,7 +301,7 @@ class LiveRun:
         return [
             item
             for item in stored
-            if isinstance(item, CandidateArrived) and _base_of(registry, item.model_id) == pretrained.model_id
+            if isinstance(item, CandidateArrived) and registry.origin(item.model_id) == pretrained.model_id
         ]
 
 
@@ -336,6 +338,10 @@ class Past:
             interval,
         )
 
+    def earlier(self, settings: Settings, pretrained: Model) -> Iterable[LabelledSeries]:
+        """What is on disk of tokens that are followed no more: the chain goes on learning from them."""
+        return earlier_listings(settings, self.market, self.sources, pretrained) if self.market else ()
+
     def end_of(self, item: Instrument) -> int:
         return self.ends.get(item.symbol, item.launch_time)
 
@@ -366,10 +372,3 @@ def engine_of(
         settings.risk,
         interval,
     )
-
-
-def _base_of(registry: Registry, model_id: str) -> str:
-    try:
-        return registry.load(model_id).card.parent
-    except DataError:
-        return ""

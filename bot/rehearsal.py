@@ -20,7 +20,7 @@ import aiohttp
 from rich.console import Console
 
 from bot.app import summary, with_stop
-from bot.core.commands import AdaptModel
+from bot.core.commands import AdaptModel, ExtendChain
 from bot.core.errors import RuntimeFault
 from bot.core.events import AdaptationFailed, CandidateArrived, Event
 from bot.core.types import MINUTE_MS
@@ -169,7 +169,7 @@ async def local_exchange(seed: int) -> AsyncIterator[str]:
 class _NoAdaptation:
     """The exercise has no model."""
 
-    def submit(self, job: AdaptModel) -> None:
+    def submit(self, job: AdaptModel | ExtendChain) -> None:
         raise AssertionError("the exercise asked for a model")
 
     def poll(self) -> None:
