@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
@@ -28,13 +28,16 @@ from bot.exchange.recorded import RecordedMarket, discover
 from bot.exchange.simulated.broker import SimulatedBroker
 from bot.exchange.simulated.market import SimulatedMarket
 from bot.execution.orders import Orders
+from bot.market.bars import BarTable
 from bot.settings import Settings
 from bot.storage import barfiles
 from bot.storage.database import Database, Run, config_hash
 from bot.storage.journal import Journal
 from risk.breaker import Breaker
 from risk.manager import RiskManager
+from strategies.learning import sources
 from strategies.learning.champions import Champions
+from strategies.learning.dataset import LabelledSeries
 from strategies.learning.pretraining_job import Pretraining
 from strategies.learning.registry import Model, Registry
 from strategies.learning.source_choice import SourceJob
@@ -177,8 +180,10 @@ async def _trade(
     )
     candidates = Candidates(worker, registry, models, database.candidates(journal.run_id))
     interval = settings.market.decision_minutes * MINUTE_MS
+    earlier = earlier_listings(settings, market, _histories(settings, market), pretrained)
+    strategy = TransferStrategy(settings, pretrained, models, earlier)
     runner = Runner(
-        _engine(settings, TransferStrategy(settings, pretrained, models)),
+        _engine(settings, strategy),
         SimulatedBroker(settings.costs, market.half_spread, _balance(settings)),
         candidates,
         journal,
@@ -364,9 +369,25 @@ def _show(run: Run, report: Path) -> None:
     console.print(f"Report {report}", soft_wrap=True)
 
 
-def _histories(settings: Settings, market: HistoricalMarket) -> list[Any]:
+def _histories(settings: Settings, market: HistoricalMarket) -> list[BarTable]:
     interval = settings.market.decision_minutes * MINUTE_MS
     return [market.history(name).resampled(interval) for name in settings.market.sources]
+
+
+def earlier_listings(
+    settings: Settings, market: HistoricalMarket, references: Sequence[BarTable], pretrained: Model
+) -> Iterator[LabelledSeries]:
+    """What was known of the listings before the run: the chain learns from them from its first day on.
+
+    references: decision bars of the sources up to the start of the run
+    """
+    plan, card = settings.adaptation, pretrained.card
+    tables = market.earlier(plan.chain_tokens, plan.chain_days) if plan.chain_tokens else []
+    interval = settings.market.decision_minutes * MINUTE_MS
+    return sources.listings(
+        (table.resampled(interval) for table in tables), references, card.statistics, card.columns,
+        settings.label,
+    )  # fmt: skip
 
 
 def _balance(settings: Settings) -> Decimal:

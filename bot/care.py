@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, NoReturn
 
-from bot.core.commands import AdaptModel
+from bot.core.commands import AdaptModel, ExtendChain
 from bot.core.events import AdaptationFailed, BarClosed, CandidateArrived, Event, InstrumentListed
 from bot.core.types import Instrument, Position
 from bot.dashboard.lines import LineView
@@ -35,7 +35,7 @@ class NoStrategy:
 class NoAdaptation:
     """Where nothing has a model."""
 
-    def submit(self, job: AdaptModel) -> None:
+    def submit(self, job: AdaptModel | ExtendChain) -> None:
         raise AssertionError("nothing here has a model to adapt")
 
     def poll(self) -> None:

@@ -9,7 +9,7 @@ import asyncio
 import json
 import tempfile
 import time
-from collections.abc import Collection, Coroutine, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from rich.console import Console
 
-from bot.app import DATABASE, models_directory, source_model, summary, with_stop
+from bot.app import DATABASE, earlier_listings, models_directory, source_model, summary, with_stop
 from bot.care import Care, NoStrategy
 from bot.core.errors import DataError
 from bot.core.events import (
@@ -63,6 +63,7 @@ from bot.wiring import Wiring, watch_clock
 from risk.breaker import Breaker
 from risk.manager import RiskManager
 from strategies.base import Strategy
+from strategies.learning.dataset import LabelledSeries
 from strategies.learning.registry import Model, Registry
 from strategies.learning.source_choice import source_for
 from strategies.learning.worker import AdaptationWorker
@@ -293,7 +294,7 @@ class LiveRun:
         candidates = Candidates(
             worker, registry, models, self._stored(pretrained, registry), faults_are_facts=True
         )
-        strategy = TransferStrategy(settings, pretrained, models)
+        strategy = TransferStrategy(settings, pretrained, models, past.earlier(settings, pretrained))
         balance = care.engine.portfolio.balance
         wiring = Wiring(
             self._rest, self._inbox, market, broker,
@@ -408,7 +409,7 @@ class LiveRun:
         return [
             item
             for item in stored
-            if isinstance(item, CandidateArrived) and _base_of(registry, item.model_id) == pretrained.model_id
+            if isinstance(item, CandidateArrived) and registry.origin(item.model_id) == pretrained.model_id
         ]
 
 
@@ -455,6 +456,10 @@ class Past:
             interval,
         )
 
+    def earlier(self, settings: Settings, pretrained: Model) -> Iterable[LabelledSeries]:
+        """What is on disk of tokens that are followed no more: the chain goes on learning from them."""
+        return earlier_listings(settings, self.market, self.sources, pretrained) if self.market else ()
+
     def end_of(self, item: Instrument) -> int:
         return self.ends.get(item.symbol, item.launch_time)
 
@@ -486,10 +491,3 @@ def engine_of(
         interval,
         settings.execution,
     )
-
-
-def _base_of(registry: Registry, model_id: str) -> str:
-    try:
-        return registry.load(model_id).card.parent
-    except DataError:
-        return ""

@@ -94,17 +94,33 @@ class Adaptation(Section):
     every_bars: Count = Field(288, description="decision bars between adaptations of one token")
     first_bars: Count = Field(192, description="ready rows before the first one")
     window_bars: Count = Field(2_000, description="the newest rows of the token that are used")
-    steps: Count = 120
-    batch: Annotated[int, Field(ge=16)] = Field(192, description="embeddings of each domain per step")
+    steps: Count = Field(120, description="from the source model")
     learning_rate: Positive = 1e-3
+    l2sp: Annotated[float, Field(ge=0)] = Field(
+        1e-3, description="pull towards the weights that the adaptation began with"
+    )
+    gentle_steps: Count = Field(24, description="from a model of the chain")
+    gentle_rate: Positive = 1e-4
+    gentle_l2sp: Annotated[float, Field(ge=0)] = 10.0
+    batch: Annotated[int, Field(ge=16)] = Field(192, description="embeddings of each domain per step")
     mmd_weight: Annotated[float, Field(ge=0)] = 3.0
     target_weight: Annotated[float, Field(ge=0)] = Field(1.0, description="of the matured target labels")
-    l2sp: Annotated[float, Field(ge=0)] = Field(1e-3, description="pull towards the pretrained weights")
     clip: Positive = 5.0
     collapse: Annotated[float, Field(gt=0.5, le=1)] = Field(
         0.98, description="share of one class, the prior taken off, that discards a candidate"
     )
     delay_bars: Count = Field(2, description="a candidate takes part this many decision bars after its cut")
+    chain_tokens: Annotated[int, Field(ge=0)] = Field(
+        40, description="newest tokens that the chain learns from; 0 = no chain"
+    )
+    chain_days: Count = Field(60, description="of each token, from its first ready bar")
+    chain_every_days: Count = Field(14, description="between steps of the chain")
+    chain_tail_days: Count = Field(7, description="newest labels, which judge a step instead of teaching it")
+    chain_labels: Positive = Field(200.0, description="effective labels older than the tail before a step")
+    chain_steps: Count = 250
+    chain_learning_rate: Positive = 5e-4
+    chain_mmd_weight: Annotated[float, Field(ge=0)] = 1.0
+    chain_l2sp: Annotated[float, Field(ge=0)] = Field(1e-2, description="pull towards the source's weights")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -3,13 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from bot.core.commands import AdaptModel
+from bot.core.commands import AdaptModel, ExtendChain
 from bot.core.events import BarClosed, Event
 from bot.core.records import Record
 from bot.core.signal import Signal
 from bot.core.types import Position
 
-Advice = Signal | AdaptModel | Record
+Advice = Signal | AdaptModel | ExtendChain | Record
 
 
 class Strategy(Protocol):

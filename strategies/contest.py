@@ -1,8 +1,12 @@
 """The arms of one token: they predict every bar, are scored on labels that none had seen; one is champion.
 
 frozen:     the pretrained model as it is
+chain:      the newest model of the chain over earlier listings, as it is
 adapted:    the newest accepted weights; an arm is a procedure and keeps its record over them
 challenger: new weights while the adapted arm is champion, on probation
+
+From top to bottom: adapted, the base (chain, or frozen where this token's labels speak against the chain),
+and no trade at all, which the ladder decides. Every step is a `GateDecided` with its reason.
 """
 
 import copy
@@ -22,10 +26,10 @@ from strategies.learning.evidence import PairedScores
 from strategies.learning.registry import Model
 
 FROZEN: Final = "frozen"
+CHAINED: Final = "chain"
 ADAPTED: Final = "adapted"
 CHALLENGER: Final = "challenger"
 
-_RIVAL: Final = {FROZEN: ADAPTED, ADAPTED: FROZEN, CHALLENGER: ADAPTED}
 _PRIOR_LABELS: Final = 20.0  # pseudo-labels of a fair coin in the base rate
 
 
@@ -39,7 +43,8 @@ class _Said(NamedTuple):
 class Contest:
     """Feed it each label before the row of the bar that matured it."""
 
-    def __init__(self, symbol: str, settings: Settings, pretrained: Model) -> None:
+    def __init__(self, symbol: str, settings: Settings, pretrained: Model, chained: Model) -> None:
+        """chained: the model of the chain so far; `pretrained` itself where there is none."""
         self._symbol = symbol
         self._gate = settings.gate
         self._block = settings.label.horizon_bars * settings.market.decision_minutes * MINUTE_MS
@@ -49,11 +54,19 @@ class Contest:
         self._mean_logit = 0.0  # of the frozen model on this token, over the matured labels
         nothing = np.empty((0, pretrained.card.architecture.features), np.float32)
         self._arms = {FROZEN: self._new_arm(FROZEN, pretrained, nothing)}
-        self._champion = FROZEN
+        self._base = self._champion = FROZEN
+        if chained is not pretrained:
+            self._arms[CHAINED] = self._new_arm(CHAINED, chained, nothing)
+            self._base = self._champion = CHAINED
 
     @property
     def champion(self) -> Arm:
         return self._arms[self._champion]
+
+    @property
+    def base(self) -> Arm:
+        """Where adaptation starts, and what the adapted arm must beat."""
+        return self._arms[self._base]
 
     @property
     def is_judging(self) -> bool:
@@ -61,7 +74,7 @@ class Contest:
         adapted = self._arms.get(ADAPTED)
         if adapted is None or CHALLENGER in self._arms:
             return adapted is not None
-        is_proven = self._champion == FROZEN and adapted.against_rival.e_value >= self._gate.evidence
+        is_proven = self._champion == self._base and adapted.against_rival.e_value >= self._gate.evidence
         return is_proven and math.isnan(adapted.probation.recent)
 
     @property
@@ -96,7 +109,7 @@ class Contest:
         losses = {arm.name: log_loss(p_up, matured.outcome) for arm, _, _, p_up in said.arms}
         base_loss = log_loss(said.base, matured.outcome)
         for arm, model, logit, _ in said.arms:
-            loss, rival = losses[arm.name], losses.get(_RIVAL[arm.name])
+            loss, rival = losses[arm.name], losses.get(self._rival_of(arm.name))
             arm.against_base.add(matured.start, base_loss - loss, matured.weight)
             if rival is not None:
                 arm.against_rival.add(matured.start, rival - loss, matured.weight)
@@ -106,6 +119,9 @@ class Contest:
             if rival is not None:
                 arm.probation.add(matured.start, rival - loss, matured.weight)
         return {arm.name: p_up for arm, _, _, p_up in said.arms} | {"base": said.base}
+
+    def _rival_of(self, name: str) -> str:
+        return {FROZEN: CHAINED, CHAINED: FROZEN, ADAPTED: self._base, CHALLENGER: ADAPTED}[name]
 
     def _recall(self, matured: Matured) -> _Said | None:
         """What was said at the label's bar; whatever is older lost its label in a gap."""
@@ -133,42 +149,64 @@ class Contest:
 
     # --- who is champion -----------------------------------------------------------------------------------
 
-    def crown(self, ts: int) -> GateDecided | None:
-        """The frozen model is champion until the adapted one proves better, and again when that fails.
+    def crown(self, ts: int) -> list[GateDecided]:
+        """The base is champion until the adapted arm proves better, and again when that fails.
 
         Better: the procedure by its evidence, over all its weights, and these weights by their probation.
         """
+        out = self._choose_base(ts)
         adapted = self._arms.get(ADAPTED)
         if adapted is None:
-            return None
+            return out
         proof = adapted.against_rival
         if (
-            self._champion == FROZEN
+            self._champion == self._base
             and proof.e_value >= self._gate.evidence
             and adapted.probation.recent >= 0
         ):
             self._champion = ADAPTED
-            reason = f"evidence {proof.e_value:.3g} that its log loss is below the frozen model's"
-            return self._verdict(ts, adapted, "promoted", reason)
+            reason = f"evidence {proof.e_value:.3g} that its log loss is below the {self._base} model's"
+            return [*out, self._verdict(ts, adapted, "promoted", reason)]
         if self._champion == ADAPTED and proof.recent < 0:
-            return self._roll_back(ts, adapted)
-        return self._end_probation(ts, adapted)
+            return [*out, self._roll_back(ts, adapted)]
+        return out + self._end_probation(ts, adapted)
+
+    def _choose_base(self, ts: int) -> list[GateDecided]:
+        """Frozen instead of the chain, or the chain again, where the token's labels have proven it better."""
+        if CHAINED not in self._arms:
+            return []
+        other = self._arms[FROZEN if self._base == CHAINED else CHAINED]
+        if other.against_rival.e_value < self._gate.evidence:
+            return []
+        evidence = other.against_rival.e_value
+        reason = f"evidence {evidence:.3g} that its log loss is below the {self._base} model's"
+        self._make_base(other.name)
+        return [self._verdict(ts, other, "promoted", reason)]
+
+    def _make_base(self, name: str) -> None:
+        """The adapted arm has another rival then, and must beat that one too."""
+        if self._champion == self._base:
+            self._champion = name
+        self._base = name
+        for arm in self._arms.values():
+            if arm.name != CHALLENGER:
+                arm.against_rival.reset()
 
     def _roll_back(self, ts: int, adapted: Arm) -> GateDecided:
-        self._champion = FROZEN
+        self._champion = self._base
         adapted.against_rival.reset()
-        reason = "worse than the frozen model over the newest labels"
+        reason = f"worse than the {self._base} model over the newest labels"
         record = self._verdict(ts, adapted, "rolled_back", reason)
         challenger = self._arms.pop(CHALLENGER, None)
         if challenger is not None:  # in shadow again, where the newest weights are the ones to watch
             adapted.take_over(challenger)
         return record
 
-    def _end_probation(self, ts: int, adapted: Arm) -> GateDecided | None:
+    def _end_probation(self, ts: int, adapted: Arm) -> list[GateDecided]:
         """New weights trade only after they were not worse than the champion's, on labels new to both."""
         challenger = self._arms.get(CHALLENGER)
         if challenger is None or math.isnan(challenger.probation.recent):
-            return None
+            return []
         del self._arms[CHALLENGER]
         skill, blocks = challenger.probation.recent, self._gate.probation_blocks
         is_good = skill >= 0
@@ -176,9 +214,23 @@ class Contest:
         record = self._verdict(ts, challenger, "promoted" if is_good else "discarded", reason)
         if is_good:
             adapted.take_over(challenger)
-        return record
+        return [record]
 
     # --- new weights ---------------------------------------------------------------------------------------
+
+    def rebase(self, model: Model, rows: NDArray[np.float32], *, in_trade: bool) -> None:
+        """The chain has gone a step further; its gate, on labels that were new to it, was its probation.
+
+        Where the token has had no chain it becomes the base at once, but not under a position: a champion
+        that has earned its trade is replaced by evidence only. rows: as for `enter`.
+        """
+        arm = self._arms.get(CHAINED)
+        if arm is not None:
+            arm.use(model, rows)
+            return
+        self._arms[CHAINED] = self._new_arm(CHAINED, model, rows)
+        if not in_trade:
+            self._make_base(CHAINED)
 
     def enter(
         self, ts: int, model: Model, report: AdaptationReport, rows: NDArray[np.float32]
@@ -188,8 +240,9 @@ class Contest:
         They are the adapted arm's at once while that arm only watches; where it is champion they are on
         probation beside it. rows: (n, F) newest features since the last gap, for the network's past
         """
-        frozen = self._arms[FROZEN]
-        frozen.similarity, frozen.mmd = report.similarity_before, report.mmd_before
+        began = self._origin(model)
+        if began is not None:
+            began.similarity, began.mmd = report.similarity_before, report.mmd_before
         fault = self._fault(report)
         if fault is not None:
             return self._entered(ts, model, ADAPTED, report, "discarded", (fault,), 0.0)
@@ -202,6 +255,11 @@ class Contest:
         )
         labels = arm.against_base.effective_labels
         return self._entered(ts, model, arm.name, report, "shadow", reasons, labels)
+
+    def _origin(self, model: Model) -> Arm | None:
+        """The arm that has the weights at which the adaptation began; it may have others by now."""
+        known = {arm.model.model_id: arm for name, arm in self._arms.items() if name in (FROZEN, CHAINED)}
+        return known.get(model.model_id) or known.get(model.card.parent)
 
     def _shadow(self, model: Model, rows: NDArray[np.float32]) -> Arm:
         """The arm in which new weights are watched."""

@@ -4,6 +4,8 @@ import math
 import zlib
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from bot.core.commands import AdaptModel
 from bot.core.events import BarClosed, CandidateArrived
@@ -12,6 +14,7 @@ from bot.core.signal import Action, Signal
 from bot.core.types import MINUTE_MS, Position, Side, Stage
 from bot.settings import Settings
 from strategies.base import Advice
+from strategies.chain import Chain
 from strategies.contest import Contest
 from strategies.features.pipeline import FeatureRow
 from strategies.labels import Labeler, Matured
@@ -24,7 +27,7 @@ from strategies.memory import TokenMemory
 class Token:
     """Everything the strategy knows of one token. Pure: driven by rows, labels and candidates."""
 
-    def __init__(self, symbol: str, settings: Settings, pretrained: Model) -> None:
+    def __init__(self, symbol: str, settings: Settings, pretrained: Model, chain: Chain) -> None:
         self.symbol = symbol
         self.stage = Stage.OBSERVE
         self._settings = settings
@@ -33,7 +36,8 @@ class Token:
         self._columns = column_indices(pretrained.card.columns)
         self._memory = TokenMemory(len(self._columns), settings.adaptation.window_bars)
         self._labeler = Labeler(settings.label.horizon_bars, settings.label.barrier_sigmas)
-        self._contest = Contest(symbol, settings, pretrained)
+        self._listings = chain.listings
+        self._contest = Contest(symbol, settings, pretrained, chain.base)
         self._waits_for = ""
         self._rows = self._rows_at_adaptation = 0
         self._last_row = 0
@@ -57,6 +61,7 @@ class Token:
             self._contest.reset()
         self._last_row = bar.start
         self._memory.add(bar.start, x)
+        self._listings.add(self.symbol, bar.start, x)
         self._rows += 1
         prediction = self._contest.predict(bar.start, x)
         out += self._move_on_ladder(bar.ts)
@@ -139,6 +144,7 @@ class Token:
 
     def _learn(self, ts: int, matured: Matured) -> list[Advice]:
         self._memory.label(matured.start, matured.outcome, matured.weight)
+        self._listings.label(self.symbol, matured)
         said = self._contest.score(matured)
         if said is None:
             return []
@@ -149,9 +155,7 @@ class Token:
             )
         ]  # fmt: skip
         champion = self._contest.champion
-        verdict = self._contest.crown(ts)
-        if verdict is not None:
-            out.append(verdict)
+        out += self._contest.crown(ts)
         if self._contest.champion is not champion:
             out += self._begin_again(ts)
         return out
@@ -203,9 +207,15 @@ class Token:
         self._rows_at_adaptation = self._rows
         rows, starts, labels, weights = self._memory.newest(plan.window_bars)
         seed = zlib.crc32(f"{self.symbol}:{bar.ts}".encode())
-        model_id = self._pretrained.model_id
+        model_id = self._contest.base.model.model_id
         return [AdaptModel(bar.ts, self.symbol, bar.ts, model_id, seed, rows, starts, labels, weights)]
 
     def on_candidate(self, event: CandidateArrived, model: Model) -> list[Advice]:
-        rows = self._memory.newest_unbroken(model.card.architecture.receptive_field, self._interval)
-        return [self._contest.enter(event.ts, model, event.report, rows)]
+        return [self._contest.enter(event.ts, model, event.report, self._past(model))]
+
+    def on_chain(self, model: Model) -> None:
+        """The chain has gone a step further."""
+        self._contest.rebase(model, self._past(model), in_trade=self.stage in (Stage.SMALL, Stage.FULL))
+
+    def _past(self, model: Model) -> NDArray[np.float32]:
+        return self._memory.newest_unbroken(model.card.architecture.receptive_field, self._interval)

@@ -1,8 +1,9 @@
 """The strategy: a model per token that adapts and climbs the ladder; signals from the arm that earned it."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+from bot.core.commands import CHAIN
 from bot.core.events import (
     AdaptationFailed,
     BarClosed,
@@ -17,7 +18,9 @@ from bot.core.records import Alarm, Readiness
 from bot.core.types import Position
 from bot.settings import Settings
 from strategies.base import Advice
+from strategies.chain import Chain
 from strategies.features.pipeline import FeatureBank
+from strategies.learning.dataset import LabelledSeries
 from strategies.learning.registry import Model
 from strategies.token import Token
 
@@ -25,15 +28,25 @@ from strategies.token import Token
 class TransferStrategy:
     """Pure, like everything that the engine calls.
 
-    pretrained: the source model; models: adapted ones by id, put there before their candidate is announced.
+    pretrained: the source model; models: adapted ones by id, put there before their candidate is announced;
+    earlier: tokens listed before, the oldest first, with what was known of them when the run begins.
     The bars of one moment are decided together: a token's features need its references' bars of that moment.
     """
 
-    def __init__(self, settings: Settings, pretrained: Model, models: Mapping[str, Model]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        pretrained: Model,
+        models: Mapping[str, Model],
+        earlier: Iterable[LabelledSeries] = (),
+    ) -> None:
         self._settings = settings
         self._pretrained = pretrained
         self._models = models
         self._sources = settings.market.sources
+        self._chain = Chain(settings, pretrained)
+        for series in earlier:
+            self._chain.listings.join(series)
         self._bank = FeatureBank(pretrained.card.statistics)
         self._tokens: dict[str, Token] = {}
         self._funding: dict[str, float] = {}
@@ -69,18 +82,27 @@ class TransferStrategy:
             token = self._tokens.pop(event.symbol, None)
             return token.suspend(event.ts, "delisted") if token else ()
         elif isinstance(event, CandidateArrived):
-            token = self._tokens.get(event.symbol)
-            return token.on_candidate(event, self._models[event.model_id]) if token else ()
+            return self._on_candidate(event, self._models[event.model_id])
         elif isinstance(event, AdaptationFailed):
             return (Alarm(event.ts, event.symbol, f"adaptation failed: {event.reason}"),)
         return ()
+
+    def _on_candidate(self, event: CandidateArrived, model: Model) -> Sequence[Advice]:
+        if event.symbol == CHAIN:
+            verdict = self._chain.on_candidate(event, model)
+            if self._chain.base is model:
+                for living in self._tokens.values():
+                    living.on_chain(model)
+            return (verdict,)
+        token = self._tokens.get(event.symbol)
+        return token.on_candidate(event, model) if token else ()
 
     def _list(self, event: InstrumentListed) -> Sequence[Advice]:
         symbol = event.instrument.symbol
         if symbol in self._sources or symbol in self._tokens:
             return ()
         self._bank.add(symbol, event.instrument.launch_time)
-        self._tokens[symbol] = Token(symbol, self._settings, self._pretrained)
+        self._tokens[symbol] = Token(symbol, self._settings, self._pretrained, self._chain)
         return ()
 
     def _decide_waiting(self, positions: Mapping[str, Position]) -> list[Advice]:
@@ -111,4 +133,5 @@ class TransferStrategy:
                 refused = self._bank.refused(bar.symbol)
                 out.append(Readiness(bar.ts, bar.symbol, row.have, row.need, refused))
             out += self._tokens[bar.symbol].on_row(bar, row, positions.get(bar.symbol), late=late)
-        return out
+        step = self._chain.step(max(bar.ts for bar in bars)) if bars else None
+        return out if step is None else [*out, step]

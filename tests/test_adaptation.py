@@ -164,6 +164,55 @@ def test_the_anchor_holds_all_weights_the_heads_included(lab):
     assert all(held[name] < 0.6 * free[name] for name in free)
 
 
+GENTLE = settings.Adaptation(gentle_steps=9)
+ONE_STEP = settings.Adaptation(gentle_steps=1, clip=1e6)  # the common clip would tie the layers together
+
+
+def gently(lab: Lab, token: LabelledSeries, how: settings.Adaptation = GENTLE) -> Weights:
+    trained = lab.trained
+    job = snapshot(token)
+    return adapt(trained.weights, trained.architecture, lab.replay, job, how, 1, gently=True)[0]
+
+
+def with_labels(lab: Lab, bars: int, *, mirrored: bool = False) -> LabelledSeries:
+    """The first `bars` bars have labels; mirrored: the same ones in the opposite order."""
+    token = lab.token("covariate", labels=True)
+    y = token.y[:bars][::-1] if mirrored else token.y[:bars]
+    weight = np.where(np.arange(2000) < bars, token.weight, 0).astype(np.float32)
+    return replace(token, y=np.append(y, np.full(2000 - bars, -1, np.int8)), weight=weight)
+
+
+def changed(one: Weights, other: Weights) -> set[str]:
+    return {name for name in one if not np.array_equal(one[name], other[name])}
+
+
+def test_from_the_chain_few_labels_say_nothing_more_the_head_and_many_all_layers(lab):
+    """200, 800 and 1640 labels that overlap eightfold."""
+
+    def taught_by(bars: int) -> set[str]:
+        """What a single step on these labels changes otherwise than one on the same in another order."""
+        one, other = (with_labels(lab, bars, mirrored=mirrored) for mirrored in (False, True))
+        return changed(gently(lab, one, ONE_STEP), gently(lab, other, ONE_STEP))
+
+    taught = [taught_by(bars) for bars in (200, 800, 1640)]
+
+    head = {"direction.weight", "direction.bias"}
+    assert taught[0] == set()
+    assert taught[1]
+    assert taught[1] <= head
+    assert {"input.weight", "blocks.0.taps.weight"} <= taught[2]
+
+
+def test_from_the_chain_a_model_moves_little(lab):
+    def moved(weights: Weights) -> float:
+        return max(float(np.abs(weights[name] - base).max()) for name, base in lab.trained.weights.items())
+
+    gentle = moved(gently(lab, lab.token("covariate", labels=True)))
+
+    assert 0 < gentle < 0.01
+    assert gentle < 0.1 * moved(lab.adapt(lab.token("covariate", labels=True), BRIEF)[0])
+
+
 def poisoned(series: LabelledSeries, rows: slice) -> LabelledSeries:
     y = series.y.copy()
     y[rows] = 1 - y[rows]

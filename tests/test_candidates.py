@@ -34,9 +34,9 @@ def arrived(symbol: str, cut: int, model_id: str) -> CandidateArrived:
     return CandidateArrived(cut + 2, cut + 2, symbol, model_id, cut, GOOD)
 
 
-def job(cut: int, symbol: str = "AAA") -> AdaptModel:
+def job(cut: int, base: Model, symbol: str = "AAA") -> AdaptModel:
     return AdaptModel(
-        cut, symbol, cut, "base", 1, np.zeros((3, 2), np.float32), np.arange(3), np.zeros(3, np.int8),
+        cut, symbol, cut, base.model_id, 1, np.zeros((3, 2), np.float32), np.arange(3), np.zeros(3, np.int8),
         np.zeros(3, np.float32),
     )  # fmt: skip
 
@@ -59,10 +59,23 @@ def test_a_model_lies_ready_when_its_candidate_is_announced_and_the_last_one_is_
     worker = Worker({1: first.model_id, 2: second.model_id, 3: base.model_id, 4: third.model_id})
     candidates = Candidates(worker, registry, models, [])  # type: ignore[arg-type]
     for cut in (1, 2, 3, 4):
-        candidates.submit(job(cut))
+        candidates.submit(job(cut, saved[0]))
         result = candidates.take("AAA", cut, cut + 2)
         assert isinstance(result, CandidateArrived)
         assert models.keys() == {base.model_id, result.model_id}
+
+
+def test_a_model_that_several_tokens_have_is_kept_until_the_last_one_lets_it_go(registry, saved):
+    base, chain, second, third = saved
+    models = {base.model_id: base}
+    worker = Worker({1: chain.model_id, 2: chain.model_id, 3: second.model_id, 4: third.model_id})
+    candidates = Candidates(worker, registry, models, [])  # type: ignore[arg-type]
+    kept = []
+    for cut, symbol in ((1, "AAA"), (2, "BBB"), (3, "AAA"), (4, "BBB")):
+        candidates.submit(job(cut, base, symbol))
+        candidates.take(symbol, cut, cut + 2)
+        kept.append(chain.model_id in models)
+    assert kept == [True, True, True, False]
 
 
 def test_a_stored_result_is_not_adapted_again(registry, saved):
@@ -70,9 +83,18 @@ def test_a_stored_result_is_not_adapted_again(registry, saved):
     stored = [arrived("AAA", 1, saved[1].model_id), AdaptationFailed(4, 4, "AAA", 2, "collapsed")]
     candidates = Candidates(worker, registry, {saved[0].model_id: saved[0]}, stored)  # type: ignore[arg-type]
     for cut, expected in zip((1, 2), stored, strict=True):
-        candidates.submit(job(cut))
+        candidates.submit(job(cut, saved[0]))
         assert candidates.take("AAA", cut, cut + 2) == expected
     assert worker.jobs == []
+
+
+def test_a_stored_result_that_began_with_another_model_is_made_again(registry, saved):
+    """The chain may have gone another way since."""
+    worker = Worker({1: saved[2].model_id})
+    stored = [arrived("AAA", 1, saved[1].model_id)]
+    candidates = Candidates(worker, registry, {saved[0].model_id: saved[0]}, stored)  # type: ignore[arg-type]
+    candidates.submit(job(1, saved[3]))
+    assert [made.cut for made in worker.jobs] == [1]
 
 
 def test_a_stored_model_whose_file_was_lost_is_made_again(registry, saved):
@@ -84,7 +106,7 @@ def test_a_stored_model_whose_file_was_lost_is_made_again(registry, saved):
         {saved[0].model_id: saved[0]},
         [arrived("AAA", 1, saved[1].model_id)],
     )
-    candidates.submit(job(1))
+    candidates.submit(job(1, saved[0]))
     assert [made.cut for made in worker.jobs] == [1]
     with pytest.raises(DataError, match="cannot be read"):  # this worker did not really make it
         candidates.take("AAA", 1, 3)
@@ -99,7 +121,7 @@ def test_where_money_is_at_stake_a_fault_of_the_machine_is_told_and_does_not_end
     (registry.directory / f"{saved[1].model_id}.safetensors").write_bytes(b"")
     models, worker = {saved[0].model_id: saved[0]}, Worker({1: saved[1].model_id})
     candidates = Candidates(worker, registry, models, [], faults_are_facts=True)  # type: ignore[arg-type]
-    candidates.submit(job(1))
+    candidates.submit(job(1, saved[0]))
     told = candidates.take("AAA", 1, 3)
     assert isinstance(told, AdaptationFailed)
     assert "checksum is wrong" in told.reason

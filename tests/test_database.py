@@ -21,7 +21,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from bot.core import commands, events, records
-from bot.core.commands import AdaptModel, CancelOrder, MoveStop, PlaceOrder
+from bot.core.commands import AdaptModel, CancelOrder, ExtendChain, MoveStop, PlaceOrder
 from bot.core.errors import DataError, RuntimeFault, UsageError
 from bot.core.types import FillOrigin, OrderRequest, OrderType, Side, Stage
 from bot.storage import schema
@@ -155,6 +155,23 @@ def tables(database: Database, run_id: int) -> dict[str, Any]:
 # --- writing and reading -----------------------------------------------------------------------------------
 
 
+def extend(ts: int) -> ExtendChain:
+    one = adapt(ts)
+    volatility = np.zeros(len(one.rows), np.float32)
+    return ExtendChain(
+        ts, ts, "base", "base", 1, (("ABCUSDT", len(one.rows)),), one.rows, one.starts, one.labels,
+        one.weights, volatility,
+    )  # fmt: skip
+
+
+def test_another_snapshot_of_the_listings_is_another_command() -> None:
+    same, other = extend(1), extend(1)
+    other.log_vol[0] = 1.0
+    assert canonical(same) == canonical(extend(1))
+    assert canonical(same) != canonical(other)
+    assert b'"ExtendChain"' in canonical(same)
+
+
 def test_every_message_type_is_stored_folded_or_left_out_on_purpose() -> None:
     kinds = {
         *events.Event.__subclasses__(),
@@ -171,6 +188,7 @@ def test_every_row_has_the_columns_of_its_table(database: Database, journal: Jou
         CancelOrder(1, "ABCUSDT", "b"),
         MoveStop(1, "ABCUSDT", Decimal("1.4")),
         adapt(1),
+        extend(1),
         filled(1, "a", "1", "2"),
         events.FundingPaid(1, 2, "x", "ABCUSDT", Decimal("-0.01"), 1e-4),
         events.CandidateArrived(1, 2, "ABCUSDT", "m", 1, report()),

@@ -19,8 +19,10 @@ from bot.exchange import recorded_instruments
 from bot.exchange.market import HistoricalMarket
 from bot.exchange.recorded import MAX_HALF_SPREAD, RecordedMarket, discover
 from bot.market.bars import BarTable
-from bot.settings import Costs
+from bot.settings import Costs, Label
 from bot.storage import barfiles
+from strategies.features.pipeline import FeatureBank
+from strategies.learning import sources
 
 BEGIN = 1_735_689_600_000  # 2025-01-01 00:00 UTC
 STEP = 15 * MINUTE_MS
@@ -118,6 +120,42 @@ def test_history_ends_where_the_run_begins(directory: Path) -> None:
     past = run.history("ETHUSDT")
     assert past.start[0] == BEGIN
     assert past.start[-1] + past.interval == run.start
+
+
+def test_tokens_of_before_are_known_up_to_the_start_and_are_no_part_of_the_run(directory: Path) -> None:
+    """The newest first to be kept, the oldest first in order, each from its first bar on."""
+    run = market(directory, "MIDUSDT", start=BEGIN + 30 * DAY_MS)
+    old, new = run.earlier(5, 60)
+    assert (old.symbol, new.symbol) == ("OLDUSDT", "NEWUSDT")
+    for table, first in ((old, 0), (new, 20)):
+        assert table.start[0] == BEGIN + first * DAY_MS
+        assert table.start[-1] + table.interval == run.start
+    assert [table.symbol for table in run.earlier(1, 60)] == ["NEWUSDT"]
+    assert [len(table) for table in run.earlier(1, 4)] == [4 * 96 - 3]
+    assert market(directory, "OLDUSDT").earlier(5, 60) == []
+
+
+def test_what_the_chain_is_given_of_them_is_what_the_live_path_would_have_computed(directory: Path) -> None:
+    record(directory, "BTCUSDT", 0, 60)
+    record(directory, "ETHUSDT", 0, 60)
+    record(directory, "PASTUSDT", 5, 30)
+    run = market(directory, "MIDUSDT", start=BEGIN + 30 * DAY_MS)
+    references = [run.history(name) for name in ("BTCUSDT", "ETHUSDT")]
+    built = sources.build(references, Label())
+    tables = [table for table in run.earlier(5, 60) if table.symbol == "PASTUSDT"]
+    (series,) = sources.listings(tables, references, built.statistics, built.columns, Label())
+
+    bank, rows = FeatureBank(built.statistics), {}
+    bank.add("PASTUSDT", BEGIN + 5 * DAY_MS)
+    tables += [one.between(BEGIN + 5 * DAY_MS, run.start) for one in references]
+    for bar, first, second in zip(*(table.events() for table in tables), strict=True):
+        (row,) = bank.update_many([bar], [first], [second], [np.nan], [None])
+        if row.ready:
+            rows[bar.start] = row.x[sources.column_indices(built.columns)]
+    assert series.starts.tolist() == list(rows)
+    np.testing.assert_array_equal(series.x, np.array(list(rows.values())))
+    assert (series.t_known[series.y >= 0] <= run.start).all()
+    assert (series.y[-Label().horizon_bars :] == -1).all()
 
 
 def test_a_source_without_history_is_an_error(directory: Path) -> None:

@@ -55,6 +55,15 @@ def test_the_same_content_has_the_same_name_everywhere(registry, saved, tmp_path
     assert registry.save(weights(1), card()).model_id != saved.model_id
 
 
+def test_the_origin_of_a_model_is_the_source_at_the_end_of_its_line(registry, saved):
+    chain = registry.save(weights(1), card(kind="chain", parent=saved.model_id))
+    adapted = registry.save(weights(2), card(kind="adapted", parent=chain.model_id))
+
+    assert {registry.origin(one.model_id) for one in (saved, chain, adapted)} == {saved.model_id}
+    (registry.directory / f"{chain.model_id}.json").unlink()
+    assert registry.origin(adapted.model_id) == ""
+
+
 def test_saving_leaves_two_files_and_nothing_half_written(registry, saved):
     names = sorted(path.name for path in registry.directory.iterdir())
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from bot.core.commands import AdaptModel, PlaceOrder
+from bot.core.commands import CHAIN, AdaptModel, PlaceOrder
 from bot.core.events import (
     AdaptationReport,
     CandidateArrived,
@@ -233,6 +233,8 @@ def test_stage_changes_and_adaptations_are_followed():
     )  # fmt: skip
     shows.apply(CandidateArrived(START, START, "NEWUSDT", "m2", START, report))
     assert "↻" not in text(shows)
+    shows.apply(CandidateArrived(START, START, CHAIN, "m3", START, report))
+    assert CHAIN not in shows.state.tokens
 
 
 def test_tokens_that_do_not_fit_are_counted_and_those_in_the_market_come_first():

@@ -19,7 +19,8 @@ from bot.core.signal import Action, Signal
 from bot.core.types import Position, Side, Stage
 from bot.settings import Settings
 from strategies.base import Advice
-from strategies.contest import ADAPTED, CHALLENGER, FROZEN
+from strategies.chain import Chain
+from strategies.contest import ADAPTED, CHAINED, CHALLENGER, FROZEN
 from strategies.features.pipeline import FeatureRow
 from strategies.features.spec import COUNT, NAMES, VERSION
 from strategies.learning.architecture import Architecture
@@ -59,16 +60,27 @@ def model(name: str, gain: float = 0.0, bias: float = 0.0, kind: str = "adapted"
         kind=kind, architecture=SHAPE, features=VERSION, columns=NAMES[:4], location=(0.0,) * COUNT,
         scale=(1.0,) * COUNT,
         symbols=("BTCUSDT",), since=0, until=START, temperature=1.0,
+        parent="" if kind == "pretrained" else "pretrained",
         metrics={"accuracy_confident": Estimate(0.7, 0.65, 0.75, 300.0)},
     )  # fmt: skip
     return Model(name, weights, card)
 
 
 class Life:
-    """A token that lives bar after bar; what it advised is kept. gain, bias: of its frozen model."""
+    """A token that lives bar after bar; what it advised is kept.
 
-    def __init__(self, gain: float = 0.0, bias: float = 0.0, config: Settings | None = None) -> None:
-        self.token = Token("NEWUSDT", config or settings(), model("pretrained", gain, bias, "pretrained"))
+    gain, bias: of its frozen model; chained: gain of the chain's model at its listing, None without a chain
+    """
+
+    def __init__(
+        self, gain: float = 0.0, bias: float = 0.0, config: Settings | None = None,
+        chained: float | None = None,
+    ) -> None:  # fmt: skip
+        config, source = config or settings(), model("pretrained", gain, bias, "pretrained")
+        self.chain = Chain(config, source)
+        if chained is not None:
+            self.chain.base = model("chained", chained, kind="chain")
+        self.token = Token("NEWUSDT", config, source, self.chain)
         self.advice: list[Advice] = []
         rng = np.random.default_rng(5)
         self._price = 100 * np.exp(np.cumsum(rng.choice([-0.001, 0.001], LENGTH)))
@@ -109,6 +121,9 @@ class Life:
         self.bars(400)
         assert self.champion == "first"
         return self
+
+    def extend_chain(self, name: str, gain: float) -> None:
+        self.token.on_chain(model(name, gain, kind="chain"))
 
     @property
     def champion(self) -> str:
@@ -313,6 +328,76 @@ def test_a_challenger_whose_champion_was_rolled_back_is_watched_on_and_can_earn_
     champions = [signal.model_id for signal in reversed_world if isinstance(signal, Signal)]
     assert list(dict.fromkeys(champions)) == ["first", "pretrained", "second"]
     assert life.last(LabelMatured).p_up.keys() == {FROZEN, ADAPTED, "base"}
+
+
+# --- the chain ---------------------------------------------------------------------------------------------
+
+
+def test_a_token_starts_from_the_newest_model_of_the_chain_and_adapts_from_there() -> None:
+    life = Life(chained=KNOWS)
+    life.bars(12)
+    assert (life.last(Signal).arm, life.champion) == (CHAINED, "chained")
+    assert life.last(LabelMatured).p_up.keys() == {FROZEN, CHAINED, "base"}
+    assert life.last(AdaptModel).base_model == "chained"
+
+
+def test_a_chain_that_comes_while_the_token_is_watched_is_its_base_from_then_on() -> None:
+    life = Life()
+    life.bars(12)
+    life.extend_chain("chained", KNOWS)
+    life.bars(20)
+    assert life.champion == "chained"
+    assert life.last(AdaptModel).base_model == "chained"
+
+
+def test_a_chain_does_not_replace_a_champion_that_trades_but_by_evidence() -> None:
+    life = Life(gain=0.8)
+    life.bars(2)
+    life.token._contest.champion.similarity = 0.9  # as an adaptation would have measured
+    life.bars(300)
+    assert life.token.stage in (Stage.SMALL, Stage.FULL)
+    life.extend_chain("chained", -KNOWS)
+    life.bars(10)
+    assert life.champion == "pretrained"
+    life.bars(300, -1)
+    assert ("chained", CHAINED, "promoted") in life.verdicts
+    assert life.champion == "chained"
+
+
+def test_a_token_whose_labels_speak_against_the_chain_goes_back_to_the_frozen_model() -> None:
+    life = Life(gain=KNOWS, chained=-KNOWS)
+    life.bars(200)
+    assert life.champion == "pretrained"
+    assert ("pretrained", FROZEN, "promoted") in life.verdicts
+    assert life.last(AdaptModel).base_model == "pretrained"
+
+
+def test_the_adapted_arm_must_beat_the_chain_and_not_the_frozen_model_alone() -> None:
+    life = Life(gain=-KNOWS, chained=KNOWS)
+    life.bars(12)
+    life.candidate("first", 0.4)
+    life.bars(400)
+    assert life.champion == "chained"
+
+
+def test_a_rolled_back_champion_falls_to_the_chain() -> None:
+    life = Life(chained=0.0)
+    life.crowned()
+    life.bars(160, -1)
+    assert ("first", ADAPTED, "rolled_back") in life.verdicts
+    assert life.champion == "chained"
+
+
+def test_rows_and_labels_of_a_token_join_the_listings_once_they_are_known() -> None:
+    life = Life()
+    life.bars(30)
+    kept = life.chain.listings.snapshot()
+    assert kept.listings == (("NEWUSDT", 30),)
+    np.testing.assert_array_equal(kept.rows[:, 0], (kept.starts - START) // BAR)
+    assert (kept.labels[-HORIZON:] == -1).all()
+    assert (kept.labels[:-HORIZON] >= 0).all()
+    assert np.isfinite(kept.log_vol[:-HORIZON]).all()
+    assert np.isnan(kept.log_vol[-HORIZON:]).all()
 
 
 # --- what it wishes ----------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ import psutil
 import pytest
 import torch
 
-from bot.core.commands import AdaptModel
+from bot.core.commands import CHAIN, AdaptModel, ExtendChain
 from bot.core.errors import RuntimeFault
 from bot.core.events import AdaptationFailed, AdaptationReport, CandidateArrived
 from bot.settings import Adaptation
@@ -45,7 +45,7 @@ def until(happens: Callable[[], object]) -> object:
     return answer
 
 
-def result(worker: AdaptationWorker, job: AdaptModel) -> Result:
+def result(worker: AdaptationWorker, job: AdaptModel | ExtendChain) -> Result:
     return until(lambda: worker.take(job.symbol, job.cut, due=job.cut + 1))  # type: ignore[return-value]
 
 
@@ -81,6 +81,17 @@ class Workshop:
     def job(self, symbol: str, n: int = 400, seed: int = 1) -> AdaptModel:
         rows = replace(WORLD.series(symbol, 400, "covariate", 3), symbol=symbol).rows(slice(n))
         return snapshot(rows, seed, self.base.model_id)
+
+    def step(self) -> ExtendChain:
+        """A step over two tokens that live at the same time."""
+        made, half = self.job("AAA", 400), self.job("BBB", 400, seed=2)
+        rows, starts = np.concatenate([made.rows, half.rows[::-1]]), np.tile(made.starts, 2)
+        labels = np.where(np.tile(np.arange(400) < 390, 2), np.arange(800) // 3 % 2, -1).astype(np.int8)
+        weights = np.where(labels >= 0, 0.125, 0).astype(np.float32)
+        return ExtendChain(
+            made.cut, made.cut, self.base.model_id, self.base.model_id, 1, (("AAA", 400), ("BBB", 400)), rows,
+            starts, labels, weights, np.full(800, -6, np.float32),
+        )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +129,33 @@ def test_a_job_becomes_a_candidate_whose_model_is_in_the_registry(workshop, work
     )
     assert model.card.temperature == 1.3
     assert not np.array_equal(model.weights["input.weight"], workshop.base.weights["input.weight"])
+
+
+def test_a_step_of_the_chain_becomes_a_model_that_tokens_can_start_from(workshop):
+    worker = workshop.worker(Adaptation(steps=3, gentle_steps=3, chain_steps=3, chain_tail_days=1))
+    step = workshop.step()
+    worker.submit(step)
+
+    candidate = result(worker, step)
+
+    assert isinstance(candidate, CandidateArrived)
+    assert (candidate.symbol, candidate.cut) == (CHAIN, step.cut)
+    assert np.isfinite(candidate.report.gain)
+    card = workshop.registry.load(candidate.model_id).card
+    assert (card.kind, card.parent, card.symbols, card.until) == (
+        "chain", workshop.base.model_id, ("AAA", "BBB"), step.cut,
+    )  # fmt: skip
+
+    job = msgspec.structs.replace(workshop.job("CCC"), base_model=candidate.model_id)
+    worker.submit(job)
+    adapted = result(worker, job)
+    assert isinstance(adapted, CandidateArrived)
+    assert workshop.registry.load(adapted.model_id).card.parent == candidate.model_id
+
+    worker.submit(step)
+    child(worker).kill()
+    assert same(result(worker, step), candidate)
+    worker.close()
 
 
 def test_the_child_is_polite_and_single_threaded(worker):

@@ -2,13 +2,15 @@
 
 import hashlib
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from bot.core.types import OrderRequest, Trigger
+
+CHAIN: Final = "chain"  # in place of a symbol: what concerns all listings together
 
 
 class Command(msgspec.Struct, frozen=True, tag=True):
@@ -45,7 +47,7 @@ BrokerCommand = PlaceOrder | AmendOrder | CancelOrder | MoveStop
 
 
 class AdaptModel(Command, frozen=True):
-    """Adapt the pretrained model to one token, from a snapshot that ends at `cut`.
+    """Adapt `base_model` to one token, from a snapshot that ends at `cut`.
 
     rows:    float32 (n, F) normalised features, oldest first
     starts:  int64 (n,) open time of each row's bar, ms; a step other than one bar is a gap
@@ -75,12 +77,54 @@ class AdaptModel(Command, frozen=True):
         }
 
     def _digest(self) -> str:
-        """Equal for equal arrays only, so that a replay notices another snapshot."""
-        digest = hashlib.blake2b(digest_size=16)
-        for array in (self.rows, self.starts, self.labels, self.weights):
-            digest.update(f"{array.dtype.str}{array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).data)
-        return digest.hexdigest()
+        return digest_of(self.rows, self.starts, self.labels, self.weights)
+
+
+class ExtendChain(Command, frozen=True):
+    """Lead `base_model`, the source's, on to all tokens seen so far, from a snapshot that ends at `cut`.
+
+    rival_model: the model from which tokens start so far; the new one replaces it if it is not worse
+    listings:    symbol and number of rows of each token, the oldest listing first; the arrays hold the tokens
+                 one after the other, as in AdaptModel
+    log_vol:     float32 (n,) log realised volatility per bar over the label's horizon, NaN where unknown
+    """
+
+    cut: int
+    base_model: str
+    rival_model: str
+    seed: int
+    listings: tuple[tuple[str, int], ...]
+    rows: NDArray[np.float32]
+    starts: NDArray[np.int64]
+    labels: NDArray[np.int8]
+    weights: NDArray[np.float32]
+    log_vol: NDArray[np.float32]
+
+    @property
+    def symbol(self) -> str:
+        return CHAIN
+
+    def summary(self) -> dict[str, Any]:
+        """What goes into the journal instead of the arrays."""
+        return {
+            "cut": self.cut,
+            "base_model": self.base_model,
+            "rival_model": self.rival_model,
+            "seed": self.seed,
+            "listings": len(self.listings),
+            "rows": len(self.rows),
+            "labels": int((self.labels >= 0).sum()),
+            "snapshot": digest_of(self.rows, self.starts, self.labels, self.weights, self.log_vol),
+        }
+
+
+def digest_of(*arrays: NDArray[Any]) -> str:
+    """Equal for equal arrays only, so that a replay notices another snapshot."""
+    digest = hashlib.blake2b(digest_size=16)
+    for array in arrays:
+        digest.update(f"{array.dtype.str}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 class FetchBook(Command, frozen=True):

@@ -289,10 +289,15 @@ class AdaptationReport(msgspec.Struct, frozen=True, kw_only=True):
     target_labels: float  # effective (uniqueness-weighted) matured labels that were used
     steps: int
     seconds: float  # CPU seconds of the child; informative, never decides
+    gain: float = 0.0  # of a chain: nats per label over its rival, on the newest labels of all tokens
+    gain_labels: float = 0.0  # effective labels behind `gain`
 
 
 class CandidateArrived(Event, frozen=True):
-    """An adapted model is ready. It has seen nothing after `cut` (ms, close of the last bar used)."""
+    """An adapted model is ready. It has seen nothing after `cut` (ms, close of the last bar used).
+
+    `symbol` is `commands.CHAIN` for a model from which tokens start.
+    """
 
     symbol: str
     model_id: str

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from bot.core.commands import AdaptModel, Command, PlaceOrder
+from bot.core.commands import CHAIN, AdaptModel, Command, PlaceOrder
 from bot.core.events import (
     AdaptationFailed,
     CandidateArrived,
@@ -212,10 +212,12 @@ class DashboardState:
         self._token(command.symbol).adapting = True
 
     def _on_adapted(self, event: CandidateArrived) -> None:
-        self._token(event.symbol).adapting = False
+        if event.symbol != CHAIN:
+            self._token(event.symbol).adapting = False
 
     def _on_adaptation_failed(self, event: AdaptationFailed) -> None:
-        self._token(event.symbol).adapting = False
+        if event.symbol != CHAIN:
+            self._token(event.symbol).adapting = False
         self._note(event.ts, event.symbol, f"adaptation failed: {event.reason}", "bad")
 
     def _on_decision(self, record: DecisionMade) -> None:

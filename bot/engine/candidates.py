@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from bot.core.commands import AdaptModel
+from bot.core.commands import AdaptModel, ExtendChain
 from bot.core.errors import BotError, DataError
 from bot.core.events import AdaptationFailed, CandidateArrived
 from strategies.learning.registry import Model, Registry
@@ -37,9 +37,9 @@ class Candidates:
         self._newest: dict[str, str] = {}  # model of each token
         self._stored = {(result.symbol, result.cut): result for result in stored}
 
-    def submit(self, job: AdaptModel) -> None:
+    def submit(self, job: AdaptModel | ExtendChain) -> None:
         stored = self._stored.get((job.symbol, job.cut))
-        if stored is None or not self._is_kept(stored):
+        if stored is None or not self._answers(stored, job):
             self._stored.pop((job.symbol, job.cut), None)
             self._worker.submit(job)
 
@@ -61,20 +61,23 @@ class Candidates:
         return result
 
     def _keep(self, symbol: str, model_id: str) -> None:
-        """The strategy has taken the token's last model over by now; only the pretrained one is shared."""
+        """The strategy has taken the last model over by now; it is let go unless another token has it too.
+
+        Several have the same one where no step of their adaptation was better than none.
+        """
         if model_id not in self._models:
             self._models[model_id] = self._registry.load(model_id)
         last = self._newest.get(symbol, model_id)
-        if last != model_id and last not in self._pretrained:
-            del self._models[last]
         self._newest[symbol] = model_id
+        if last not in self._pretrained and last not in self._newest.values():
+            del self._models[last]
 
-    def _is_kept(self, result: Result) -> bool:
-        """Whether the model of a stored result can still be loaded; if not, it is made again, bit for bit."""
+    def _answers(self, result: Result, job: AdaptModel | ExtendChain) -> bool:
+        """Whether a stored result is this job's, its model whole; if not, it is made again, bit for bit."""
         if isinstance(result, AdaptationFailed):
             return True
         try:
-            self._registry.load(result.model_id)
+            card = self._registry.load(result.model_id).card
         except DataError:
             return False
-        return True
+        return job.base_model in (result.model_id, card.parent)

@@ -9,7 +9,7 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Protocol
 
-from bot.core.commands import AdaptModel, BrokerCommand, Command
+from bot.core.commands import AdaptModel, BrokerCommand, Command, ExtendChain
 from bot.core.events import (
     AdaptationFailed,
     BarClosed,
@@ -32,7 +32,7 @@ class Broker(Protocol):
 class Adapter(Protocol):
     """Where models are adapted: a child process, or the stored results of an earlier run."""
 
-    def submit(self, job: AdaptModel) -> None: ...
+    def submit(self, job: AdaptModel | ExtendChain) -> None: ...
     def poll(self) -> None:
         """Keep the work going; called at every moment while there are jobs, and must not wait."""
         ...
@@ -135,7 +135,7 @@ class Runner:
             observer(message)
 
     def _carry_out(self, command: Command) -> list[Event]:
-        if isinstance(command, AdaptModel):
+        if isinstance(command, AdaptModel | ExtendChain):
             self._jobs.append((command.cut + self._delay, command.symbol, command.cut))
             self._adapter.submit(command)
             return []

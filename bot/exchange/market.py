@@ -36,6 +36,12 @@ class HistoricalMarket(Protocol):
         Raises DataError for a symbol that has no history.
         """
 
+    def earlier(self, most: int, days: int) -> list[BarTable]:
+        """The first `days` days of the `most` newest tokens that are no part of the run, up to `start`.
+
+        The oldest first; none where the market knows of no earlier listings.
+        """
+
     def events(self) -> Iterator[Event]:
         """The run in `ts` order; at equal `ts`: listings, funding, the sources' bars, the others by name."""
 

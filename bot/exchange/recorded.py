@@ -94,6 +94,7 @@ class RecordedMarket:
             )
         self._sources = {name: _read(directory, name, decision_interval_ms) for name in sources}
         recorded = {name: _read(directory, name, decision_interval_ms) for name in sorted(set(tokens))}
+        self._directory = directory
         self._decision_interval = decision_interval_ms
         self.start = _begin(recorded, start, decision_interval_ms)
         self._tokens = _windows(recorded, self.start, end, days_per_token)
@@ -125,6 +126,16 @@ class RecordedMarket:
                 f"{_day(int(table.start[0]))}: add older bars or start later"
             )
         return past
+
+    def earlier(self, most: int, days: int) -> list[BarTable]:
+        """The first `days` days of the `most` newest tokens that are no part of the run, up to `start`."""
+        found = discover(self._directory, tuple(self._sources), self._decision_interval)
+        before = [one for one in found if one.first < self.start and one.symbol not in self._tokens]
+        tables = [_read(self._directory, one.symbol, self._decision_interval) for one in before[-most:]]
+        return [
+            table.between(int(table.start[0]), min(int(table.start[0]) + days * DAY_MS, self.start))
+            for table in tables
+        ]
 
     def events(self) -> Iterator[Event]:
         """The run in `ts` order; at equal `ts`: listings, funding, sources' bars, tokens' bars by name,

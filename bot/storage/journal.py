@@ -32,7 +32,7 @@ _FRESH = "start afresh with --fresh, or go back to the code and settings that ma
 
 def canonical(command: commands.Command) -> bytes:
     """A command as JSON with sorted keys; an adaptation without its arrays."""
-    if isinstance(command, commands.AdaptModel):
+    if isinstance(command, commands.AdaptModel | commands.ExtendChain):
         body = {"type": type(command).__name__, "ts": command.ts, **command.summary()}
         return msgspec.json.encode(body, order="sorted")
     return msgspec.json.encode(command, order="sorted")
@@ -275,6 +275,7 @@ LOGGED: Final[dict[type[Message], tuple[str, Callable[[Any], Row]]]] = {
     commands.CancelOrder: ("commands", _command),
     commands.MoveStop: ("commands", _command),
     commands.AdaptModel: ("commands", _command),
+    commands.ExtendChain: ("commands", _command),
     events.OrderFilled: ("fills", lambda m: {**asdict(m), "side": m.side.value, "origin": m.origin.value}),
     events.FundingPaid: ("funding", asdict),
     events.CandidateArrived: ("candidates", _candidate),

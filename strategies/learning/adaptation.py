@@ -1,6 +1,11 @@
-"""Adapt the pretrained model to one token: align its embeddings with the source's, rehearsing the source.
+"""Adapt a model to one token: align its embeddings with the source's, rehearsing the source.
 
-loss = source task + w_t target labels + lambda(p) joint MK-MMD^2 + beta ||theta - theta_pre||^2
+loss = source task + w_t target labels + lambda(p) joint MK-MMD^2 + beta ||theta - theta_0||^2
+
+How strongly depends on where it begins. Between the source itself and a token there is a shift to mend, and
+nothing but many large steps will do. A model of the chain has seen how tokens differ from the source, and
+power does harm there: few small steps with a strong anchor, to which the token's labels add when there are
+enough of them, first through the head alone, then through every layer (the thresholds of `finetuning`).
 
 The MMD compares source and target embeddings, jointly with the first layer's output (Long et al., JAN, ICML
 2017): on the embedding alone, noise that the source never showed can take the place of the signal and the
@@ -33,6 +38,8 @@ from strategies.learning.dataset import Chunks, SourceReplay
 from strategies.learning.divergences import joint_mmd
 from strategies.learning.domains import PRIOR_LABELS, Domains, compare, prepare
 from strategies.learning.encoder import Encoder, Outputs
+from strategies.learning.finetuning import HEAD_ONLY, select
+from strategies.learning.listing_training import Pace
 from strategies.learning.sequences import (
     VOLATILITY_WEIGHT,
     Batch,
@@ -48,6 +55,7 @@ INPUT_RATE = 3.0  # learning rate of the input layer relative to the rest
 CHECK_EVERY = 10  # steps between looks at the held-out labels
 ENOUGH_LABELS = 20.0  # effective held-out labels; fewer stop nothing
 COLLAPSE_ROWS = 480  # fewer do not show it
+EVERYTHING = "full"  # of the network may learn from the labels
 MIN_ENTROPY = 0.05  # mean entropy of the predictions / log 2 below which a model is certain of everything
 
 
@@ -58,8 +66,12 @@ def adapt(
     snapshot: AdaptModel,
     model: settings.Adaptation,
     seed: int,
+    *,
+    gently: bool = False,
 ) -> tuple[Weights, AdaptationReport]:
     """Adapted weights and what was measured; the same arguments give the same bits on one machine.
+
+    gently: `base` is a model of the chain.
 
     Stops where the loss on the newest labels has risen by more than its standard error and returns the best
     weights seen; steps = 0 are the pretrained ones. Raises DataError when the snapshot is too short or
@@ -69,7 +81,8 @@ def adapt(
     encoder = Encoder.from_weights(base, architecture)
     domains = prepare(source, snapshot, model.window_bars, architecture.receptive_field - 1)
     before = compare(encoder, domains)
-    steps = _train(encoder, domains, model, torch.Generator().manual_seed(seed))
+    objective = _Objective(domains, model, torch.Generator().manual_seed(seed), gently=gently)
+    steps = _train(encoder, domains, objective, _pace(model, gently=gently), model.clip)
     _refuse_collapse(encoder, domains, model.collapse)
     now = compare(encoder, domains, before)
     report = AdaptationReport(
@@ -86,25 +99,30 @@ def adapt(
     return encoder.weights(), report
 
 
-def _train(encoder: Encoder, domains: Domains, model: settings.Adaptation, generator: torch.Generator) -> int:
+def _pace(model: settings.Adaptation, *, gently: bool) -> Pace:
+    if gently:
+        return Pace(model.gentle_steps, model.gentle_rate, model.gentle_l2sp)
+    return Pace(model.steps, model.learning_rate, model.l2sp)
+
+
+def _train(encoder: Encoder, domains: Domains, objective: "_Objective", pace: Pace, clip: float) -> int:
     """Change the encoder in place; returns the number of steps that its weights have seen."""
     anchor = parameters_to_vector(encoder.parameters()).detach()
-    optimiser = _optimiser(encoder, model.learning_rate)
-    objective = _Objective(domains, model, generator)
+    optimiser = _optimiser(encoder, pace.rate)
     stopping = _EarlyStopping(encoder, domains.target_tail)
     encoder.train()
-    for step in range(1, model.steps + 1):
+    for step in range(1, pace.steps + 1):
         moved = parameters_to_vector(encoder.parameters()) - anchor
-        loss = objective(encoder, ramp(step / model.steps)) + model.l2sp * moved.square().sum()
+        loss = objective(encoder, ramp(step / pace.steps)) + pace.l2sp * moved.square().sum()
         optimiser.zero_grad()
         torch.autograd.backward(loss)
-        norm = clip_grad_norm_(encoder.parameters(), model.clip)
+        norm = clip_grad_norm_(encoder.parameters(), clip)
         if not torch.isfinite(norm):
             raise TrainingFailed(f"adaptation diverged at step {step}; lower adaptation.learning_rate")
         optimiser.step()
         if step % CHECK_EVERY == 0 and stopping.rises(step):
             return stopping.restore_best()
-    return model.steps
+    return pace.steps
 
 
 def _optimiser(encoder: Encoder, learning_rate: float) -> torch.optim.Optimizer:
@@ -118,7 +136,9 @@ def _optimiser(encoder: Encoder, learning_rate: float) -> torch.optim.Optimizer:
 class _Objective:
     """The loss of one random batch of both domains, without the anchor."""
 
-    def __init__(self, domains: Domains, model: settings.Adaptation, generator: torch.Generator) -> None:
+    def __init__(
+        self, domains: Domains, model: settings.Adaptation, generator: torch.Generator, *, gently: bool
+    ) -> None:
         self._domains = domains
         self._model = model
         self._generator = generator
@@ -127,6 +147,7 @@ class _Objective:
         self._class_weight = _class_weight(domains)
         # few labels say little about the token and much about chance
         self._target_weight = model.target_weight * domains.labels / (domains.labels + PRIOR_LABELS)
+        self._taught = select(domains.labels) if gently else EVERYTHING
 
     def __call__(self, encoder: Encoder, alignment: float) -> Tensor:
         source = self._draw(self._domains.source, self._source_cut)
@@ -139,9 +160,18 @@ class _Objective:
         return (
             direction_loss(of_source.logit, source.y, weight)
             + VOLATILITY_WEIGHT * volatility_loss(of_source.log_vol, source.log_vol, source.counts)
-            + self._target_weight * direction_loss(of_target.logit, target.y, target.weight)
+            + self._of_labels(encoder, of_target, target)
             + self._model.mmd_weight * alignment * alike
         )
+
+    def _of_labels(self, encoder: Encoder, outputs: Outputs, target: Batch) -> Tensor:
+        """What the token's labels say, to as much of the network as they are enough for."""
+        if self._taught is None:
+            return torch.zeros(())
+        logit = outputs.logit
+        if self._taught == HEAD_ONLY:
+            logit = encoder.direction(outputs.z.detach()).squeeze(-1)
+        return self._target_weight * direction_loss(logit, target.y, target.weight)
 
     def _draw(self, domain: Sequences, cut: Chunks) -> Batch:
         return domain.batch(cut, torch.randperm(len(cut.rows), generator=self._generator)[:CHUNKS].numpy())

@@ -90,10 +90,8 @@ def compare(encoder: Encoder, domains: Domains, before: Distance | None = None) 
     source, target = domains.source_tail.measure(encoder), domains.target_tail.measure(encoder)
     in_time = source.z[np.argsort(domains.source_tail.starts, kind="stable")]
     half = len(in_time) // 2
-    later = _spaced(in_time[half:]), _spaced(target.z)
-    a_distance = proxy_a_distance(
-        (_spaced(in_time[:half]), _spaced(domains.target.measure(encoder).z)), later
-    )
+    later = spaced(in_time[half:]), spaced(target.z)
+    a_distance = proxy_a_distance((spaced(in_time[:half]), spaced(domains.target.measure(encoder).z)), later)
     mean_logit = float(np.nanmean(source.logit))
     moved = 0.0 if before is None else mean_logit - before.source_logit
     learnt_prior = float(np.clip(moved, min(0.0, domains.prior_logit), max(0.0, domains.prior_logit)))
@@ -126,7 +124,7 @@ def _with_context(series: LabelledSeries, context: int) -> NDArray[np.int64]:
     return np.flatnonzero(position >= context)
 
 
-def _spaced(z: NDArray[np.float32]) -> NDArray[np.float32]:
+def spaced(z: NDArray[np.float32]) -> NDArray[np.float32]:
     """Evenly spaced rows of z, without those that had no context."""
     whole = z[np.isfinite(z[:, 0])]
     count = min(len(whole), int(np.clip(len(whole) // SPACING, MIN_SAMPLES, SAMPLES)))

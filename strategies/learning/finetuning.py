@@ -17,7 +17,7 @@ from bot.core.errors import RuntimeFault, UsageError
 from strategies.learning.encoder import Encoder
 
 CLIP: Final = 5.0
-HEAD: Final = "head"
+HEAD_ONLY: Final = "head_only"
 SLOWER: Final = 0.1  # rate of a layer relative to the one above it
 
 
@@ -35,7 +35,7 @@ class Phase(NamedTuple):
 
 
 STRATEGIES: Final[dict[str, tuple[Phase, ...]]] = {
-    "head_only": (Phase(1.0, 1),),
+    HEAD_ONLY: (Phase(1.0, 1),),
     "partial": (Phase(1.0, 3, rate=0.3),),
     "full": (Phase(1.0, 0, rate=0.1),),
     "progressive": (
@@ -54,7 +54,7 @@ STRATEGIES: Final[dict[str, tuple[Phase, ...]]] = {
 }
 
 # effective labels from which a strategy is the default; fewer change the prior alone
-LADDER: Final = ((1_000.0, "discriminative"), (200.0, "curriculum"), (30.0, "head_only"))
+LADDER: Final = ((1_000.0, "discriminative"), (200.0, "curriculum"), (30.0, HEAD_ONLY))
 
 
 def select(effective_labels: float) -> str | None:

@@ -33,7 +33,7 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     barrier_sigmas: of its label. 0: not told
     """
 
-    kind: str  # "pretrained" or "adapted"
+    kind: str  # "pretrained", "chain" or "adapted"
     architecture: Architecture
     features: str  # version of the feature specification
     columns: tuple[str, ...]
@@ -108,6 +108,14 @@ class Registry:
             raise DataError(f"{weights_path}: not a safetensors file ({error}); delete it") from None
         card.architecture.check(weights)
         return Model(model_id, weights, card)
+
+    def origin(self, model_id: str) -> str:
+        """The source model that a stored model descends from; "" where a model on the way is not readable."""
+        try:
+            parent = self._card(self._card_path(model_id))[1].parent
+        except DataError:
+            return ""
+        return self.origin(parent) if parent else model_id
 
     def cards(self) -> dict[str, ModelCard]:
         """Every readable card by model id; the weights are not looked at."""

@@ -1,6 +1,6 @@
 """From the source markets' bars to labelled series: what the model is pretrained on."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -55,6 +55,25 @@ def build(
     seen = varying if columns is None else np.isin(NAMES, columns)
     kept = [one.with_columns(seen) for one in series]
     return Sources(kept, statistics, tuple(np.array(NAMES)[seen].tolist()))
+
+
+def listings(
+    tables: Iterable[BarTable],
+    references: Sequence[BarTable],
+    statistics: SourceStatistics,
+    columns: Sequence[str],
+    label: Label,
+) -> Iterator[LabelledSeries]:
+    """Rows and labels of tokens, one by one, as the live path would have computed them from their first bars.
+
+    references: the sources' bars of the same time; statistics, columns: of the source model. Funding is left
+    out: the model does not see it. Tokens that are too short to have a row are left out too.
+    """
+    first, second = references[0], references[1 % len(references)]
+    seen = np.isin(NAMES, list(columns))
+    for table in tables:
+        if len(table) and len(series := _series(table, first, second, statistics, label)):
+            yield series.with_columns(seen)
 
 
 def column_indices(columns: Sequence[str]) -> NDArray[np.int64]:

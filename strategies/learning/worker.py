@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
-from bot.core.commands import AdaptModel
+from bot.core.commands import AdaptModel, ExtendChain
 from bot.core.errors import BotError, RuntimeFault
 from bot.core.events import AdaptationFailed, AdaptationReport, CandidateArrived
 from bot.core.interrupt import interrupts_held_back
@@ -33,13 +34,9 @@ CLOSE_SECONDS: Final = 1.0
 Job = tuple[str, int]  # symbol, cut
 
 
-class Order(msgspec.Struct):
-    """An AdaptModel on the wire; arrays as bytes, row-major."""
+class Arrays(msgspec.Struct):
+    """What a snapshot holds, row-major."""
 
-    symbol: str
-    cut: int
-    base_model: str
-    seed: int
     features: int
     rows: bytes
     starts: bytes
@@ -47,19 +44,62 @@ class Order(msgspec.Struct):
     weights: bytes
 
     @classmethod
-    def of(cls, job: AdaptModel) -> "Order":
-        return cls(
-            job.symbol, job.cut, job.base_model, job.seed, job.rows.shape[1],
-            job.rows.tobytes(), job.starts.tobytes(), job.labels.tobytes(), job.weights.tobytes(),
-        )  # fmt: skip
+    def of(cls, job: AdaptModel | ExtendChain) -> "Arrays":
+        arrays = (job.rows, job.starts, job.labels, job.weights)
+        return cls(job.rows.shape[1], *(array.tobytes() for array in arrays))
 
-    def command(self) -> AdaptModel:
-        return AdaptModel(
-            self.cut, self.symbol, self.cut, self.base_model, self.seed,
+    def restored(
+        self,
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int8], NDArray[np.float32]]:
+        return (
             np.frombuffer(self.rows, np.float32).reshape(-1, self.features),
             np.frombuffer(self.starts, np.int64),
             np.frombuffer(self.labels, np.int8),
             np.frombuffer(self.weights, np.float32),
+        )
+
+
+class Order(msgspec.Struct, tag=True):
+    """An AdaptModel on the wire."""
+
+    symbol: str
+    cut: int
+    base_model: str
+    seed: int
+    arrays: Arrays
+
+    @classmethod
+    def of(cls, job: AdaptModel) -> "Order":
+        return cls(job.symbol, job.cut, job.base_model, job.seed, Arrays.of(job))
+
+    def command(self) -> AdaptModel:
+        return AdaptModel(
+            self.cut, self.symbol, self.cut, self.base_model, self.seed, *self.arrays.restored()
+        )
+
+
+class ChainOrder(msgspec.Struct, tag=True):
+    """An ExtendChain on the wire."""
+
+    cut: int
+    base_model: str
+    rival_model: str
+    seed: int
+    listings: tuple[tuple[str, int], ...]
+    arrays: Arrays
+    log_vol: bytes
+
+    @classmethod
+    def of(cls, job: ExtendChain) -> "ChainOrder":
+        return cls(
+            job.cut, job.base_model, job.rival_model, job.seed, job.listings, Arrays.of(job),
+            job.log_vol.tobytes(),
+        )  # fmt: skip
+
+    def command(self) -> ExtendChain:
+        return ExtendChain(
+            self.cut, self.cut, self.base_model, self.rival_model, self.seed, self.listings,
+            *self.arrays.restored(), np.frombuffer(self.log_vol, np.float32),
         )  # fmt: skip
 
 
@@ -83,14 +123,14 @@ class AdaptationWorker:
 
     def __init__(self, registry: Path, base_model: str, replay: Path, settings: Adaptation) -> None:
         self._arguments = (registry, base_model, replay, msgspec.json.encode(settings.model_dump()))
-        self._unanswered: deque[AdaptModel] = deque()
+        self._unanswered: deque[AdaptModel | ExtendChain] = deque()
         self._results: dict[Job, Result] = {}
         self._restarts = 0
         self._idle = False  # the child has said that it waits for a job
         self._process: BaseProcess | None = None
         self._pipe: Connection | None = None
 
-    def submit(self, job: AdaptModel) -> None:
+    def submit(self, job: AdaptModel | ExtendChain) -> None:
         """Queue a job; returns at once. `poll` hands it over when the child is free."""
         self._unanswered.append(job)
         if self._process is None:
@@ -146,10 +186,11 @@ class AdaptationWorker:
         theirs.close()
         self._pipe, self._idle = ours, False
 
-    def _send(self, job: AdaptModel) -> None:
+    def _send(self, job: AdaptModel | ExtendChain) -> None:
         assert self._pipe is not None
+        order = Order.of(job) if isinstance(job, AdaptModel) else ChainOrder.of(job)
         try:
-            self._pipe.send_bytes(msgspec.msgpack.encode(Order.of(job)))
+            self._pipe.send_bytes(msgspec.msgpack.encode(order))
         except OSError:  # the child is gone; `_collect` notices and starts another
             return
 
@@ -206,21 +247,22 @@ def _child(pipe: Connection, registry: Path, base_model: str, replay: Path, sett
     try:
         while True:
             pipe.send_bytes(msgspec.msgpack.encode(answer))
-            answer = _answer(adapting, msgspec.msgpack.decode(pipe.recv_bytes(), type=Order))
+            answer = _answer(adapting, msgspec.msgpack.decode(pipe.recv_bytes(), type=Order | ChainOrder))
     except (EOFError, OSError):
         return
 
 
-def _answer(adapting: "Adapting | BotError", order: Order) -> Result:
+def _answer(adapting: "Adapting | BotError", order: Order | ChainOrder) -> Result:
+    job = order.command()
     if isinstance(adapting, BotError):
-        return Result(order.symbol, order.cut, reason=str(adapting), is_fault=True)
+        return Result(job.symbol, job.cut, reason=str(adapting), is_fault=True)
     try:
-        model_id, report = adapting.run(order.command())
+        model_id, report = adapting.run(job)
     except (RuntimeFault, OSError, MemoryError) as error:
-        return Result(order.symbol, order.cut, reason=_text(error), is_fault=True)
+        return Result(job.symbol, job.cut, reason=_text(error), is_fault=True)
     except Exception as error:  # one bad token must not stop the others
-        return Result(order.symbol, order.cut, reason=_text(error))
-    return Result(order.symbol, order.cut, model_id, report)
+        return Result(job.symbol, job.cut, reason=_text(error))
+    return Result(job.symbol, job.cut, model_id, report)
 
 
 def _text(error: Exception) -> str:

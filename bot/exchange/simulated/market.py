@@ -87,6 +87,10 @@ class SimulatedMarket:
         bars = self._of(symbol).bars
         return bars.between(int(bars.start[0]), self.start)
 
+    def earlier(self, most: int, days: int) -> list[BarTable]:
+        """None: every token of this market is listed in the run."""
+        return []
+
     def events(self) -> Iterator[Event]:
         """Listings, funding and bars from `start` to `end`, in the Protocol's order."""
         first = self.start
