@@ -27,7 +27,7 @@ from bot.engine.runner import Runner
 from bot.exchange.simulated.broker import SimulatedBroker
 from bot.execution.orders import Orders
 from bot.market.bars import BarTable
-from bot.settings import Costs, Gate, Risk
+from bot.settings import Costs, Execution, Gate, Risk
 from risk.breaker import Breaker
 from risk.manager import RiskManager
 from strategies.baselines import MovingAverageCross
@@ -93,7 +93,7 @@ def run(table: BarTable) -> tuple[float, int]:
     breaker = Breaker(risk, 1e6)
     engine = Engine(
         MovingAverageCross(), RiskManager(risk, gate, costs, breaker), breaker, Portfolio(Decimal(1_000_000)),
-        Orders(), risk, MINUTE_MS,
+        Orders(), risk, MINUTE_MS, Execution(twap_notional=1e9),
     )  # fmt: skip
     broker = Broker(costs, lambda symbol, start: 0.0001, Decimal(1_000_000))
     runner = Runner(engine, broker, NoModels(), Memory(), MINUTE_MS)

@@ -37,6 +37,7 @@ from risk.manager import RiskManager
 from strategies.learning.champions import Champions
 from strategies.learning.pretraining_job import Pretraining
 from strategies.learning.registry import Model, Registry
+from strategies.learning.source_choice import SourceJob
 from strategies.learning.worker import AdaptationWorker
 from strategies.transfer import TransferStrategy
 
@@ -213,6 +214,7 @@ def _engine(settings: Settings, strategy: TransferStrategy) -> Engine:
         Orders(),
         settings.risk,
         settings.market.decision_minutes * MINUTE_MS,
+        settings.execution,
     )
 
 
@@ -238,12 +240,12 @@ async def with_stop(body: Callable[[asyncio.Event], Coroutine[Any, Any, T]]) -> 
 
 
 async def source_model(
-    job: Pretraining, settings: Settings, console: Console, stop: asyncio.Event
+    job: SourceJob, settings: Settings, console: Console, stop: asyncio.Event
 ) -> Model | None:
     """The source model: kept from an earlier run, or trained now in a child process; None when stopped."""
-    kept = job.find()
+    kept = await asyncio.to_thread(job.find)  # it may compute features of a year of bars
     if kept is not None:
-        console.print(f"Source model {kept.model_id} kept from an earlier run", highlight=False)
+        console.print(job.told(kept), highlight=False, soft_wrap=True)
         return kept
     if job.replay_path.exists():
         console.print(

@@ -65,7 +65,9 @@ class Care:
         self._runner.advance([InstrumentListed(now, now, item) for item in tradable])
 
     async def run(self) -> NoReturn:
-        await follow(self._runner, self._inbox, asyncio.Event(), self._journal.commit, lambda: None)
+        await follow(
+            self._runner, self._inbox, asyncio.Event(), self._journal.commit, lambda: None, self._now
+        )
         raise AssertionError("nobody stops it but by cancelling")
 
     async def guarded(self, patience: float) -> list[str]:

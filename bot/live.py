@@ -63,8 +63,8 @@ from bot.wiring import Wiring, watch_clock
 from risk.breaker import Breaker
 from risk.manager import RiskManager
 from strategies.base import Strategy
-from strategies.learning.pretraining_job import Pretraining
 from strategies.learning.registry import Model, Registry
+from strategies.learning.source_choice import source_for
 from strategies.learning.worker import AdaptationWorker
 from strategies.transfer import TransferStrategy
 
@@ -281,14 +281,14 @@ class LiveRun:
             tokens = [item.symbol for item in followed if item.symbol not in settings.market.sources]
             warn(self._console, await self._preparation.symbols(tokens))
         past = await self._past(followed)
-        pretraining = Pretraining(past.sources, settings, models_directory(settings))
-        pretrained = await source_model(pretraining, settings, self._console, stop)
+        source = source_for(past.sources, settings, models_directory(settings))
+        pretrained = await source_model(source, settings, self._console, stop)
         if pretrained is None or stop.is_set():
             return None
         models = {pretrained.model_id: pretrained}
         registry = Registry(models_directory(settings))
         worker = AdaptationWorker(
-            registry.directory, pretrained.model_id, pretraining.replay_path, settings.adaptation
+            registry.directory, pretrained.model_id, source.replay_path, settings.adaptation
         )
         candidates = Candidates(
             worker, registry, models, self._stored(pretrained, registry), faults_are_facts=True
@@ -478,12 +478,13 @@ def engine_of(
     """`interval`: of decision bars, ms; `started`: of the run, ms UTC, for ids that are never used again."""
     return Engine(
         strategy,
-        RiskManager(settings.risk, settings.gate, settings.costs, breaker),
+        RiskManager(settings.risk, settings.gate, settings.costs, breaker, live=True),
         breaker,
         Portfolio(balance),
         Orders(tag_of(started)),
         settings.risk,
         interval,
+        settings.execution,
     )
 
 

@@ -126,6 +126,9 @@ class Gate(Section):
     similarity: Fraction = 0.7
     effective_labels: Positive = Field(100.0, description="matured, out-of-sample, uniqueness-weighted")
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.65
+    conformal: bool = Field(
+        default=False, description="enter only where the token's conformal set is one direction, too"
+    )
     source_accuracy: Annotated[float, Field(gt=0.5, lt=1)] = Field(
         0.60, description="of the pretrained model on its most confident tenth, purged tail"
     )
@@ -149,8 +152,41 @@ class Gate(Section):
 class Risk(Section):
     position_share: Fraction = Field(0.02, description="notional of one position / equity, at FULL")
     small_share: Fraction = Field(0.25, description="of the full size, at SMALL")
-    max_positions: Count = 10
     max_exposure: Annotated[float, Field(gt=0, le=10)] = Field(0.20, description="gross notional / equity")
+    max_net_exposure: Annotated[float, Field(gt=0, le=10)] = Field(
+        0.20, description="long less short, / equity"
+    )
+    max_cluster_exposure: Annotated[float, Field(gt=0, le=10)] = Field(
+        0.10, description="tokens that move together, in one direction, / equity"
+    )
+    cluster_correlation: Fraction = Field(0.6, description="of decision bars' returns, from which on they do")
+    correlation_half_life: Positive = Field(192.0, description="of these correlations, in decision bars")
+    max_leverage: Annotated[float, Field(gt=0, le=100)] = Field(
+        1.0, description="gross notional / equity without unrealised gains"
+    )
+    turnover_share: Fraction = Field(0.01, description="largest order, of a decision bar's usual turnover")
+    depth_share: Fraction = Field(0.1, description="largest order, of the book near the touch")
+    max_notional: Positive = Field(50_000.0, description="largest order, quote coin")
+    min_notional: Annotated[float, Field(ge=0)] = Field(5.0, description="smallest order, quote coin")
+    target_volatility: Positive = Field(0.006, description="per decision bar; above it positions shrink")
+    arms: tuple[str, ...] = Field((), description="whose models may trade, such as adapted; empty = all")
+    max_model_days: Positive = Field(120.0, description="age of the newest data that a model learnt from")
+    collar: Fraction = Field(0.02, description="the decision's price off the market's mid or mark")
+    max_spread: Fraction = Field(0.003, description="(ask - bid) / mid, mean of the decision bar")
+    min_move_costs: Annotated[float, Field(ge=0)] = Field(
+        3.0, description="the expected move must exceed this many round-trip costs"
+    )
+    entries_per_second: Count = 10
+    entries_per_day: Count = 500
+    cooldown_minutes: Annotated[float, Field(ge=0)] = Field(
+        30.0, description="without entries of a token after it lost money"
+    )
+    max_positions: Count = 10
+    max_funding: Annotated[float, Field(ge=0)] = Field(
+        0.001, description="of the notional, to be paid within `funding_minutes`"
+    )
+    funding_minutes: Annotated[float, Field(ge=0)] = 30.0
+    band_share: Fraction = Field(0.8, description="of the exchange's price band around the mark price")
     stop: Annotated[float, Field(gt=0, lt=0.5)] = Field(
         0.015, description="widest stop, fraction of the price"
     )
@@ -171,11 +207,20 @@ class Risk(Section):
     on_breaker: Literal["flatten", "block"] = Field(
         "flatten", description="or only no entries, and let positions end by their stops"
     )
-    min_move_costs: Annotated[float, Field(ge=0)] = Field(
-        3.0, description="the expected move must exceed this many round-trip costs"
+    take_profit_moves: Annotated[float, Field(ge=0)] = Field(
+        1.0, description="take profit = this x the expected move, not nearer than the stop; 0 = none"
     )
-    min_notional: Annotated[float, Field(ge=0)] = 5.0
-    target_volatility: Positive = Field(0.006, description="per decision bar; above it positions shrink")
+    break_even_stops: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="gain, in first stop distances, from which the stop lies at the entry; 0 = never"
+    )
+    trailing_stops: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="the stop follows the best price at this x its first distance; 0 = it does not"
+    )
+    max_holding_bars: Count = Field(96, description="decision bars after which a position is closed")
+    naked_seconds: Annotated[float, Field(ge=5)] = Field(
+        30.0, description="a position that could not be given a stop for so long is closed"
+    )
+    trigger_by: Literal["last", "mark"] = Field("last", description="price that sets off stops and targets")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -184,7 +229,38 @@ class Risk(Section):
                 f"max_exposure ({self.max_exposure}) is below position_share ({self.position_share}): "
                 "no position could ever be opened; raise max_exposure or lower position_share"
             )
+        if 0 < self.trailing_stops < 0.5:
+            raise ValueError(
+                f"trailing_stops ({self.trailing_stops}) must be 0 or at least 0.5: noise sets it off"
+            )
+        for name in ("max_net_exposure", "max_cluster_exposure", "max_leverage"):
+            if getattr(self, name) < self.position_share:
+                raise ValueError(
+                    f"{name} ({getattr(self, name)}) is below position_share ({self.position_share}): no "
+                    "position could ever be whole"
+                )
         return self
+
+
+class Execution(Section):
+    """How an approved entry reaches the market. Exits are market orders, always."""
+
+    style: Literal["market", "post_only"] = Field(
+        "market", description="post_only rests in the book and saves the spread where it fills"
+    )
+    requote_seconds: Annotated[float, Field(ge=1)] = Field(
+        15.0, description="between new prices of a post-only order"
+    )
+    deadline_seconds: Annotated[float, Field(ge=1)] = Field(
+        120.0, description="of a post-only entry; then ..."
+    )
+    at_deadline: Literal["cross", "give_up"] = "cross"
+    twap_notional: Positive = Field(2_000.0, description="quote coin; larger entries go in slices")
+    twap_slices: Annotated[int, Field(ge=2, le=50)] = 5
+    twap_seconds: Annotated[float, Field(ge=1)] = Field(300.0, description="from the first slice to the end")
+    signal_valid_seconds: Annotated[float, Field(ge=1)] = Field(
+        30.0, description="from the close of its bar; a later order is dropped, not sent"
+    )
 
 
 class Costs(Section):
@@ -270,6 +346,7 @@ class Settings(Section):
     adaptation: Adaptation = Adaptation()
     gate: Gate = Gate()
     risk: Risk = Risk()
+    execution: Execution = Execution()
     costs: Costs = Costs()
     bybit: Bybit = Bybit()
     storage: Storage = Storage()

@@ -58,7 +58,12 @@ class Wiring:
             services.append(self.broker.run())
         await first_to_end(
             follow(
-                self.runner, self.inbox, stop, self.journal.commit, lambda: self.view.tick(clock.now_ms())
+                self.runner,
+                self.inbox,
+                stop,
+                self.journal.commit,
+                lambda: self.view.tick(clock.now_ms()),
+                clock.now_ms,
             ),
             *services,
         )

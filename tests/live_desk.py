@@ -19,14 +19,14 @@ from bot.exchange.bybit.environment import Credentials, Environment
 from bot.exchange.bybit.rest import Rest
 from bot.exchange.bybit.streams import Backoff, StreamSettings
 from bot.execution.orders import Orders, tag_of
-from bot.settings import Costs, Gate, Risk
+from bot.settings import Costs, Execution, Gate, Risk
 from risk.breaker import Breaker
 from risk.manager import RiskManager
 from tests.test_engine import NoModels, Recorder, Scripted, Wish
 
 RISK = Risk(
     position_share=0.02, max_exposure=1.0, daily_drawdown=0.9, rolling_drawdown=0.9, peak_drawdown=0.9,
-    token_daily_loss=0.9,
+    token_daily_loss=0.9, turnover_share=1.0, cooldown_minutes=0,
 )  # fmt: skip
 
 
@@ -45,7 +45,7 @@ class LiveDesk:
         breaker = Breaker(RISK, float(balance))
         self.engine = Engine(
             Scripted(wish), RiskManager(RISK, Gate(), Costs(), breaker), breaker, Portfolio(balance),
-            Orders(tag_of(self.rest.clock.now_ms())), RISK, interval,
+            Orders(tag_of(self.rest.clock.now_ms())), RISK, interval, Execution(),
         )  # fmt: skip
         self.runner = Runner(self.engine, self.broker, NoModels(), self.journal, 0, (self.log.apply,))
 
@@ -80,7 +80,9 @@ async def live_desk(
     try:
         opening = await broker.start()
         desk.build(wish, opening.balance, interval)
-        loop = asyncio.create_task(follow(desk.runner, inbox, desk.stop, desk.journal.commit, lambda: None))
+        loop = asyncio.create_task(
+            follow(desk.runner, inbox, desk.stop, desk.journal.commit, lambda: None, rest.clock.now_ms)
+        )
         try:
             yield desk
         finally:

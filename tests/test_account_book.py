@@ -138,3 +138,12 @@ def test_executions_that_are_missing_are_known_to_be() -> None:
     assert made.incomplete() == {LINK: SYMBOL}
     tell(made, execution(2, 6))
     assert made.incomplete() == {}
+
+
+def test_what_is_traded_in_another_market_of_the_account_is_not_booked() -> None:
+    """The private stream of a unified account brings spot trades too, of the same symbol."""
+    made = book()
+    spot = msgspec.structs.replace(execution(1, 4), category="spot")
+    assert tell(made, spot) == []
+    assert made.booked == 0
+    assert len(tell(made, msgspec.structs.replace(spot, category="linear"))) == 2

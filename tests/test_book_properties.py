@@ -1,6 +1,7 @@
 """Any sequence, rendering and damage of messages, and recorded ones: never a wrong book."""
 
 import gzip
+import heapq
 import json
 import math
 import struct
@@ -11,6 +12,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -257,8 +259,8 @@ RECORDED = {  # symbol: lines of its file, of which some are trades
 }
 
 
-def recorded(symbol: str, name: str) -> list[bytes]:
-    path = SHARED / "data" / "orderbook" / "bybit-linear" / symbol / name
+def recorded(symbol: str, name: str, venue: str = "bybit-linear") -> list[bytes]:
+    path = SHARED / "data" / "orderbook" / venue / symbol / name
     if not path.exists():
         pytest.skip(f"no recorded book at {path}")
     return gzip.decompress(path.read_bytes()).splitlines()
@@ -304,6 +306,61 @@ def test_a_recorded_book_of_500_levels_replays() -> None:
     assert Outcome.REJECTED not in list(replay(book, frames))
     assert_clean(book, 49)
     assert len(book.bids()) == len(book.asks()) == 500
+
+
+@pytest.mark.slow
+def test_a_real_book_of_thousands_of_levels_is_followed_through_its_best_fifty() -> None:
+    """Another exchange's diffs, whose whole book is kept plainly; ours is sent how the best levels change."""
+    lines = recorded("BTCUSDT", "2024-08-08_raw.jsonl.gz", "binance-usdm")
+    whole: list[dict[float, float]] = [{}, {}]
+    shown: list[dict[float, float]] = [{}, {}]
+    book, snapshot, last, u = Book(SYMBOL), 0, 0, 0
+    diffs = [line for line in lines if b"@depth" in line[:90] or b"lastUpdateId" in line[:90]]
+    assert len(diffs) == 6551 + 1  # as stated, with its REST snapshot
+    for number, line in enumerate(diffs[:1200]):
+        data = json.loads(line)["msg"]
+        if "lastUpdateId" in data:
+            snapshot, sides = data["lastUpdateId"], (data["bids"], data["asks"])
+        else:
+            data = data["data"]
+            assert data["pu"] == last or not last  # without a break, as stated
+            last, sides = data["u"], (data["b"], data["a"])
+            if not snapshot or last < snapshot:
+                continue
+        for side, changes in zip(whole, sides, strict=True):
+            side |= {float(price): float(size) for price, size in changes}
+            for price in [float(price) for price, size in changes if not float(size)]:
+                del side[price]
+        if number % 5:
+            continue
+        near = (heapq.nlargest(50, whole[0]), heapq.nsmallest(50, whole[1]))
+        best = [{price: side[price] for price in prices} for side, prices in zip(whole, near, strict=True)]
+        changes = [
+            [*(now.items() - old.items()), *((price, 0) for price in old if price not in now)]
+            for old, now in zip(shown, best, strict=True)
+        ]
+        shown, u = best, u + 1
+        expected = Outcome.APPLIED if u > 1 else Outcome.REPLACED
+        assert send(book, "delta" if u > 1 else "snapshot", u, *changes) is expected
+        assert [dict(book.bids()), dict(book.asks())] == best
+    assert_clean(book, u - 1)
+    assert u > 200
+
+
+def test_polled_books_of_many_symbols_are_snapshots_that_do_not_cross() -> None:
+    paths = sorted((SHARED / "data" / "orderbook" / "bybit-top5").glob("*/*.parquet"))
+    if not paths:
+        pytest.skip(f"no recorded books at {SHARED / 'data' / 'orderbook' / 'bybit-top5'}")
+    polled = 0
+    for path in paths:
+        frame, book = pd.read_parquet(path), Book(SYMBOL)
+        for u, row in enumerate(frame.to_dict("records"), 1):
+            sides = [[(row[f"{side}p{k}"], row[f"{side}q{k}"]) for k in range(5)] for side in "ba"]
+            assert send(book, "snapshot", u, *sides) is Outcome.REPLACED
+            assert [sorted(book.bids()), sorted(book.asks())] == list(map(sorted, sides))
+            assert book.features().spread_bps > 0
+        polled += len(frame)
+    assert (len(paths), polled) == (44, 597)
 
 
 def fixture(name: str) -> bytes:

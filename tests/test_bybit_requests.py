@@ -11,9 +11,18 @@ from urllib.parse import parse_qsl
 
 import pytest
 
-from bot.core.types import HOUR_MS, MINUTE_MS, OrderRequest, OrderType, Side, TimeInForce
+from bot.core.commands import MoveStop
+from bot.core.types import HOUR_MS, MINUTE_MS, OrderRequest, OrderType, Side, TimeInForce, Trigger
 from bot.exchange.bybit.errors import ExchangeError
-from bot.exchange.bybit.requests import Amendment, Cancellation, NewOrder, TradingStop, new_order, params
+from bot.exchange.bybit.requests import (
+    Amendment,
+    Cancellation,
+    NewOrder,
+    TradingStop,
+    new_order,
+    params,
+    trading_stop,
+)
 from bot.exchange.bybit.rest import Rest
 from tests.bybit_fixtures import ccxt_requests, needs_fixtures
 from tests.bybit_server import CREDENTIALS, RestServer
@@ -224,3 +233,10 @@ def test_a_conditional_order_knows_whether_the_price_must_rise_or_fall(trigger: 
 def test_a_conditional_order_without_the_last_price_is_refused() -> None:
     with pytest.raises(ValueError, match="last price"):
         new_order(approved(trigger_price=d(1)))
+
+
+def test_stops_name_the_price_that_sets_them_off() -> None:
+    sent = params(new_order(approved(stop_loss=d("0.97"), take_profit=d(2), trigger_by=Trigger.MARK)))
+    assert (sent["slTriggerBy"], sent["tpTriggerBy"]) == ("MarkPrice", "MarkPrice")
+    moved = params(trading_stop(MoveStop(1, "NEWUSDT", d("0.97"), Trigger.MARK)))
+    assert (moved["stopLoss"], moved["slTriggerBy"], "takeProfit" in moved) == ("0.97", "MarkPrice", False)

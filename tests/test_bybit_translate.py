@@ -25,7 +25,9 @@ from bot.exchange.bybit import wire
 from bot.exchange.bybit.translate import (
     bars_from_klines,
     bars_from_rows,
-    events_from_private,
+    event_of_execution,
+    events_of_order,
+    events_of_position,
     instrument,
     rest_book,
     status_changed,
@@ -34,6 +36,7 @@ from bot.exchange.bybit.translate import (
 )
 from bot.exchange.bybit.wire import WireError
 from bot.exchange.bybit.wire.market import KlineRow
+from bot.exchange.bybit.wire.private import Executions, Orders, Positions
 from bot.exchange.bybit.wire.public import Klines, Ticker, Trades
 from tests.bybit_fixtures import sample
 
@@ -57,7 +60,20 @@ POSITION = {
 
 def events(topic: str, item: dict[str, Any], **changes: Any) -> list[Event]:
     frame = {"topic": topic, "creationTime": NOW, "data": [{**item, **changes}]}
-    return events_from_private(wire.decode(json.dumps(frame).encode()), RECEIVED)  # type: ignore[arg-type]
+    return told(json.dumps(frame).encode())
+
+
+def told(frame: bytes) -> list[Event]:
+    """The facts in the first item of a private message."""
+    match wire.decode(frame):
+        case Orders(data=[order]):
+            return events_of_order(order, RECEIVED)
+        case Executions(data=[execution]):
+            event = event_of_execution(execution, RECEIVED)
+            return [] if event is None else [event]
+        case Positions(data=[position]):
+            return events_of_position(position, RECEIVED)
+    raise AssertionError(frame)
 
 
 # --- orders -----------------------------------------------------------------------------------------------
@@ -173,8 +189,7 @@ def test_a_fill_of_ours_that_hides_what_is_left_is_an_error() -> None:
 
 
 def test_a_real_execution_is_a_fill() -> None:
-    message = wire.decode(sample("ws-execution/docs__execution-1.json"))
-    (fill,) = events_from_private(message, RECEIVED)  # type: ignore[arg-type]
+    (fill,) = told(sample("ws-execution/docs__execution-1.json"))
     assert isinstance(fill, OrderFilled)
     assert (fill.price, fill.fee, fill.link_id) == (Decimal("95900.1"), Decimal("26.3725275"), "")
 
@@ -194,11 +209,6 @@ def test_a_flat_position_has_no_stop_to_tell() -> None:
 def test_hedge_mode_is_an_error() -> None:
     with pytest.raises(WireError, match="one-way"):
         events("position", POSITION, positionIdx=1)
-
-
-def test_a_wallet_holds_no_event() -> None:
-    message = wire.decode(sample("ws-wallet/docs__wallet-1.json"))
-    assert events_from_private(message, RECEIVED) == []  # type: ignore[arg-type]
 
 
 # --- market -----------------------------------------------------------------------------------------------

@@ -37,7 +37,8 @@ RUN: dict[str, Any] = {
 NOT_STORED = {
     events.BarClosed, events.InstrumentListed, events.InstrumentDelisted, events.FundingRatePublished,
     events.InstrumentStatusChanged, events.Traded, events.TickerChanged, events.FeedChanged,
-    events.MicrostructureSampled, events.MarketHealthChanged, events.PositionMarked,
+    events.MicrostructureSampled, events.LiquiditySampled, events.PositionMarked,
+    events.MarketHealthChanged, events.MarketHealthMeasured, events.TimePassed,
     commands.FetchBook, commands.RenewBook,
     records.Readiness,
 }  # fmt: skip

@@ -3,13 +3,14 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from math import isnan
 
 import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bot.core.commands import Command, MoveStop, PlaceOrder
+from bot.core.commands import AmendOrder, CancelOrder, Command, MoveStop, PlaceOrder
 from bot.core.events import (
     AdaptationFailed,
     BarClosed,
@@ -20,21 +21,35 @@ from bot.core.events import (
     FeedRefused,
     FramesUnreadable,
     InstrumentDelisted,
+    InstrumentStatusChanged,
+    LiquiditySampled,
     MarketHealthChanged,
+    MarketHealthMeasured,
     OrderCancelled,
     OrderFilled,
     OrderRejected,
     PositionAdopted,
+    StopMoved,
+    TimePassed,
 )
-from bot.core.records import Alarm, BreakerTripped, DecisionMade, EquityMarked, Record, Refused
+from bot.core.records import Alarm, BreakerTripped, DecisionMade, EquityMarked, Latch, Record, Refused
 from bot.core.signal import Action, Signal
-from bot.core.types import DAY_MS, Position, Side
+from bot.core.types import (
+    DAY_MS,
+    OrderRequest,
+    OrderType,
+    Position,
+    Side,
+    TimeInForce,
+    TradingStatus,
+    Trigger,
+)
 from bot.engine.engine import Engine
 from bot.engine.portfolio import Portfolio
 from bot.engine.runner import Runner
 from bot.exchange.simulated.broker import SimulatedBroker
 from bot.execution.orders import Orders
-from bot.settings import Costs, Gate, Risk
+from bot.settings import Costs, Execution, Gate, Risk
 from risk.breaker import Breaker
 from risk.manager import RiskManager
 from strategies.base import Advice
@@ -84,12 +99,21 @@ class NoModels:
 class Desk:
     """Everything wired, as the application does it."""
 
-    def __init__(self, wish: Wish, risk: Risk | None = None, balance: int = 10_000) -> None:
+    def __init__(
+        self, wish: Wish, risk: Risk | None = None, balance: int = 10_000, execution: Execution | None = None
+    ) -> None:
         risk = risk or Risk()
         self.breaker = Breaker(risk, balance)
         manager = RiskManager(risk, Gate(), Costs(), self.breaker)
         self.engine = Engine(
-            Scripted(wish), manager, self.breaker, Portfolio(Decimal(balance)), Orders(), risk, BAR
+            Scripted(wish),
+            manager,
+            self.breaker,
+            Portfolio(Decimal(balance)),
+            Orders(),
+            risk,
+            BAR,
+            execution or Execution(),
         )
         self.broker = SimulatedBroker(Costs(), lambda symbol, start: 0.0002, Decimal(balance))
         self.journal = Recorder()
@@ -164,6 +188,30 @@ def test_a_symbol_with_a_refused_feed_is_never_traded_and_a_person_is_told() -> 
     ]
 
 
+def test_the_liquidity_of_a_symbol_is_known_until_it_is_delisted() -> None:
+    desk = Desk(nothing)
+    now = START + BAR
+    assert isnan(desk.engine.account.market("NEWUSDT", now).depth)
+    numbers = dict.fromkeys(LiquiditySampled.__struct_fields__[4:], 1.0) | {"bid_depth": 9.0}
+    desk.runner.advance([LiquiditySampled(now, now, "NEWUSDT", START, **numbers)])
+    seen = desk.engine.account.market("NEWUSDT", now)
+    assert (seen.spread, seen.depth, seen.mark, seen.funding_rate) == (1e-4, 1.0, 1.0, 1.0)
+    assert isnan(desk.engine.account.market("NEWUSDT", now + 3 * BAR).depth)  # too old to count
+    desk.runner.advance([InstrumentDelisted(now, now, "NEWUSDT")])
+    assert isnan(desk.engine.account.market("NEWUSDT", now).depth)
+
+
+def test_what_is_for_people_only_passes_through_and_changes_nothing() -> None:
+    desk = Desk(nothing)
+    told = [
+        InstrumentStatusChanged(START, START, "NEXTUSDT", TradingStatus.PRE_LAUNCH),
+        MarketHealthMeasured(START, START, "NEWUSDT", "live", {}, 0, 0, 0, 0, 0, 0, 0, 0),
+    ]
+    before = len(desk.journal.messages)
+    desk.runner.advance(told)
+    assert desk.journal.messages[before:] == told
+
+
 def test_a_refusal_is_recorded_with_its_reason_and_nothing_leaves() -> None:
     desk = Desk(once(1, enter(1, confidence=0.6)))
     desk.play(bar(0, 100), bar(1, 100), bar(2, 100))
@@ -223,12 +271,15 @@ def test_a_stop_that_the_fill_left_too_wide_is_tightened_to_the_limit() -> None:
 
 def test_a_drawdown_of_the_day_flattens_and_halts_to_the_next_utc_day() -> None:
     wild = Risk(
-        position_share=0.9, max_exposure=0.9, stop=0.4, stop_sigmas=20.0, rolling_drawdown=0.5,
-        peak_drawdown=0.5, token_daily_loss=0.5,
+        position_share=0.9, max_exposure=0.9, max_net_exposure=0.9, max_cluster_exposure=0.9, stop=0.03,
+        stop_sigmas=20.0, rolling_drawdown=0.5, peak_drawdown=0.5, token_daily_loss=0.5, cooldown_minutes=0,
     )  # fmt: skip
-    desk = Desk(lambda closed, positions: (enter((closed.start - START) // BAR, sigma=0.006),), wild)
+    desk = Desk(
+        lambda closed, positions: (enter((closed.start - START) // BAR, price=closed.close, sigma=0.006),),
+        wild, execution=Execution(twap_notional=1e6),
+    )  # fmt: skip
     desk.play(bar(0, 100), bar(1, 100), bar(2, 100, high=100.5))
-    desk.play(bar(3, 93, opened=100))
+    desk.play(bar(3, 93, opened=93))
     tripped = desk.journal.of(BreakerTripped)
     assert len(tripped) == 1
     desk.play(bar(4, 93), bar(5, 93))
@@ -340,8 +391,7 @@ def test_what_the_exchange_says_we_hold_is_taken_over_and_guarded() -> None:
     desk.runner.advance([adopted])
     assert desk.engine.portfolio.positions["NEWUSDT"].side is Side.SELL
     assert desk.journal.of(Alarm)[0].text == "held at the start"
-    commands = [message for message in desk.engine.step(bar(0, 100)) if isinstance(message, MoveStop)]
-    assert commands[0].stop_loss == Decimal("101.50")
+    assert desk.journal.of(MoveStop)[0].stop_loss == Decimal("101.50")
     desk.engine.step(PositionAdopted(START, START, "NEWUSDT", Decimal(0), Decimal(0), None, "gone"))
     assert desk.engine.portfolio.positions == {}
     assert desk.engine.portfolio.balance == 10_000
@@ -369,23 +419,99 @@ def orders_of(messages: list[Command | Record]) -> list[PlaceOrder]:
     return [message for message in messages if isinstance(message, PlaceOrder)]
 
 
+def tick(seconds: float) -> TimePassed:
+    ts = START + int(seconds * 1_000)
+    return TimePassed(ts, ts)
+
+
 def test_a_position_that_cannot_be_given_a_stop_is_closed() -> None:
+    """Whatever is heard meanwhile: time alone sees it."""
     desk = Desk(nothing)
-    desk.engine.step(adopted(None))
-    minute = 60_000
-    first = msgspec.structs.replace(bar(0, 100, interval=minute), received=START + BAR)
-    assert [type(message) for message in desk.engine.step(first)] == [MoveStop]
-    burst = msgspec.structs.replace(
-        bar(1, 100, interval=minute), received=START + BAR + 1
-    )  # bars that came late, at once
-    assert orders_of(desk.engine.step(burst)) == []
-    later = msgspec.structs.replace(bar(2, 100, interval=minute), received=START + BAR + 2 * minute)
-    out = desk.engine.step(later)
+    desk.engine.step(listed())
+    assert [type(message) for message in desk.engine.step(adopted(None))] == [Alarm, MoveStop]
+    assert desk.engine.step(tick(1)) == []
+    assert [type(message) for message in desk.engine.step(tick(5))] == [MoveStop]
+    assert orders_of(desk.engine.step(tick(29))) == []
+    out = desk.engine.step(tick(30))
     assert [message.text for message in out if isinstance(message, Alarm)] == [
-        "no stop for 90 s: it is closed"
+        "no stop for 30 s: it is closed"
     ]
     (closing,) = orders_of(out)
     assert (closing.order.reduce_only, closing.order.side, closing.order.qty) == (True, Side.SELL, 2)
+    assert desk.engine.step(tick(31)) == []  # on its way out
+
+
+def test_bars_that_come_late_and_at_once_close_nothing() -> None:
+    desk = Desk(nothing)
+    desk.engine.step(adopted(None))
+    minute = 60_000
+    for index in range(5):
+        burst = msgspec.structs.replace(bar(index, 100, interval=minute), received=START + 1_000 + index)
+        assert orders_of(desk.engine.step(burst)) == []
+
+
+def test_a_lost_stop_is_set_again_where_the_entry_had_it() -> None:
+    desk = Desk(once(1, enter(1, sigma=0.002)))
+    desk.play(bar(0, 100), bar(1, 100), bar(2, 100))
+    (entry,) = desk.journal.of(PlaceOrder)
+    now = START + 3 * BAR
+    (moved,) = desk.engine.step(StopMoved(now, now, "NEWUSDT", None))
+    assert isinstance(moved, MoveStop)
+    assert moved.stop_loss == entry.order.stop_loss
+
+
+def test_time_that_passes_ends_no_moment() -> None:
+    desk = Desk(nothing)
+    desk.play(bar(0, 100))
+    assert desk.engine.step(TimePassed(START + 2 * BAR, START + 2 * BAR)) == []
+    desk.play(bar(1, 100))
+    assert [mark.ts for mark in desk.journal.of(EquityMarked)] == [START + BAR]
+
+
+def test_no_position_is_held_for_longer_than_the_limit() -> None:
+    desk = Desk(once(1, enter(1)), Risk(max_holding_bars=3))
+    desk.play(*(bar(i, 100) for i in range(7)))
+    assert desk.engine.portfolio.positions == {}
+    assert "held for 3 bars: it is closed" in [alarm.text for alarm in desk.journal.of(Alarm)]
+
+
+def test_a_trailing_stop_follows_the_price_on_the_exchange_and_never_goes_back() -> None:
+    desk = Desk(once(1, enter(1, sigma=0.002, expected_move=0.5)), Risk(trailing_stops=1.0))
+    desk.play(bar(0, 100), bar(1, 100), bar(2, 100), bar(3, 101), bar(4, 102))
+    risen = desk.broker.position("NEWUSDT").stop_loss
+    assert risen is not None
+    assert 101 < risen < 102
+    desk.play(bar(5, 101.8))
+    assert desk.broker.position("NEWUSDT").stop_loss == risen
+
+
+def test_after_a_gain_the_stop_lies_at_the_entry() -> None:
+    desk = Desk(once(1, enter(1, sigma=0.002, expected_move=0.5)), Risk(break_even_stops=1.0))
+    desk.play(bar(0, 100), bar(1, 100), bar(2, 100), bar(3, 100.3))
+    held = desk.engine.portfolio.positions["NEWUSDT"]
+    assert held.stop is not None
+    assert held.stop < held.entry
+    desk.play(bar(4, 101))
+    held = desk.engine.portfolio.positions["NEWUSDT"]
+    assert held.stop is not None
+    assert 0 <= held.entry - held.stop < Decimal("0.01") or held.stop >= held.entry
+
+
+def test_stops_are_set_off_by_the_price_that_is_configured() -> None:
+    desk = Desk(once(1, enter(1, sigma=0.02)), Risk(trigger_by="mark"))
+    desk.play(bar(0, 100), bar(1, 100), bar(2, 101, opened=101))
+    assert desk.journal.of(PlaceOrder)[0].order.trigger_by is Trigger.MARK
+    assert desk.journal.of(MoveStop)[0].trigger_by is Trigger.MARK
+
+
+def test_a_token_that_lost_too_much_today_is_left_alone_and_the_others_are_not() -> None:
+    risk = Risk(token_daily_loss=0.0002, cooldown_minutes=0)
+    desk = Desk(lambda closed, held: () if held else (enter((closed.start - START) // BAR),), risk)
+    desk.play(bar(0, 100), bar(1, 100), bar(2, 98, low=98), bar(3, 98), bar(4, 98))
+    (tripped,) = desk.journal.of(BreakerTripped)
+    assert (tripped.latch, tripped.symbol) == (Latch.TOKEN, "NEWUSDT")
+    assert "halted: NEWUSDT lost" in desk.journal.of(Refused)[-1].reason
+    assert not desk.breaker.halted
 
 
 @pytest.mark.parametrize("end", [OrderCancelled, OrderRejected])
@@ -412,3 +538,93 @@ def test_an_exit_that_found_the_position_gone_is_not_tried_again() -> None:
     desk.engine.step(PositionAdopted(START, START, "NEWUSDT", Decimal(0), Decimal(0), None, "gone"))
     assert desk.engine.step(OrderCancelled(START, START, first.order.link_id, "nothing to reduce")) == []
     assert orders_of(desk.engine.step(bar(0, 100, symbol="BTCUSDT"))) == []
+
+
+# --- entries of several parts ------------------------------------------------------------------------------
+
+PATIENT = Execution(style="post_only", requote_seconds=60, deadline_seconds=3_600)
+
+
+def entries_of(desk: Desk) -> list[OrderRequest]:
+    return [command.order for command in desk.journal.of(PlaceOrder) if not command.order.reduce_only]
+
+
+def test_a_post_only_entry_rests_and_is_amended_until_it_fills() -> None:
+    desk = Desk(once(1, enter(1)), execution=PATIENT)
+    desk.play(bar(0, 100), bar(1, 100))
+    (order,) = entries_of(desk)
+    assert (order.type, order.time_in_force) == (OrderType.LIMIT, TimeInForce.POST_ONLY)
+    assert order.price == Decimal("99.98")
+    desk.play(bar(2, 100.5, opened=100), bar(3, 101, opened=100.5))
+    assert [change.price for change in desk.journal.of(AmendOrder)] == [Decimal("100.47"), Decimal("100.97")]
+    desk.play(bar(4, 101, opened=101, low=100.9))
+    held = desk.engine.portfolio.positions["NEWUSDT"]
+    assert (held.qty, held.entry) == (order.qty, Decimal("100.97"))
+    assert held.stop == desk.broker.position("NEWUSDT").stop_loss is not None
+    assert [fill.is_maker for fill in desk.journal.of(OrderFilled)] == [True]
+
+
+@pytest.mark.parametrize("at_deadline", ["cross", "give_up"])
+def test_at_its_deadline_a_post_only_entry_crosses_or_is_given_up(at_deadline: str) -> None:
+    rules = Execution(style="post_only", deadline_seconds=1_800, at_deadline=at_deadline)  # type: ignore[arg-type]
+    desk = Desk(once(1, enter(1)), execution=rules)
+    rising = [bar(i, 100 + i / 10, opened=100 + i / 10 - 0.05, low=100 + i / 10 - 0.05) for i in range(2, 9)]
+    desk.play(bar(0, 100), bar(1, 100), *rising)
+    types = [order.type for order in entries_of(desk)]
+    held = "NEWUSDT" in desk.engine.portfolio.positions
+    expected = (
+        ([OrderType.LIMIT, OrderType.MARKET], True) if at_deadline == "cross" else ([OrderType.LIMIT], False)
+    )
+    assert (types, held) == expected
+    assert not desk.engine.account.is_exposed("NEWUSDT") or held
+
+
+def test_a_large_entry_goes_in_slices_that_are_together_what_was_approved() -> None:
+    desk = Desk(once(1, enter(1)), execution=Execution(twap_notional=100, twap_slices=4, twap_seconds=3_600))
+    desk.play(bar(0, 100), bar(1, 100))
+    assert desk.engine.account.gross_notional == pytest.approx(200)  # what has not left yet counts as well
+    desk.play(*(bar(i, 100) for i in range(2, 8)))
+    orders = entries_of(desk)
+    assert [order.qty for order in orders] == [Decimal("0.5")] * 4
+    assert len({order.link_id for order in orders}) == 4
+    assert desk.engine.portfolio.positions["NEWUSDT"].qty == 2
+    assert desk.engine.portfolio.positions["NEWUSDT"].stop is not None
+
+
+def test_an_exit_ends_an_entry_that_is_still_on_its_way() -> None:
+    wishes = {START + BAR: enter(1), START + 3 * BAR: leave(3)}
+    desk = Desk(
+        lambda closed, _: [wishes[closed.start]] if closed.start in wishes else [],
+        execution=Execution(twap_notional=100, twap_slices=4, twap_seconds=3_600),
+    )
+    desk.play(*(bar(i, 100) for i in range(9)))
+    assert [command.link_id for command in desk.journal.of(CancelOrder)] == [entries_of(desk)[2].link_id]
+    assert len(entries_of(desk)) == 3
+    assert desk.engine.portfolio.positions == {}
+    assert not desk.engine.account.is_exposed("NEWUSDT")
+
+
+def test_a_halt_ends_an_entry_that_is_still_on_its_way() -> None:
+    desk = Desk(once(1, enter(1)), execution=Execution(twap_notional=100, twap_slices=4, twap_seconds=3_600))
+    desk.play(bar(0, 100), bar(1, 100), bar(2, 100))
+    desk.runner.advance([EntriesBlocked(START + 3 * BAR, START + 3 * BAR, "feed", "BTCUSDT is silent")])
+    placed = len(entries_of(desk))
+    desk.play(bar(3, 100), bar(4, 100), bar(5, 100))
+    assert len(entries_of(desk)) == placed
+    assert desk.journal.of(Refused)[-1].reason == "the rest of an entry is given up: BTCUSDT is silent"
+
+
+def test_a_late_decision_is_dropped() -> None:
+    desk = Desk(once(1, enter(1)))
+    desk.play(bar(0, 100))
+    desk.runner.advance([msgspec.structs.replace(bar(1, 100), received=START + 2 * BAR + 31_000)])
+    assert desk.journal.of(PlaceOrder) == []
+    assert desk.journal.of(Refused)[0].reason == "the decision is 31 s late"
+
+
+def test_an_entry_says_until_when_it_is_wanted_and_an_exit_has_no_such_time() -> None:
+    desk = Desk(lambda closed, positions: (leave(1),) if positions else once(1, enter(1))(closed, positions))
+    desk.play(*(bar(i, 100) for i in range(4)))
+    entry, closing = desk.journal.of(PlaceOrder)
+    assert entry.valid_until == entry.ts + 30_000
+    assert closing.valid_until == 0

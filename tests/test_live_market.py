@@ -20,10 +20,12 @@ from bot.core.events import (
     FundingRatePublished,
     InstrumentDelisted,
     InstrumentListed,
+    InstrumentStatusChanged,
     MarketHealthChanged,
+    MarketHealthMeasured,
     MicrostructureSampled,
 )
-from bot.core.types import HOUR_MS, MINUTE_MS
+from bot.core.types import HOUR_MS, MINUTE_MS, TradingStatus
 from bot.exchange.bybit.clock import ExchangeClock
 from bot.exchange.bybit.live_market import LiveMarket, MarketSettings
 from bot.exchange.bybit.rest import Rest
@@ -252,6 +254,55 @@ async def test_a_new_listing_is_told_followed_and_told_when_it_ends(venue: Venue
         assert gone.symbol == "NEWUSDT"
 
 
+async def test_a_contract_before_its_launch_is_watched_for_the_moment_when_it_trades(venue: Venue) -> None:
+    async with watching(venue) as (market, heard):
+        launch = venue.minute + MINUTE_MS
+        new = {**contract("NEWUSDT"), "launchTime": str(launch), "status": "PreLaunch"}
+        venue.listed["NEWUSDT"] = new
+        (told,) = await heard.until(InstrumentStatusChanged)
+        assert (told.symbol, told.status) == ("NEWUSDT", TradingStatus.PRE_LAUNCH)
+        venue.now = launch - 10
+        assert market._until_next_look() == pytest.approx(0.01)
+        venue.now = launch
+        venue.listed["NEWUSDT"] = {**new, "status": "Trading"}
+        told = (await heard.until(InstrumentStatusChanged, 2))[-1]
+        assert (told.symbol, told.status) == ("NEWUSDT", TradingStatus.TRADING)
+        assert heard.of(InstrumentListed)[-1].instrument.symbol == "NEWUSDT"
+
+
+async def test_a_followed_contract_that_does_not_trade_takes_no_entries_and_is_not_given_up(
+    venue: Venue,
+) -> None:
+    async with watching(venue) as (_, heard):
+        venue.listed["NEWUSDT"] = new = {**contract("NEWUSDT"), "launchTime": str(venue.minute)}
+        await heard.until(InstrumentListed, 3)
+        venue.listed["NEWUSDT"] = {**new, "status": "PreLaunch"}
+        await heard.until(InstrumentStatusChanged)
+        while not any("PreLaunch" in fault for fault in faults(heard, "NEWUSDT")):
+            await heard.until(MarketHealthChanged, len(heard.of(MarketHealthChanged)) + 1)
+        assert heard.of(InstrumentDelisted) == []
+
+
+async def test_bars_that_were_given_up_are_a_fault_of_their_symbol(venue: Venue) -> None:
+    async with watching(venue) as (_, heard):
+        venue.holes = {("ETHUSDT", venue.minute)}
+        venue.now += 2 * MINUTE_MS
+        await heard.until(BarClosed, 3)
+        while "bars are missing" not in faults(heard, "ETHUSDT"):
+            await heard.until(MarketHealthChanged, len(heard.of(MarketHealthChanged)) + 1)
+        assert "bars are missing" not in faults(heard, "BTCUSDT")
+
+
+async def test_messages_that_are_not_understood_are_counted(venue: Venue) -> None:
+    async with watching(venue) as (_, heard):
+        await venue.close_bar("BTCUSDT", start=venue.minute + 1)  # no bar opens there
+        await venue.streams.push({"topic": "kline.1.BTCUSDT", "type": "snapshot", "data": 7})
+        await heard.until(FramesUnreadable)
+        venue.now += MINUTE_MS
+        while not any(event.refused for event in heard.of(MarketHealthMeasured)):
+            await heard.until(MarketHealthMeasured, len(heard.of(MarketHealthMeasured)) + 1)
+
+
 async def test_changed_filters_are_told(venue: Venue) -> None:
     async with watching(venue) as (_, heard):
         lots = {**contract()["lotSizeFilter"], "maxMktOrderQty": "77"}
@@ -288,7 +339,7 @@ async def test_sources_must_exist(venue: Venue) -> None:
 
 
 def ticker_frame(symbol: str, now: int) -> dict[str, Any]:
-    data = {"symbol": symbol, "lastPrice": "1", "markPrice": "1", "turnover24h": "1"}
+    data = {"symbol": symbol, "lastPrice": "100", "markPrice": "100", "turnover24h": "1"}
     return {"topic": f"tickers.{symbol}", "type": "snapshot", "ts": now, "cs": 1, "data": data}
 
 

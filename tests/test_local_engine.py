@@ -289,6 +289,17 @@ def test_a_trailing_stop_follows_the_best_price_and_never_goes_back(world: World
     assert world.qty() == 0
 
 
+def test_a_trailing_stop_may_wait_for_another_price_at_the_same_distance(world: World) -> None:
+    world.place("Sell", "2", "100", by=1)
+    world.place("Buy", "2", "100")
+    world.stop(trailingStop="3")
+    assert refused(world.stop, trailingStop="3") == (34040, "not modified")
+    world.stop(trailingStop="3", activePrice="110")
+    world.place("Buy", "9", "96", by=1)
+    world.place("Sell", "1", "96", by=2)
+    assert world.qty() == 2
+
+
 def test_a_partial_take_profit_ends_its_stop_loss(world: World) -> None:
     world.place("Sell", "2", "100", by=1)
     world.place("Buy", "2", "100", tpslMode="Partial", takeProfit="105", stopLoss="95", tpOrderType="Limit",

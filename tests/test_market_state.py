@@ -13,6 +13,7 @@ from bot.core.events import (
     FeedChanged,
     InstrumentStatusChanged,
     MarketHealthChanged,
+    MarketHealthMeasured,
     MicrostructureSampled,
     TickerChanged,
     Traded,
@@ -140,12 +141,27 @@ def test_a_delta_changes_what_it_names_and_a_snapshot_forgets_the_rest() -> None
     ticker.update(TickerChanged(1, 1, SYMBOL, True, mark_price=102.0, index_price=100.0, funding_rate=1e-4))
     ticker.update(TickerChanged(2, 2, SYMBOL, False, open_interest=5.0, funding_rate=math.nan))
     assert (ticker.mark_price, ticker.open_interest) == (102.0, 5.0)
-    assert ticker.premium == pytest.approx(0.02)
     assert math.isnan(ticker.funding_rate)
     ticker.update(TickerChanged(3, 3, SYMBOL, True, turnover_24h=7.0, next_funding_time=9))
     assert (ticker.turnover_24h, ticker.next_funding_time) == (7.0, 9)
     assert math.isnan(ticker.mark_price)
-    assert math.isnan(ticker.premium)
+
+
+@pytest.mark.parametrize(
+    ("last", "mid", "mark", "index", "doubts"),
+    [
+        (100.0, 100.0, 100.0, 100.0, []),
+        (103.0, 97.1, 100.0, 109.0, []),
+        (103.1, 100.0, 100.0, 100.0, ["the last price is more than 3% from the mark price"]),
+        (100.0, 96.9, 100.0, 100.0, ["the order book is more than 3% from the mark price"]),
+        (100.0, 100.0, 100.0, 90.0, ["the mark price is more than 10% from the index price"]),
+        (100.0, math.nan, math.nan, 50.0, []),  # what is not known is watched by its deadline
+    ],
+)
+def test_prices_too_far_apart_are_doubted(
+    last: float, mid: float, mark: float, index: float, doubts: list[str]
+) -> None:
+    assert Ticker(last_price=last, mark_price=mark, index_price=index).doubts(mid) == doubts
 
 
 def test_a_feed_is_stale_from_its_deadline_on_and_until_it_is_first_heard() -> None:
@@ -242,9 +258,9 @@ def test_an_audit_that_the_stream_is_behind_of_waits_for_it() -> None:
     push(state, "snapshot", 6, [(100, 1)], [(101, 7), (103, 1)])
     assert state.on_rest_book(rest(70), START) is None
     push(state, "delta", 7, [(100, 5), (99, 2)])
-    assert state.health(START).book.audits_passed == 1
+    assert state.measure(START).audits_passed == 1
     push(state, "delta", 8, [(100, 6)])
-    assert state.health(START).book.audits_passed == 1
+    assert state.measure(START).audits_passed == 1
 
 
 def test_a_failed_audit_or_any_violation_asks_for_a_new_snapshot_once_in_a_while() -> None:
@@ -281,8 +297,12 @@ def market() -> MarketState:
 
 def make_healthy(state: MarketState, now: int = START) -> None:
     state.on_book(f"orderbook.50.{SYMBOL}", compact(message("snapshot", 7, BID, ASK)), now)
-    state.on_event(TickerChanged(now, now, SYMBOL, True, mark_price=1.0))
+    state.on_event(TickerChanged(now, now, SYMBOL, True, mark_price=100.0))
     state.on_event(FeedChanged(now, now, SYMBOL, Feed.TRADES, True))
+
+
+def faults_told(state: MarketState, now: int) -> list[tuple[str, ...]]:
+    return [event.faults for event in state.tick(now).events if isinstance(event, MarketHealthChanged)]
 
 
 def test_microstructure_precedes_the_last_bar_of_its_decision_bar() -> None:
@@ -291,38 +311,104 @@ def test_microstructure_precedes_the_last_bar_of_its_decision_bar() -> None:
         event for index in range(30) for event in state.on_event(bar(index, 10, SYMBOL, interval=MINUTE_MS))
     ]
     kinds = [type(event).__name__ for event in out]
-    once = ["BarClosed"] * 14 + ["MicrostructureSampled", "BarClosed"]
+    once = ["BarClosed"] * 14 + ["LiquiditySampled", "MicrostructureSampled", "BarClosed"]
     assert kinds == once * 2
     assert [event.start for event in out if isinstance(event, MicrostructureSampled)] == [START, START + BAR]
 
 
 def test_health_names_every_fault_and_its_changes_are_told() -> None:
     state = market()
-    faults = state[SYMBOL].health(START).faults
+    faults = state[SYMBOL].faults(START)
     assert faults[0] == "the book is empty: no snapshot yet"
     assert [fault.partition(":")[0] for fault in faults[1:]] == [feed.value for feed in DEADLINES]
-    assert state.tick(START).events == [MarketHealthChanged(START, START, SYMBOL, faults)]
+    assert state.tick(START).events[0] == MarketHealthChanged(START, START, SYMBOL, faults)
     assert state.tick(START).events == []
     make_healthy(state)
     assert state.tick(START).events == [MarketHealthChanged(START, START, SYMBOL, ())]
-    assert state[SYMBOL].health(START).usable
     state.on_event(InstrumentStatusChanged(START, START, SYMBOL, TradingStatus.DELIVERING))
     (told,) = state.tick(START).events
     assert told == MarketHealthChanged(START, START, SYMBOL, ("the exchange's status is Delivering",))
+    state.on_event(InstrumentStatusChanged(START, START, SYMBOL, TradingStatus.TRADING))
+    state.on_event(TickerChanged(START, START, SYMBOL, False, last_price=104.0))
+    assert faults_told(state, START) == [("the last price is more than 3% from the mark price",)]
+
+
+def test_lost_bars_make_a_symbol_unusable_until_a_whole_decision_bar_has_come() -> None:
+    state = market()
+    make_healthy(state)
+    minute = [bar(index, 100, SYMBOL, interval=MINUTE_MS) for index in range(60)]
+    assert faults_told(state, START) == [()]
+    for one in (*minute[:5], *minute[7:]):
+        state.on_event(one)
+        expected = ("bars are missing",) if minute[7].start <= one.start < minute[29].start else ()
+        assert state[SYMBOL].faults(START) == expected
+    assert state[SYMBOL].measure(START).bars_lost == 2
+
+
+def test_bars_that_were_given_up_are_missing_before_the_next_one_comes_and_count_once() -> None:
+    state = market()
+    make_healthy(state)
+    first, _, _, fourth = (bar(index, 100, SYMBOL, interval=MINUTE_MS) for index in range(4))
+    state.on_event(first)
+    state[SYMBOL].gaps.lose(first.ts, fourth.start, MINUTE_MS)
+    assert state[SYMBOL].faults(START) == ("bars are missing",)
+    state.on_event(fourth)
+    state[SYMBOL].gaps.lose(first.ts, fourth.start, MINUTE_MS)
+    assert state[SYMBOL].measure(START).bars_lost == 2
+
+
+def test_all_that_is_counted_of_a_symbol_is_told_once_a_minute() -> None:
+    state = market()
+    make_healthy(state)
+    book = state[SYMBOL]
+    push(book, "delta", 8, [(100, 6)])
+    push(book, "delta", 10, [(100, 7)])
+    book.refused += 1
+    state.on_book(book.book.topic, b"{", START)
+    state.on_event(trade(START, price=0.0))
+
+    def measured(now: int) -> list[MarketHealthMeasured]:
+        return [event for event in state.tick(now).events if isinstance(event, MarketHealthMeasured)]
+
+    (told,) = measured(START + 1_000)
+    assert (told.symbol, told.book, told.book_losses, told.resyncs) == (SYMBOL, "stale", 1, 1)
+    assert (told.refused, told.trades_lost, told.bars_lost, told.audits_failed) == (2, 1, 0, 0)
+    assert told.ages == {Feed.BARS: None, Feed.BOOK: 1_000, Feed.TRADES: 1_000, Feed.TICKER: 1_000}
+    assert measured(START + MINUTE_MS) == []
+    assert len(measured(START + 1_000 + MINUTE_MS)) == 1
+
+
+def test_liquidity_is_the_mean_book_of_the_bar_and_the_newest_ticker() -> None:
+    state = symbol_state()
+    push(state, "snapshot", 1, BID, [(100.05, 7), (103, 1)])
+    state.on_ticker(
+        TickerChanged(
+            START, START, SYMBOL, True, last_price=100.0, mark_price=100.1, index_price=99.9,
+            turnover_24h=5e6, open_interest=7.0, funding_rate=1e-4, next_funding_time=START + BAR,
+        )
+    )  # fmt: skip
+    for second in range(BAR // SAMPLE_MS):
+        state.samples.sample(START + second * SAMPLE_MS)
+    seen = state.liquidity(START)
+    assert (seen.ts, seen.start, seen.turnover_24h, seen.open_interest) == (START + BAR, START, 5e6, 7.0)
+    assert (seen.last_price, seen.mark_price, seen.index_price) == (100.0, 100.1, 99.9)
+    assert (seen.next_funding_rate, seen.next_funding_time) == (1e-4, START + BAR)
+    assert seen.spread_bps == pytest.approx(0.05 / 100.025 * 1e4)
+    assert (seen.bid_depth, seen.ask_depth) == pytest.approx((500.0, 7 * 100.05))
+    assert math.isnan(state.liquidity(START + BAR).spread_bps)
 
 
 def test_a_stale_feed_and_a_lost_book_make_a_symbol_unusable() -> None:
     state = market()
     make_healthy(state)
-    assert state[SYMBOL].health(START).usable
+    symbol = state[SYMBOL]
+    assert symbol.faults(START) == ()
     later = START + DEADLINES[Feed.TICKER] + 1
-    health = state[SYMBOL].health(later)
-    assert health.stale == (Feed.BOOK, Feed.TICKER)
-    assert health.ages[Feed.TICKER] == later - START
-    assert not health.usable
+    assert symbol.freshness.stale(later) == [Feed.BOOK, Feed.TICKER]
+    assert len(symbol.faults(later)) == 2
     state.on_event(FeedChanged(later, later, SYMBOL, Feed.BOOK, False))
-    assert state[SYMBOL].health(later).book.state is State.EMPTY
-    assert len(state.health(later)) == 1
+    assert symbol.book.state is State.EMPTY
+    assert len(symbol.faults(later)) == 3
 
 
 def test_symbols_that_are_not_followed_are_passed_over() -> None:

@@ -99,8 +99,11 @@ def test_the_commands_list_show_compare_and_roll_back(registry):
 
 
 def test_what_cannot_be_done_is_told_without_a_traceback(registry):
-    assert "No models" in invoke(registry, "list").output
+    listed = invoke(registry, "list").output
+    assert "No models" in listed
+    assert shipped.load().model_id in listed
     saved(registry, 1)
+    assert invoke(registry, "show", shipped.load().model_id[:6]).exit_code == 0
     unknown = invoke(registry, "show", "nothing")
     assert unknown.exit_code == 2
     assert "0 models begin with 'nothing'" in unknown.output

@@ -2,48 +2,73 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bot.core.records import BreakerReleased, BreakerTripped, Latch
-from bot.core.types import DAY_MS, Side, Stage
+from bot.core.types import DAY_MS, HOUR_MS, MINUTE_MS, Side, Stage, TradingStatus
 from bot.settings import Costs, Gate, Risk
 from risk.breaker import Breaker
+from risk.checks import CHECKS
+from risk.context import MarketFacts
 from risk.manager import Approved, Denied, RiskManager
+from risk.sizing import position_notional
 from risk.stops import stop_distance, stop_price
 from tests.builders import START, enter, instrument
 
 LIMITS = Risk()
+NOW = enter().ts
 
 
 @dataclass
 class Account:
     equity: float = 10_000.0
+    balance: float = 10_000.0
     gross_notional: float = 0.0
+    net_notional: float = 0.0
+    cluster: float = 0.0
+    open_risk: float = 0.0
     blocked: str = ""
     open_positions: int = 0
     exposed: bool = False
-    faults: tuple[str, ...] = ()
+    entries: tuple[int, ...] = ()
+    lost: int = 0
+    facts: MarketFacts = field(default_factory=MarketFacts)
 
     def is_exposed(self, symbol: str) -> bool:
         return self.exposed
 
-    def market_faults(self, symbol: str) -> tuple[str, ...]:
-        return self.faults
+    def cluster_notional(self, symbol: str, side: Side) -> float:
+        return self.cluster
+
+    def entries_since(self, ts: int) -> int:
+        return sum(1 for sent in self.entries if sent > ts)
+
+    def last_loss(self, symbol: str) -> int:
+        return self.lost
+
+    def market(self, symbol: str, now: int) -> MarketFacts:
+        return self.facts
 
 
-def manager(breaker: Breaker | None = None) -> RiskManager:
-    return RiskManager(LIMITS, Gate(), Costs(), breaker or Breaker(LIMITS, 10_000))
+def facts(**known: object) -> Account:
+    return Account(facts=MarketFacts(**known))  # type: ignore[arg-type]
+
+
+def manager(breaker: Breaker | None = None, *, live: bool = False, **limits: object) -> RiskManager:
+    risk = Risk(**limits)  # type: ignore[arg-type]
+    return RiskManager(risk, Gate(), Costs(), breaker or Breaker(LIMITS, 10_000), live=live)
 
 
 def verdict(
-    account: Account | None = None, breaker: Breaker | None = None, **changes: object
+    account: Account | None = None, breaker: Breaker | None = None, *, live: bool = False, **changes: object
 ) -> Approved | Denied:
-    return manager(breaker).review(enter(**changes), instrument(), account or Account(), "id")
+    return manager(breaker, live=live).review(enter(**changes), instrument(), account or Account(), "id")
 
 
 def test_a_good_signal_becomes_an_order_with_its_stop_attached() -> None:
@@ -68,6 +93,7 @@ def test_a_good_signal_becomes_an_order_with_its_stop_attached() -> None:
         ({"price": math.inf}, "not finite"),
         ({"price": -1.0}, "not finite"),
         ({"sigma": math.nan}, "not finite"),
+        ({"model_age": 121 * DAY_MS}, "121.0 days old, the limit is 120"),
     ],
 )
 def test_each_doubt_about_the_signal_is_refused_with_its_reason(
@@ -81,19 +107,116 @@ def test_each_doubt_about_the_signal_is_refused_with_its_reason(
 @pytest.mark.parametrize(
     ("account", "reason"),
     [
-        (Account(faults=("the book is stale: gap",)), "cannot be trusted: the book is stale: gap"),
-        (Account(exposed=True), "already in the market"),
-        (Account(open_positions=10), "10 positions are open"),
+        (Account(blocked="the feed is silent"), "the feed is silent"),
         (Account(equity=math.nan), "equity is nan"),
         (Account(equity=-5.0), "equity is -5.0"),
-        (Account(gross_notional=1_999.0), "exposure limit leaves 1.00"),
-        (Account(equity=100.0), "the smallest order is 5"),
+        (facts(faults=("the book is stale: gap",)), "cannot be trusted: the book is stale: gap"),
+        (facts(status=TradingStatus.SETTLING), "the exchange's status is Settling"),
+        (Account(exposed=True), "already in the market"),
+        (Account(equity=100.0), "the limit of one position leaves 2.00, the smallest order is 5"),
+        (Account(gross_notional=1_999.0), "gross exposure leaves 1.00, the smallest order is 5"),
+        (Account(net_notional=1_996.0), "net exposure leaves 4.00"),
+        (Account(cluster=999.0), "exposure to tokens that move together leaves 1.00"),
+        (Account(balance=1_000.0, gross_notional=999.0), "leverage leaves 1.00"),
+        (facts(turnover=400.0), "the share of the market's turnover leaves 4.00"),
+        (facts(mid=103.0), "the price 100 is 2.91% off the mid 103, the limit is 2.00%"),
+        (facts(mark=97.0), "3.09% off the mark 97"),
+        (facts(spread=0.004), "the spread is 0.400%, the limit is 0.300%"),
+        (facts(depth=40.0), "the share of the book's depth leaves 4.00"),
+        (Account(entries=(NOW,) * 10), "10 entries within a second"),
+        (Account(entries=(NOW - HOUR_MS,) * 500), "500 entries within a day"),
+        (Account(lost=NOW - 29 * MINUTE_MS), "lost money less than 30 minutes ago"),
+        (Account(open_positions=10), "10 positions are open"),
+        (Account(open_risk=299.0), "stops would lose 301.26, the drawdown limits leave 300.00"),
+        (
+            facts(funding_rate=0.002, next_funding=NOW + 10 * MINUTE_MS),
+            "funding of 0.200% is due in 10 minutes",
+        ),
     ],
 )
-def test_each_limit_of_the_account_is_refused_with_its_reason(account: Account, reason: str) -> None:
+def test_each_limit_of_account_and_market_is_refused_with_its_reason(account: Account, reason: str) -> None:
     denied = verdict(account)
     assert isinstance(denied, Denied)
     assert reason in denied.reason
+
+
+@pytest.mark.parametrize(
+    "account",
+    [
+        Account(net_notional=-1_996.0),  # the other way
+        Account(lost=NOW - 30 * MINUTE_MS),
+        Account(entries=(NOW - 1_000,) * 10 + (NOW - DAY_MS,) * 490),
+        facts(funding_rate=-0.002, next_funding=NOW + 10 * MINUTE_MS),  # it is paid to us
+        facts(funding_rate=0.002, next_funding=NOW + 31 * MINUTE_MS),
+        facts(mid=101.0, mark=99.0, spread=0.002, depth=1e6, turnover=1e7),
+    ],
+)
+def test_what_is_within_the_limits_passes(account: Account) -> None:
+    assert isinstance(verdict(account), Approved)
+
+
+def test_a_token_of_which_the_exchange_takes_no_order_that_far_from_the_mark_is_refused() -> None:
+    contract = msgspec.structs.replace(instrument(), price_band=Decimal("0.01"))
+    denied = manager().review(enter(), contract, facts(mark=101.0), "id")
+    assert isinstance(denied, Denied)
+    assert denied.reason == "0.99% from the mark, 0.80% of the exchange's band may be used"
+
+
+def test_arms_that_are_not_named_may_not_trade() -> None:
+    named = manager(arms=("adapted",))
+    assert isinstance(named.review(enter(arm="adapted"), instrument(), Account(), "id"), Approved)
+    denied = named.review(enter(arm="frozen"), instrument(), Account(), "id")
+    assert isinstance(denied, Denied)
+    assert denied.reason == "models of the arm 'frozen' may not trade"
+
+
+def test_live_what_is_unknown_of_the_market_forbids_an_entry_and_in_a_simulation_it_does_not() -> None:
+    assert isinstance(verdict(), Approved)
+    for known, reason in (({}, "turnover"), ({"turnover": 1e7}, "spread")):
+        denied = verdict(facts(**known), live=True)
+        assert isinstance(denied, Denied)
+        assert f"the {reason} is not known yet" in denied.reason
+    assert isinstance(verdict(facts(turnover=1e7, spread=0.001), live=True), Approved)
+
+
+def test_a_wide_spread_raises_what_the_move_must_exceed() -> None:
+    assert isinstance(verdict(expected_move=0.005), Approved)
+    denied = verdict(facts(spread=0.0025), expected_move=0.005)
+    assert isinstance(denied, Denied)
+    assert denied.reason == "expected move 0.50% < 1.08%, 3 x costs"
+
+
+@pytest.mark.parametrize(
+    ("account", "most"),
+    [
+        (Account(gross_notional=1_950.0), 50.0),
+        (Account(cluster=970.0), 30.0),
+        (facts(turnover=4_000.0), 40.0),
+        (facts(depth=600.0), 60.0),
+    ],
+)
+def test_an_order_shrinks_to_the_room_that_is_left(account: Account, most: float) -> None:
+    approved = verdict(account)
+    assert isinstance(approved, Approved)
+    assert most - 10 < float(approved.order.qty) * 100 <= most
+
+
+def test_an_ageing_model_trades_less() -> None:
+    sizes = [
+        position_notional(enter(model_age=days * DAY_MS), 10_000, LIMITS, Gate()) for days in (0, 60, 90, 119)
+    ]
+    assert sizes == pytest.approx([200.0, 200.0, 100.0, 20.0])
+
+
+def test_the_checks_stand_in_the_order_of_the_documentation() -> None:
+    names = [check.__name__ for check in CHECKS]
+    assert len(set(names)) == len(names) == 27
+    landmarks = [
+        "mode_and_latches", "market_data", "model_arm", "ladder", "instrument_status", "position",
+        "gross_exposure", "leverage", "order_notional", "collar", "spread", "expected_move", "order_rate",
+        "cooldown", "position_count", "drawdown_room", "funding", "price_band",
+    ]  # fmt: skip
+    assert sorted(landmarks, key=names.index) == landmarks
 
 
 def test_an_unknown_instrument_is_refused() -> None:
@@ -133,7 +256,8 @@ def test_no_approved_order_exceeds_a_limit(
     signal = enter(
         price=price, confidence=confidence, similarity=similarity, sigma=sigma, stage=stage, side=side
     )
-    outcome = manager().review(signal, contract, Account(equity=equity, gross_notional=gross), "id")
+    account = Account(equity=equity, balance=equity, gross_notional=gross)
+    outcome = manager(Breaker(LIMITS, equity)).review(signal, contract, account, "id")
     if isinstance(outcome, Denied):
         return
     order = outcome.order

@@ -9,18 +9,18 @@ from rich.console import Console
 from rich.table import Table
 
 from bot.core.errors import DataError, UsageError
+from strategies.learning import shipped
 from strategies.learning.champions import Champions
 from strategies.learning.registry import Model, ModelCard, Registry
 
 
 def list_models(directory: Path) -> None:
-    """Every model, the champions marked: 1 is the newest, 2 the one before, ..."""
-    registry = Registry(directory)
+    """Every model, the shipped one too; the champions marked: 1 is the newest, 2 the one before, ..."""
+    registry, comes_along = Registry(directory), Registry(shipped.FOLDER)
     cards, ranks = registry.cards(), Champions(registry).ids()
     console = Console()
     if not cards:
         console.print(f"No models in {directory}; `bot pretrain` makes one.", highlight=False)
-        return
     table = Table("model", "champion", "kind", "made from", "learnt until", "parent", "whole")
     for model_id, card in sorted(cards.items(), key=lambda item: (item[1].until, item[0])):
         rank = str(ranks.index(model_id) + 1) if model_id in ranks else ""
@@ -33,13 +33,17 @@ def list_models(directory: Path) -> None:
             card.parent,
             _state(registry, model_id),
         )
+    for model_id, card in comes_along.cards().items():
+        if model_id not in cards:
+            state = _state(comes_along, model_id)
+            table.add_row(model_id, "", "shipped", _names(card), _date(card.until), "", state)
     console.print(table)
 
 
 def show_model(directory: Path, model_id: str) -> None:
     """The card, and the models that it descends from. Raises DataError for a damaged model."""
     registry = Registry(directory)
-    model = registry.load(_resolved(registry, model_id))
+    model = _found(registry, model_id)
     console = Console()
     console.print(msgspec.json.format(msgspec.json.encode(model.card)).decode(), highlight=False)
     console.print(" <- ".join(_lineage(registry, model)), highlight=False, soft_wrap=True)
@@ -49,7 +53,7 @@ def show_model(directory: Path, model_id: str) -> None:
 def diff_models(directory: Path, first: str, second: str) -> None:
     """What differs between two cards, and how far their weights are apart."""
     registry = Registry(directory)
-    a, b = (registry.load(_resolved(registry, one)) for one in (first, second))
+    a, b = (_found(registry, one) for one in (first, second))
     table = Table("", a.model_id, b.model_id)
     old, new = msgspec.to_builtins(a.card), msgspec.to_builtins(b.card)
     for key in old:
@@ -72,13 +76,14 @@ def roll_back(directory: Path) -> None:
     Console().print(f"{model.model_id} is the champion again.", highlight=False)
 
 
-def _resolved(registry: Registry, start: str) -> str:
-    """The only model whose id begins with `start`."""
-    found = [model_id for model_id in registry.cards() if model_id.startswith(start)]
+def _found(registry: Registry, start: str) -> Model:
+    """The only model whose id begins with `start`, here or shipped."""
+    where = {model_id: one for one in (Registry(shipped.FOLDER), registry) for model_id in one.cards()}
+    found = [model_id for model_id in where if model_id.startswith(start)]
     if len(found) != 1:
-        known = ", ".join(found or sorted(registry.cards())[:8]) or "none"
+        known = ", ".join(found or sorted(where)[:8]) or "none"
         raise UsageError(f"{len(found)} models begin with {start!r}; there are {known}")
-    return found[0]
+    return where[found[0]].load(found[0])
 
 
 def _lineage(registry: Registry, model: Model) -> list[str]:

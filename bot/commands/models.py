@@ -53,7 +53,7 @@ def diff(
 @app.command(epilog=EPILOG)
 @told
 def rollback(config: ConfigOption = None, directory: DirectoryOption = None) -> None:
-    """Move the pointer to the champion before. Runs do not read it yet: they find their model by its bars."""
+    """Make the champion before the current one current again: the next start on Bybit begins with it."""
     from bot.commands.model_tables import roll_back
 
     roll_back(settings_of(config, directory).storage.directory / "models")

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from bot.core.types import OrderRequest
+from bot.core.types import OrderRequest, Trigger
 
 
 class Command(msgspec.Struct, frozen=True, tag=True):
@@ -17,6 +17,15 @@ class Command(msgspec.Struct, frozen=True, tag=True):
 
 class PlaceOrder(Command, frozen=True):
     order: OrderRequest
+    valid_until: int = 0  # ms UTC; later it is dropped, not sent. 0: the broker's own patience
+
+
+class AmendOrder(Command, frozen=True):
+    """Move a resting order to another price; it keeps its id and what was filled."""
+
+    symbol: str
+    link_id: str
+    price: Decimal
 
 
 class CancelOrder(Command, frozen=True):
@@ -29,6 +38,10 @@ class MoveStop(Command, frozen=True):
 
     symbol: str
     stop_loss: Decimal
+    trigger_by: Trigger = Trigger.LAST
+
+
+BrokerCommand = PlaceOrder | AmendOrder | CancelOrder | MoveStop
 
 
 class AdaptModel(Command, frozen=True):

@@ -122,11 +122,54 @@ class FramesUnreadable(Event, frozen=True):
     reason: str  # of the last one
 
 
+class LiquiditySampled(Event, frozen=True, gc=False):
+    """How well a symbol trades, at the close of the decision bar that opened at `start`. NaN = unknown.
+
+    Means over the bar of the spread (bps of mid) and of the notional within 10 bps of mid on either side. The
+    rest is as its ticker says; units as in TickerChanged (`next_funding_time` 0 = unknown).
+    """
+
+    symbol: str
+    start: int
+    spread_bps: float
+    bid_depth: float
+    ask_depth: float
+    turnover_24h: float
+    last_price: float
+    mark_price: float
+    index_price: float
+    open_interest: float
+    next_funding_rate: float
+    next_funding_time: int
+
+
 class MarketHealthChanged(Event, frozen=True):
     """What is wrong with our view of a symbol from `ts` on; no fault means that it can be relied upon."""
 
     symbol: str
     faults: tuple[str, ...]
+
+
+class MarketHealthMeasured(Event, frozen=True, gc=False):
+    """Once a minute, for people: how our view of a symbol fared.
+
+    `ages`: ms since each feed was heard, None = not since it was subscribed. The counts are of the whole run:
+    `book_losses` by holes, crossings, disorder or too many levels; `resyncs` new snapshots asked for;
+    `refused` messages that were not understood; `bars_lost` that neither the stream nor REST had;
+    `trades_lost` impossible, or too late for their bar.
+    """
+
+    symbol: str
+    book: str  # "empty", "live", "stale"
+    ages: dict[Feed, int | None]
+    book_losses: int
+    resyncs: int
+    audits_passed: int
+    audits_failed: int
+    audits_skipped: int
+    refused: int
+    bars_lost: int
+    trades_lost: int
 
 
 # --- account ----------------------------------------------------------------------------------------------
@@ -212,6 +255,10 @@ class BalanceChanged(Event, frozen=True):
 
 HISTORY: Final = "history"  # the cause while the past is played: its bars are not about our account
 OPERATOR: Final = "operator"  # the cause that only a person can remove, and a new run forgets
+
+
+class TimePassed(Event, frozen=True, gc=False):
+    """Nothing but time, told once a second where there is a clock: what has waited too long is seen by it."""
 
 
 class EntriesBlocked(Event, frozen=True):

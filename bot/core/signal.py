@@ -35,6 +35,7 @@ class Signal(msgspec.Struct, frozen=True, kw_only=True):
     confidence: float = 1.0
     similarity: float = 1.0
     mmd: float = 0.0
+    model_age: int = 0  # ms since the newest data that the model learnt from; 0 where there is no model
     effective_labels: float = 0.0
     sigma: float = 0.0
     expected_move: float = 0.0

@@ -35,6 +35,13 @@ class TimeInForce(StrEnum):
     POST_ONLY = "PostOnly"
 
 
+class Trigger(StrEnum):
+    """Which price sets off stops and take profits."""
+
+    LAST = "last"
+    MARK = "mark"
+
+
 class OrderStatus(StrEnum):
     """Our view of an order. SENT: written down and handed to the broker, no answer yet."""
 
@@ -99,6 +106,7 @@ class Instrument(msgspec.Struct, frozen=True, kw_only=True):
     min_notional: Decimal
     launch_time: int  # ms UTC
     funding_interval_ms: int = 8 * HOUR_MS
+    price_band: Decimal = Decimal(0)  # share of the mark price within which orders are taken; 0 = unknown
     simulated: bool = False
 
 
@@ -120,6 +128,7 @@ class OrderRequest(msgspec.Struct, frozen=True, kw_only=True):
     stop_loss: Decimal | None = None
     take_profit: Decimal | None = None
     trigger_price: Decimal | None = None  # a conditional order: rests untriggered until last price reaches it
+    trigger_by: Trigger = Trigger.LAST  # of the attached stop loss and take profit
 
 
 class Position(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,10 +9,12 @@ from rich.console import Console
 from bot.core.commands import Command
 from bot.core.events import EntriesAllowed, EntriesBlocked, Event
 from bot.core.records import Record
+from bot.dashboard.health import entries_text, unwell_lines
 from bot.dashboard.state import DashboardState, Notable
 from bot.dashboard.wording import clock, money
 
 STATE_SECONDS: Final = 60.0
+UNWELL: Final = 10  # symbols that are told of with every line of state
 _STYLES: Final = {"good": "green", "bad": "red", "warning": "yellow"}
 
 
@@ -30,38 +32,37 @@ class LineView:
         self._wall_clock = wall_clock
         self._due = wall_clock()
         self._told: Notable | None = None
-        self._blocked: dict[str, str] = {}
 
     def learn(self, message: Event | Command | Record) -> None:
         self.state.apply(message)
         self._told = self.state.notable[-1] if self.state.notable else None
 
     def apply(self, message: Event | Command | Record) -> None:
+        blocked = self.state.health.blocked
+        if isinstance(message, EntriesBlocked) and message.cause not in blocked:
+            self._line(message.ts, f"no entries ({message.cause}): {message.reason}", "warning")
+        elif isinstance(message, EntriesAllowed) and message.cause in blocked:
+            self._line(message.ts, f"entries no longer wait for: {message.cause}", "good")
         self.state.apply(message)
         newest = self.state.notable[-1] if self.state.notable else None
         if newest is not None and newest is not self._told:
             self._told = newest
             self._line(newest.ts, f"{newest.symbol} {newest.text}".strip(), newest.tone)
-        if isinstance(message, EntriesBlocked):
-            if message.cause not in self._blocked:
-                self._line(message.ts, f"no entries ({message.cause}): {message.reason}", "warning")
-            self._blocked[message.cause] = message.reason
-        elif isinstance(message, EntriesAllowed) and self._blocked.pop(message.cause, None) is not None:
-            self._line(message.ts, f"entries no longer wait for: {message.cause}", "good")
 
     def tick(self, now: int) -> None:
         if self._wall_clock() < self._due:
             return
         self._due = self._wall_clock() + STATE_SECONDS
-        state = self.state
+        state, board = self.state, self.state.health
         held = [token for token in state.tokens.values() if token.qty]
-        entries = f"no entries: {', '.join(self._blocked)}" if self._blocked else "entries allowed"
         self._line(
             now,
             f"equity {money(state.equity)}, {len(held)} positions, {len(state.tokens)} tokens, "
-            f"{state.fills} fills, {entries}",
+            f"{state.fills} fills, entries {entries_text(board)}",
             "plain",
         )
+        for line in unwell_lines(board, UNWELL):
+            self._line(now, line, "warning")
 
     def _line(self, ts: int, text: str, tone: str) -> None:
         self._console.print(

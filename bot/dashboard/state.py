@@ -14,6 +14,8 @@ from bot.core.events import (
     FundingPaid,
     InstrumentDelisted,
     InstrumentListed,
+    InstrumentStatusChanged,
+    MarketHealthChanged,
     OrderFilled,
     OrderRejected,
     StopMoved,
@@ -34,6 +36,7 @@ from bot.core.records import (
     StageChanged,
 )
 from bot.core.types import FillOrigin, Side, Stage
+from bot.dashboard.health import HealthBoard
 from bot.dashboard.wording import signed
 
 NOTABLE: Final = 8
@@ -100,7 +103,7 @@ class Notable(NamedTuple):
 
 
 class DashboardState:
-    """Fold messages into the newest picture; a message that changes nothing costs one lookup.
+    """Fold messages into the newest picture; a message that changes nothing costs two lookups.
 
     It grows with the number of symbols ever listed (about 1 kB each), not with time.
     """
@@ -118,11 +121,14 @@ class DashboardState:
         self.fills = 0
         self.fees = 0.0
         self.funding = 0.0
+        self.health = HealthBoard()
         self.tokens: dict[str, TokenState] = {}
         self.notable: deque[Notable] = deque(maxlen=NOTABLE)
         self._handlers: dict[type, Callable[[Any], None]] = {
             InstrumentListed: self._on_listed,
             InstrumentDelisted: self._on_delisted,
+            InstrumentStatusChanged: self._on_status,
+            MarketHealthChanged: self._on_health,
             Readiness: self._on_readiness,
             DecisionMade: self._on_decision,
             StageChanged: self._on_stage,
@@ -146,6 +152,7 @@ class DashboardState:
         handler = self._handlers.get(type(message))
         if handler is not None:
             handler(message)
+        self.health.apply(message)
 
     @property
     def profit(self) -> float:
@@ -160,7 +167,7 @@ class DashboardState:
     def _note(self, ts: int, symbol: str, text: str, tone: str = "plain") -> None:
         self.notable.append(Notable(ts, symbol, text, tone))
 
-    # --- listing and models --------------------------------------------------------------------------------
+    # --- listing -------------------------------------------------------------------------------------------
 
     def _on_listed(self, event: InstrumentListed) -> None:
         instrument = event.instrument
@@ -169,6 +176,20 @@ class DashboardState:
 
     def _on_delisted(self, event: InstrumentDelisted) -> None:
         self._note(event.ts, event.symbol, "delisted", "warning")
+
+    # --- the market's data ---------------------------------------------------------------------------------
+
+    def _on_status(self, event: InstrumentStatusChanged) -> None:
+        self._note(event.ts, event.symbol, f"the exchange's status is {event.status}", "warning")
+
+    def _on_health(self, event: MarketHealthChanged) -> None:
+        """Before the board hears it. That nothing has been heard yet when a symbol is new is no news."""
+        known = self.health.symbols.get(event.symbol)
+        if known is not None and known.settled:
+            tone = "warning" if event.faults else "good"
+            self._note(event.ts, event.symbol, "; ".join(event.faults) or "its data is whole again", tone)
+
+    # --- readiness and models ------------------------------------------------------------------------------
 
     def _on_readiness(self, record: Readiness) -> None:
         token = self._token(record.symbol)

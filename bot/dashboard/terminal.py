@@ -19,12 +19,14 @@ from bot.core.commands import Command
 from bot.core.events import Event
 from bot.core.records import Record
 from bot.core.types import DAY_MS
+from bot.dashboard.health import entries_text, unwell_lines
 from bot.dashboard.state import NOTABLE, DashboardState
 from bot.dashboard.token_table import last_word, stage_text, token_table, tone_style
 from bot.dashboard.wording import clock, money, signed
 
 REFRESH_SECONDS: Final = 0.25
 PLAIN_SECONDS: Final = 5.0
+UNWELL: Final = 3  # symbols whose faults are spelt out
 _FRAME_COLUMNS: Final = 4
 _FRAME_LINES: Final = 9  # of the view besides the rows of the tables
 
@@ -122,7 +124,11 @@ class TerminalView:
     def render(self) -> RenderableType:
         """The whole view, for the console's width."""
         state, width = self.state, self._console.width
-        rows = max(self._console.height - _FRAME_LINES - NOTABLE, 3)
+        unwell = [
+            Text(line, "yellow", no_wrap=True, overflow="ellipsis")
+            for line in unwell_lines(state.health, UNWELL)
+        ]
+        rows = max(self._console.height - _FRAME_LINES - NOTABLE - len(unwell), 3)
         colour = "yellow" if self._simulated else "blue"
         warning = " – not real prices" if self._simulated else ""
         return Panel(
@@ -131,7 +137,8 @@ class TerminalView:
                 self._progress(),
                 self._account(),
                 Text(),
-                token_table(state.tokens.values(), self._now, width, rows),
+                token_table(state.tokens.values(), self._now, width, rows, state.health.symbols),
+                *unwell,
                 Text(),
                 self._events(),
             ),
@@ -147,11 +154,13 @@ class TerminalView:
         day, days = self._days
         stages = ", ".join(f"{t.symbol} {t.stage.value}" for t in state.tokens.values()) or "no token yet"
         halted = "  BREAKER TRIPPED" if state.halted else ""
+        board = state.health
+        entries = f"  entries {entries_text(board)}" if board.symbols or board.blocked else ""
         speed = self._speed_text.replace("×", "x")
         return (
             f"{self._market}  {clock(self._now)} UTC  day {day:.1f} of {days:.0f}  {speed}  "
             f"equity {money(state.equity)} ({self._gain:+.2%})  drawdown {state.drawdown:.2%}  "
-            f"exposure {state.exposure:.1%}  fills {state.fills}{halted}  {stages}"
+            f"exposure {state.exposure:.1%}  fills {state.fills}{halted}{entries}  {stages}"
         )
 
     def summary(self, outcome: str = "finished", report: Path | None = None) -> None:
@@ -226,6 +235,10 @@ class TerminalView:
             ("exposure", f"{state.exposure:.1%}", ""),
             ("breaker", *self._breaker()),
         ]
+        board = state.health
+        if board.symbols or board.blocked:
+            style = "bold red" if board.blocked else "yellow" if board.unwell else "green"
+            figures.append(("entries", entries_text(board), style))
         lines = [Text()]
         for label, value, style in figures:
             figure = Text.assemble((f"{label} ", "dim"), (value, style))

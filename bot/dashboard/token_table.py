@@ -1,14 +1,15 @@
 """The table with one row per token; it drops columns where the terminal is narrow."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from bot.core.types import DAY_MS, Stage
+from bot.core.types import DAY_MS, Feed, Stage
+from bot.dashboard.health import SymbolHealth
 from bot.dashboard.state import TokenState
 from bot.dashboard.wording import signed
 
@@ -41,9 +42,16 @@ class _Column(NamedTuple):
     cell: Callable[[TokenState, int], Text | str]
 
 
-def token_table(tokens: Iterable[TokenState], now: int, width: int, rows: int) -> Table:
-    """At most `rows` tokens, those in the market and higher on the ladder first."""
+def token_table(
+    tokens: Iterable[TokenState], now: int, width: int, rows: int, health: Mapping[str, SymbolHealth]
+) -> Table:
+    """At most `rows` tokens, those in the market and higher on the ladder first.
+
+    health: of the market's data; empty where the market does not judge itself: then there is no column of it
+    """
     columns = [column for column in _COLUMNS if width >= column.least_width]
+    if health:
+        columns.insert(2, _Column("data", 0, False, lambda token, _: _data(health.get(token.symbol))))
     table = Table(box=box.SIMPLE_HEAD, expand=True, show_edge=False, padding=(0, 1, 0, 0), header_style="dim")
     for column in columns:
         table.add_column(column.heading, justify="right" if column.right else "left", no_wrap=True)
@@ -83,6 +91,21 @@ def _confidence(token: TokenState, _: int) -> Text | str:
         return "–"
     arrow, style = ("▲", "green") if token.p_up > 0.5 else ("▼", "red") if token.p_up < 0.5 else ("·", "dim")
     return Text.assemble(f"{token.confidence:.2f} ", (arrow, style))
+
+
+def _data(health: SymbolHealth | None) -> Text | str:
+    """Well, or how many faults; how old the book is; what was lost so far."""
+    if health is None:
+        return "–"
+    text = Text(f"{len(health.faults)} faults", "red") if health.faults else Text("well", "green")
+    seen = health.figures
+    if seen is None:
+        return text
+    age = seen.ages.get(Feed.BOOK)
+    if age is not None:
+        text.append(f" {age / 1_000:.0f} s", "dim")
+    lost = seen.book_losses + seen.audits_failed + seen.bars_lost + seen.refused
+    return text.append(f" −{lost}", "yellow") if lost else text
 
 
 def _position(token: TokenState, _: int) -> str:

@@ -1,9 +1,12 @@
 """The heart: `step(event) -> commands and records`. Pure: no I/O, no clock, no randomness, no asyncio."""
 
+import math
 from collections.abc import Callable
 from typing import Any, Final
 
-from bot.core.commands import Command, MoveStop
+from msgspec import structs
+
+from bot.core.commands import AmendOrder, CancelOrder, Command, MoveStop, PlaceOrder
 from bot.core.events import (
     HISTORY,
     AdaptationFailed,
@@ -19,7 +22,10 @@ from bot.core.events import (
     FundingRatePublished,
     InstrumentDelisted,
     InstrumentListed,
+    InstrumentStatusChanged,
+    LiquiditySampled,
     MarketHealthChanged,
+    MarketHealthMeasured,
     MicrostructureSampled,
     OrderAccepted,
     OrderCancelled,
@@ -28,21 +34,25 @@ from bot.core.events import (
     PositionAdopted,
     PositionMarked,
     StopMoved,
+    TimePassed,
 )
+from bot.core.money import limit_price
 from bot.core.records import Alarm, BreakerTripped, DecisionMade, Record, Refused
 from bot.core.signal import Action, Signal
-from bot.core.types import Instrument, Position
+from bot.core.types import OrderRequest, OrderType, Position, TimeInForce, Trigger
+from bot.engine.account_view import AccountView
+from bot.engine.market_view import MarketView
 from bot.engine.portfolio import Portfolio
 from bot.execution.orders import Orders
-from bot.execution.protection import due_stop
+from bot.execution.protection import Close, Move, Protection
+from bot.execution.working import Amend, Cancel, Place, Work, work_of
 from bot.market.candles import Candles
-from bot.settings import Risk
+from bot.settings import Execution, Risk
 from risk.breaker import Breaker
-from risk.manager import Denied, RiskManager
+from risk.manager import Approved, Denied, RiskManager
 from strategies.base import Advice, Strategy
 
 Message = Command | Record
-_NAKED_MS: Final = 90_000  # a position that could not be given a stop for so long is closed
 _PAUSE_MS: Final = 15_000  # after an exit that was not carried out, a bar at most; doubled each time
 _LONGEST_PAUSE_MS: Final = 300_000
 
@@ -59,6 +69,7 @@ class Engine:
         orders: Orders,
         risk: Risk,
         decision_interval: int,
+        execution: Execution,
     ) -> None:
         self.portfolio = portfolio
         self.orders = orders
@@ -67,26 +78,30 @@ class Engine:
         self._breaker = breaker
         self._risk = risk
         self._interval = decision_interval
-        self._instruments: dict[str, Instrument] = {}
+        self._markets = MarketView(risk, decision_interval)
+        self._instruments = self._markets.instruments
         self._candles: dict[str, Candles] = {}
-        self._guarded: dict[str, Position] = {}  # positions whose stop is live and near enough
-        self._naked: dict[str, int] = {}  # when a position was first found without a stop, ms, by symbol
+        self._execution = execution
+        self._protection = Protection(risk, decision_interval)
+        self._works: dict[str, Work] = {}  # entries of several parts, by symbol
         self._unsold: set[str] = set()  # delisted, or the exchange did not carry out the exit
         self._pauses: dict[str, tuple[int, int]] = {}  # until when no exit is tried again, and how long it is
         self._blocked: dict[str, str] = {}  # why no position may be opened now, by cause
-        self._faults: dict[str, tuple[str, ...]] = {}  # of our view of the market, by symbol
-        self._refused: dict[str, str] = {}  # feeds that the exchange does not give us, by symbol
         self._now = 0  # ts of the newest fact
+        self._heard = 0  # when the newest fact was received, ms
         self._mark_due = False  # a decision bar closed at that time
         self._handlers: dict[type[Event], Callable[[Any], list[Message]]] = {
             BarClosed: self._on_bar,
-            InstrumentListed: self._on_listed,
+            InstrumentListed: self._on_news,
+            InstrumentStatusChanged: self._on_market,
             InstrumentDelisted: self._on_delisted,
             FundingRatePublished: self._on_news,
             MicrostructureSampled: self._on_news,
-            MarketHealthChanged: self._on_health,
+            LiquiditySampled: self._on_news,
+            MarketHealthChanged: self._on_market,
             FeedRefused: self._on_refused,
             FramesUnreadable: self._on_unreadable,
+            MarketHealthMeasured: self._on_market,
             CandidateArrived: self._on_news,
             AdaptationFailed: self._on_news,
             OrderAccepted: self._on_accepted,
@@ -100,10 +115,12 @@ class Engine:
             PositionMarked: self._on_marked,
             EntriesBlocked: self._on_blocked,
             EntriesAllowed: self._on_allowed,
+            TimePassed: self._on_time,
         }
 
     def step(self, event: Event) -> list[Message]:
-        if event.ts <= self._now:
+        self._heard = event.received
+        if event.ts <= self._now or type(event) is TimePassed:  # time alone ends no moment
             return self._handlers[type(event)](event)
         out = self.mark()  # of the moment that is over, before anything later counts
         self._now = event.ts
@@ -126,7 +143,7 @@ class Engine:
     def take_over(self, other: "Engine") -> None:
         """Go on with the account that `other` looked after, while this one learnt from the past."""
         self.portfolio, self.orders = other.portfolio, other.orders
-        self._unsold, self._pauses, self._naked = other._unsold, other._pauses, other._naked
+        self._unsold, self._pauses, self._protection = other._unsold, other._pauses, other._protection
         self._instruments |= other._instruments
         self._blocked |= other._blocked
 
@@ -138,6 +155,9 @@ class Engine:
         if candles is None:  # a symbol that was never listed to us: only looked at
             candles = self._candles[symbol] = Candles(symbol, self._interval)
         out = self._sell_again(bar.ts)
+        self._markets.on_bar(bar)
+        if symbol in self._works:
+            out += self._work_on(symbol, bar)
         position = self.portfolio.positions.get(symbol)
         if position is not None and not candles.is_old(bar):
             out += self._watch(position, bar.close, bar)
@@ -145,6 +165,7 @@ class Engine:
         if decision is None:
             return out
         self._mark_due = True
+        self._markets.on_decision_bar(decision)
         for advice in self._strategy.on_bar(decision, self.portfolio.positions):
             out += self._take(advice)
         return out
@@ -154,30 +175,27 @@ class Engine:
         symbol, ts = position.symbol, news.ts
         self.portfolio.mark(symbol, price)
         out = self._check_drawdown(ts, symbol)
-        if self._breaker.flattens or self._breaker.flattens_token(symbol):
-            return out + self._close(position, ts)  # an exit that the exchange rejected is tried again
-        if self._guarded.get(symbol) is position:  # nothing changed since its stop was found good
-            return out
-        instrument = self._instruments.get(symbol)
-        if instrument is None:
-            return out + self._close(position, ts, "no longer traded, or about to end: it is closed")
-        if self._is_naked(position, news.received):
-            return out + self._close(position, ts, f"no stop for {_NAKED_MS // 1_000} s: it is closed")
-        stop = due_stop(position, instrument, self._risk)
-        if stop is None:
-            self._guarded[symbol] = position
-        elif (price - float(stop)) * position.side.sign <= 0:  # passed already: no stop can be set there
-            out += self._close(position, ts)
-        else:
-            out.append(MoveStop(ts, symbol, stop))
-        return out
+        if self._must_be_flat(symbol):  # an exit that the exchange rejected is tried again
+            return out + self._close(position, ts)
+        return out + self._guard(position, price, news)
 
-    def _is_naked(self, position: Position, now: int) -> bool:
-        """For too long. By the time of receipt: after a gap many bars come at once."""
-        if position.stop is not None:
-            self._naked.pop(position.symbol, None)
-            return False
-        return now - max(self._naked.setdefault(position.symbol, now), position.opened) >= _NAKED_MS
+    def _guard(self, position: Position, price: float, news: Event) -> list[Message]:
+        instrument = self._instruments.get(position.symbol)
+        if instrument is None:
+            return self._close(position, news.ts, "no longer traded, or about to end: it is closed")
+        due = self._protection.look(position, instrument, price, news.ts, news.received)
+        if isinstance(due, Close):
+            return self._close(position, news.ts, due.alarm)
+        if isinstance(due, Move):
+            return [MoveStop(news.ts, position.symbol, due.stop, Trigger(self._risk.trigger_by))]
+        return []
+
+    def _guard_again(self, symbol: str, news: Event) -> list[Message]:
+        """At a fact that brought no price."""
+        position = self.portfolio.positions.get(symbol)
+        if position is None or symbol not in self._instruments:
+            return []
+        return self._guard(position, self.portfolio.last(symbol), news)
 
     def _sell_again(self, ts: int) -> list[Message]:
         """At each bar or mark of any symbol: a delisted one has no bars of its own any more."""
@@ -201,29 +219,29 @@ class Engine:
 
     def _stop_trading(self, ts: int, symbol: str) -> list[Message]:
         """A breaker has tripped, of one token or ("") of the account."""
-        out: list[Message] = [*self.orders.cancel_entries(ts, symbol)]
+        out: list[Message] = self._give_up_entries(ts, symbol)
         for position in list(self.portfolio.positions.values()):
-            if self._breaker.flattens or self._breaker.flattens_token(position.symbol):
+            if self._must_be_flat(position.symbol):
                 out += self._close(position, ts)
         return out
 
-    def _on_listed(self, event: InstrumentListed) -> list[Message]:
-        self._instruments[event.instrument.symbol] = event.instrument
-        return self._on_news(event)
+    def _must_be_flat(self, symbol: str) -> bool:
+        return self._breaker.flattens or self._breaker.flattens_token(symbol)
 
     def _on_delisted(self, event: InstrumentDelisted) -> list[Message]:
         """What is still held is sold while that can be done."""
-        self._instruments.pop(event.symbol, None)
         position = self.portfolio.positions.get(event.symbol)
         self._unsold.add(event.symbol)
-        return self._on_news(event) + (self._close(position, event.ts) if position else [])
+        out = self._give_up_entries(event.ts, event.symbol) + self._on_news(event)
+        return out + (self._close(position, event.ts) if position else [])
 
-    def _on_health(self, event: MarketHealthChanged) -> list[Message]:
-        self._faults[event.symbol] = event.faults
+    def _on_market(self, event: Event) -> list[Message]:
+        """For risk alone."""
+        self._markets.hear(event)
         return []
 
     def _on_refused(self, event: FeedRefused) -> list[Message]:
-        self._refused[event.symbol] = event.reason
+        self._markets.hear(event)
         return [Alarm(event.ts, event.symbol, f"not traded by this run: {event.reason}")]
 
     def _on_unreadable(self, event: FramesUnreadable) -> list[Message]:
@@ -231,6 +249,7 @@ class Engine:
         return [Alarm(event.ts, "", text)]
 
     def _on_news(self, event: Event) -> list[Message]:
+        self._markets.hear(event)
         out: list[Message] = []
         for advice in self._strategy.on_event(event):
             out += self._take(advice)
@@ -249,17 +268,32 @@ class Engine:
         return [_decision(advice, verdict, advice.reason)]
 
     def _enter(self, signal: Signal) -> list[Message]:
+        late = (self._heard - signal.ts) / 1_000
+        if late > self._execution.signal_valid_seconds:
+            return _refused(signal, f"the decision is {late:.0f} s late")
         link_id = self.orders.next_id(signal.symbol, signal.ts)
-        verdict = self._manager.review(signal, self._instruments.get(signal.symbol), self, link_id)
+        instrument = self._instruments.get(signal.symbol)
+        verdict = self._manager.review(signal, instrument, self.account, link_id)
         if isinstance(verdict, Denied):
-            refused = Refused(signal.ts, signal.symbol, verdict.reason)
-            return [refused, _decision(signal, "refused", verdict.reason)]
-        command = self.orders.place(verdict, signal.ts, signal.price)
-        return [_decision(signal, "entered", signal.reason), command]
+            return _refused(signal, verdict.reason)
+        assert instrument is not None
+        self._protection.plan(signal.symbol, verdict.order.stop_loss)
+        out: list[Message] = [_decision(signal, "entered", signal.reason)]
+        least = max(self._risk.min_notional, float(instrument.min_notional))
+        work = work_of(verdict.order, signal, instrument, self._execution, self._heard, least)
+        if work is None:
+            return [*out, self._send(verdict, signal.ts, signal.price)]
+        self._works[signal.symbol] = work
+        return out + self._advance(work, signal.ts)
+
+    def _send(self, approved: Approved, ts: int, price: float) -> PlaceOrder:
+        valid = int(self._execution.signal_valid_seconds * 1_000)
+        return self.orders.place(approved, ts, price, ts + valid)
 
     def _leave(self, signal: Signal) -> list[Message]:
         position = self.portfolio.positions.get(signal.symbol)
         out: list[Message] = [_decision(signal, "exited", signal.reason)]
+        out += self._give_up_entries(signal.ts, signal.symbol)
         return out + (self._close(position, signal.ts) if position else [])
 
     def _close(self, position: Position, ts: int, alarm: str = "") -> list[Message]:
@@ -272,6 +306,68 @@ class Engine:
         out: list[Message] = [Alarm(ts, position.symbol, alarm)] if alarm else []
         return [*out, self.orders.place(approved, ts, 0.0)]
 
+    # --- entries of several parts --------------------------------------------------------------------------
+
+    def _work_on(self, symbol: str, news: Event) -> list[Message]:
+        return self._advance(self._works[symbol], news.ts)
+
+    def _advance(self, work: Work, ts: int) -> list[Message]:
+        """What the entry needs next, until it waits or is over."""
+        symbol, side = work.whole.symbol, work.whole.side
+        price = self._markets.price(symbol)
+        if math.isnan(price):
+            price = work.signal.price
+        passive = limit_price(price * (1 - side.sign * self._manager.half_spread), side, work.instrument)
+        intent = work.next(self._heard, passive)
+        out: list[Message] = []
+        if isinstance(intent, Place):
+            out = self._place_part(work, intent, ts, price)
+        elif isinstance(intent, Amend):
+            work.amended(intent.price, self._heard)
+            out = [AmendOrder(ts, symbol, intent.link_id, intent.price)]
+        elif isinstance(intent, Cancel):
+            work.cancelled()
+            out = [CancelOrder(ts, symbol, intent.link_id)]
+        if work.over and not work.link_id:
+            self._works.pop(symbol, None)
+        return out
+
+    def _place_part(self, work: Work, part: Place, ts: int, price: float) -> list[Message]:
+        whole, link_id = work.whole, self.orders.next_id(work.whole.symbol, ts)
+        request = structs.replace(
+            whole,
+            link_id=link_id,
+            qty=part.qty,
+            type=OrderType.MARKET if part.price is None else OrderType.LIMIT,
+            price=part.price,
+            time_in_force=TimeInForce.GTC if part.price is None else TimeInForce.POST_ONLY,
+        )
+        passed = whole.stop_loss is not None and (price - float(whole.stop_loss)) * whole.side.sign <= 0
+        verdict = self._manager.review_part(whole, request, work.signal, work.instrument, self.account)
+        if passed or isinstance(verdict, Denied):
+            work.stop()
+            reason = verdict.reason if isinstance(verdict, Denied) else "the price has passed its stop"
+            return [Refused(ts, whole.symbol, f"the rest of an entry is given up: {reason}")]
+        work.sent(link_id, part, self._heard)
+        return [self._send(verdict, ts, price)]
+
+    def _give_up_entries(self, ts: int, symbol: str = "") -> list[Message]:
+        """Of one token, or all ("")."""
+        for name, work in list(self._works.items()):
+            if symbol in ("", name):
+                work.stop()
+                work.cancelled()  # what is out is, below
+                if not work.link_id:
+                    del self._works[name]
+        return [*self.orders.cancel_entries(ts, symbol)]
+
+    def _part_ended(self, order: OrderRequest | None, event: Event) -> list[Message]:
+        work = self._works.get(order.symbol) if order is not None else None
+        if work is None or order is None or work.link_id != order.link_id:
+            return []
+        work.ended()
+        return self._advance(work, event.ts)
+
     # --- account -------------------------------------------------------------------------------------------
 
     def _on_accepted(self, event: OrderAccepted) -> list[Message]:
@@ -282,6 +378,7 @@ class Engine:
         order = self.orders.on_finished(event)
         if order is None:
             return []
+        next_part = self._part_ended(order, event)
         unsold = order.reduce_only and order.symbol in self.portfolio.positions
         if unsold:
             self._unsold.add(order.symbol)
@@ -289,21 +386,26 @@ class Engine:
             pause = min(max(2 * last, min(self._interval, _PAUSE_MS)), _LONGEST_PAUSE_MS)
             self._pauses[order.symbol] = event.ts + pause, pause
         elif isinstance(event, OrderCancelled):
-            return []
+            return next_part
         verb = "rejected" if isinstance(event, OrderRejected) else "cancelled"
         again = "; the position is still held and its exit will be tried again" if unsold else ""
         text = f"the exchange {verb} {order.link_id}: {event.reason}{again}"
-        return [Alarm(event.ts, order.symbol, text)]
+        return [Alarm(event.ts, order.symbol, text), *next_part]
 
     def _on_filled(self, event: OrderFilled) -> list[Message]:
         self.orders.on_filled(event)
+        work = self._works.get(event.symbol)
+        if work is not None and work.link_id == event.link_id:
+            work.filled(event.qty, event.leaves_qty)
+            if work.over and not work.link_id:
+                del self._works[event.symbol]
         position = self.portfolio.apply_fill(event)
         if position is None:
             self._pauses.pop(event.symbol, None)
+            self._protection.forget(event.symbol)
         out: list[Message] = self._check_drawdown(event.ts, event.symbol)
-        halting = self._breaker.flattens or self._breaker.flattens_token(event.symbol)
-        if position is not None and halting:
-            return out + self._close(position, event.ts)  # an entry that filled while we were halting
+        if position is not None and self._must_be_flat(event.symbol):
+            return out + self._close(position, event.ts)  # an entry that filled while we were closing
         return out
 
     def _on_funding(self, event: FundingPaid) -> list[Message]:
@@ -317,11 +419,20 @@ class Engine:
 
     def _on_stop(self, event: StopMoved) -> list[Message]:
         self.portfolio.apply_stop(event)
-        return []
+        return self._guard_again(event.symbol, event)
 
     def _on_adopted(self, event: PositionAdopted) -> list[Message]:
         self.portfolio.adopt(event)
-        return [Alarm(event.ts, event.symbol, event.reason), *self._check_drawdown(event.ts)]
+        out: list[Message] = [Alarm(event.ts, event.symbol, event.reason), *self._check_drawdown(event.ts)]
+        return out + self._guard_again(event.symbol, event)
+
+    def _on_time(self, event: TimePassed) -> list[Message]:
+        out: list[Message] = []
+        for symbol in list(self.portfolio.positions):
+            out += self._guard_again(symbol, event)
+        for symbol in list(self._works):
+            out += self._work_on(symbol, event)
+        return out
 
     def _on_marked(self, event: PositionMarked) -> list[Message]:
         """So a position is guarded that has no bars: before the market is followed, or where it has ended."""
@@ -337,36 +448,14 @@ class Engine:
         self._blocked.pop(event.cause, None)
         return []
 
-    # --- what risk asks of the account (risk.manager.AccountState) -----------------------------------------
-
     @property
-    def blocked(self) -> str:
-        return next(iter(self._blocked.values()), "")
+    def account(self) -> AccountView:
+        """The account as risk sees it."""
+        return AccountView(self.portfolio, self.orders, self._markets, self._works, self._blocked)
 
-    @property
-    def equity(self) -> float:
-        return self.portfolio.equity
 
-    @property
-    def gross_notional(self) -> float:
-        return self.portfolio.gross_notional + self.orders.pending_notional
-
-    @property
-    def open_positions(self) -> int:
-        entering = {order.symbol for order in self.orders.pending_entries}
-        return len(entering | self.portfolio.positions.keys())
-
-    def market_faults(self, symbol: str) -> tuple[str, ...]:
-        """What is wrong with our view of the symbol; a market that does not judge itself has no faults."""
-        faults = self._faults.get(symbol, ())
-        return (*faults, self._refused[symbol]) if symbol in self._refused else faults
-
-    def is_exposed(self, symbol: str) -> bool:
-        """In the market or about to be; a position that is wholly on its way out does not count."""
-        if self.orders.is_entering(symbol):
-            return True
-        position = self.portfolio.positions.get(symbol)
-        return position is not None and self.orders.leaving(symbol) < abs(position.qty)
+def _refused(signal: Signal, reason: str) -> list[Message]:
+    return [Refused(signal.ts, signal.symbol, reason), _decision(signal, "refused", reason)]
 
 
 def _decision(signal: Signal, verdict: str, reason: str) -> DecisionMade:

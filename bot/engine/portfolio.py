@@ -80,6 +80,10 @@ class Portfolio:
         )
         self._keep(position, self._last.get(event.symbol, float(event.entry)))
 
+    def last(self, symbol: str) -> float:
+        """The newest price of a symbol that we hold."""
+        return self._last[symbol]
+
     def pnl(self, symbol: str) -> float:
         """Of one token since the beginning: realised, unrealised and costs."""
         qty, entry = self._floats.get(symbol, (0.0, 0.0))

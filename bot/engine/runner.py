@@ -9,8 +9,15 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Protocol
 
-from bot.core.commands import AdaptModel, CancelOrder, Command, MoveStop, PlaceOrder
-from bot.core.events import AdaptationFailed, BarClosed, CandidateArrived, Event, PositionMarked
+from bot.core.commands import AdaptModel, BrokerCommand, Command
+from bot.core.events import (
+    AdaptationFailed,
+    BarClosed,
+    CandidateArrived,
+    Event,
+    PositionMarked,
+    TimePassed,
+)
 from bot.core.records import Record
 from bot.engine.engine import Engine
 
@@ -18,7 +25,7 @@ from bot.engine.engine import Engine
 class Broker(Protocol):
     """The exchange's side: it alone knows what was filled."""
 
-    def submit(self, command: PlaceOrder | CancelOrder | MoveStop) -> list[Event]: ...
+    def submit(self, command: BrokerCommand) -> list[Event]: ...
     def on_market(self, events: Sequence[Event]) -> list[Event]: ...
 
 
@@ -106,7 +113,7 @@ class Runner:
         facts = deque([event])
         while facts:
             fact = facts.popleft()
-            if not isinstance(fact, BarClosed | PositionMarked):
+            if not isinstance(fact, BarClosed | PositionMarked | TimePassed):
                 self._tell(fact)
             facts.extend(self._deliver(self._engine.step(fact)))
 
@@ -132,7 +139,7 @@ class Runner:
             self._jobs.append((command.cut + self._delay, command.symbol, command.cut))
             self._adapter.submit(command)
             return []
-        assert isinstance(command, PlaceOrder | CancelOrder | MoveStop)
+        assert isinstance(command, BrokerCommand)
         return self._broker.submit(command)
 
 

@@ -1,13 +1,14 @@
 """The life of our orders, from approved to finished, as the exchange's answers tell it."""
 
 import re
+from collections import deque
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Final
 
 from bot.core.commands import CancelOrder, PlaceOrder
 from bot.core.events import OrderAccepted, OrderCancelled, OrderFilled, OrderRejected
-from bot.core.types import OrderRequest, OrderStatus
+from bot.core.types import DAY_MS, OrderRequest, OrderStatus
 from risk.manager import Approved
 
 _ID: Final = re.compile(r"t[0-9a-z]{6}-[A-Z0-9]+-[0-9a-z]+-[0-9a-z]+")  # of a tag of `tag_of`
@@ -19,6 +20,7 @@ class LiveOrder:
     status: OrderStatus
     leaves: Decimal
     notional: float  # of an entry at the price it was approved at; 0 for exits
+    risk: float  # of an entry: what is lost if it fills there and its stop is hit, quote coin
 
 
 class Orders:
@@ -32,18 +34,26 @@ class Orders:
         self._tag = tag
         self._open: dict[str, LiveOrder] = {}
         self._count = 0
+        self._entries: deque[int] = deque()  # when entries were sent, of one day, ms
 
     def next_id(self, symbol: str, ts: int) -> str:
         """At most 36 characters of letters, digits and '-', as Bybit's orderLinkId wants."""
         self._count += 1
         return f"{self._tag}-{symbol[:18]}-{_base36(ts // 60_000)}-{_base36(self._count)}"
 
-    def place(self, approved: Approved, ts: int, price: float) -> PlaceOrder:
+    def place(self, approved: Approved, ts: int, price: float, valid_until: int = 0) -> PlaceOrder:
         """The command for an approved order; from here on it counts as sent."""
         order = approved.order
-        notional = 0.0 if order.reduce_only else float(order.qty) * price
-        self._open[order.link_id] = LiveOrder(order, OrderStatus.SENT, order.qty, notional)
-        return PlaceOrder(ts, order)
+        notional = risk = 0.0
+        if not order.reduce_only:
+            notional = float(order.qty) * price
+            stop = price if order.stop_loss is None else float(order.stop_loss)
+            risk = float(order.qty) * abs(price - stop)
+            self._entries.append(ts)
+            while self._entries[0] < ts - DAY_MS:
+                self._entries.popleft()
+        self._open[order.link_id] = LiveOrder(order, OrderStatus.SENT, order.qty, notional, risk)
+        return PlaceOrder(ts, order, valid_until)
 
     def on_accepted(self, event: OrderAccepted) -> None:
         live = self._open.get(event.link_id)
@@ -62,6 +72,7 @@ class Orders:
                 status=OrderStatus.PARTIALLY_FILLED,
                 leaves=event.leaves_qty,
                 notional=live.notional * share,
+                risk=live.risk * share,
             )
         else:
             del self._open[event.link_id]
@@ -75,6 +86,23 @@ class Orders:
     def pending_notional(self) -> float:
         """Notional of entries that are not filled yet."""
         return sum(live.notional for live in self._open.values())
+
+    @property
+    def pending_risk(self) -> float:
+        """What entries that are not filled yet can lose."""
+        return sum(live.risk for live in self._open.values())
+
+    def pending_by_symbol(self) -> dict[str, float]:
+        """Signed notional of entries that are not filled yet."""
+        signed: dict[str, float] = {}
+        for live in self._open.values():
+            symbol = live.request.symbol
+            signed[symbol] = signed.get(symbol, 0.0) + live.notional * live.request.side.sign
+        return signed
+
+    def entries_since(self, ts: int) -> int:
+        """Entries that were sent after `ts`, which lies within the last day."""
+        return sum(1 for sent in self._entries if sent > ts)
 
     @property
     def pending_entries(self) -> list[OrderRequest]:

@@ -24,6 +24,7 @@ class BookCare:
         self._audit_ms = audit_ms
         self._audit_due: int | None = None
         self._renewed = 0
+        self.renewals = 0  # snapshots asked for
         self._ahead: RestBook | None = None  # an audit whose moment our stream has not reached yet
 
     def commands(self, now: int) -> list[Command]:
@@ -37,6 +38,7 @@ class BookCare:
             if now - self._renewed < RENEW_MS:
                 return []  # a snapshot is on its way
             self._renewed = now
+            self.renewals += 1
             return [RenewBook(now, book.symbol, book.topic, book.health(now).reason)]
         if now < self._audit_due:
             return []

@@ -13,13 +13,15 @@ LEAST_SHARE: Final = 0.5  # of a span's samples, below which its means are unkno
 
 
 class BookMeans(NamedTuple):
-    """Units as in MicrostructureSampled; NaN = unknown."""
+    """Units as in MicrostructureSampled and LiquiditySampled; NaN = unknown."""
 
     spread_bps: float = math.nan
     imbalance_5: float = math.nan
     imbalance_10: float = math.nan
     imbalance_50: float = math.nan
     microprice_bps: float = math.nan
+    bid_depth: float = math.nan  # quote coin
+    ask_depth: float = math.nan
     ofi: float = math.nan
 
 
@@ -29,7 +31,7 @@ UNKNOWN: Final = BookMeans()
 @dataclass(slots=True)
 class _Sums:
     count: int = 0
-    sums: list[float] = field(default_factory=lambda: [0.0] * 5)
+    sums: list[float] = field(default_factory=lambda: [0.0] * 7)
     ofi: float = 0.0
     whole: bool = True  # no order flow escaped
 
@@ -70,7 +72,8 @@ class BookSamples:
         mid = (bid + ask) / 2
         offset = (row[kernel.MICROPRICE] / mid - 1) * 1e4
         imbalances = row[kernel.IMBALANCE_5 : kernel.IMBALANCE_50 + 1]
-        values = [row[kernel.SPREAD], *imbalances, offset]
+        depths = row[kernel.BID_DEPTH : kernel.ASK_DEPTH + 1]
+        values = [row[kernel.SPREAD], *imbalances, offset, *depths]
         span = self._spans.at(now)
         if span is None or not all(map(math.isfinite, values)):
             return
@@ -82,6 +85,6 @@ class BookSamples:
         span = self._spans.get(start)
         if span is None or span.count * SAMPLE_MS < LEAST_SHARE * self._span:
             return UNKNOWN
-        spread, five, ten, fifty, offset = (total / span.count for total in span.sums)
         whole = self._whole_from is not None and self._whole_from <= start
-        return BookMeans(spread, five, ten, fifty, offset, span.ofi if whole else math.nan)
+        ofi = span.ofi if whole else math.nan
+        return BookMeans._make([*(total / span.count for total in span.sums), ofi])

@@ -16,18 +16,21 @@ from bot.core.events import (
     Event,
     FeedChanged,
     InstrumentStatusChanged,
+    LiquiditySampled,
     MarketHealthChanged,
+    MarketHealthMeasured,
     MicrostructureSampled,
     TickerChanged,
     Traded,
 )
-from bot.core.types import Feed, TradingStatus
+from bot.core.types import MINUTE_MS, Feed, TradingStatus
+from bot.market import book_kernel as kernel
+from bot.market.bar_gaps import BarGaps
 from bot.market.book import Audit, Book, Outcome, State
 from bot.market.book_care import BookCare
 from bot.market.book_messages import RestBook
 from bot.market.book_samples import BookSamples
 from bot.market.freshness import DEADLINES, Freshness
-from bot.market.health import SymbolHealth
 from bot.market.tickers import Ticker
 from bot.market.trades import Trades
 
@@ -58,6 +61,8 @@ class SymbolState:
         self.trades = Trades(interval)
         self.ticker = Ticker()
         self.freshness = Freshness(deadlines)
+        self.gaps = BarGaps(interval)
+        self.refused = 0  # messages beside those of the book that were not understood
 
     def on_book(self, frame: bytes, received: int) -> Outcome:
         outcome = self.book.update(frame, received)
@@ -77,11 +82,13 @@ class SymbolState:
         return verdict
 
     def on_bar(self, bar: BarClosed) -> list[Event]:
-        """The bar, a decision bar's last one behind what book and trades did meanwhile."""
+        """The bar, a decision bar's last one behind what book, ticker and trades did meanwhile."""
         self.freshness.heard(Feed.BARS, bar.received)
+        self.gaps.on_bar(bar)
         if bar.ts % self.interval:
             return [bar]
-        return [self.microstructure(bar.ts - self.interval), bar]
+        start = bar.ts - self.interval
+        return [self.liquidity(start), self.microstructure(start), bar]
 
     def on_trade(self, trade: Traded) -> None:
         self.trades.add(trade)
@@ -110,37 +117,73 @@ class SymbolState:
     def microstructure(self, start: int) -> MicrostructureSampled:
         """Of the decision bar that opened at `start` (ms)."""
         end = start + self.interval
-        flow = self.trades.flow(start)
+        flow, means = self.trades.flow(start), self.samples.means(start)
         imbalance, large = (flow.imbalance, flow.large_share) if flow else (float("nan"), float("nan"))
         return MicrostructureSampled(
             end,
             end,
             self.symbol,
             start,
-            *self.samples.means(start),
-            trade_imbalance=imbalance,
-            large_share=large,
+            means.spread_bps,
+            means.imbalance_5,
+            means.imbalance_10,
+            means.imbalance_50,
+            means.microprice_bps,
+            means.ofi,
+            imbalance,
+            large,
+        )
+
+    def liquidity(self, start: int) -> LiquiditySampled:
+        """Of the decision bar that opened at `start` (ms)."""
+        end, ticker, means = start + self.interval, self.ticker, self.samples.means(start)
+        return LiquiditySampled(
+            end,
+            end,
+            self.symbol,
+            start,
+            means.spread_bps,
+            means.bid_depth,
+            means.ask_depth,
+            ticker.turnover_24h,
+            ticker.last_price,
+            ticker.mark_price,
+            ticker.index_price,
+            ticker.open_interest,
+            ticker.funding_rate,
+            ticker.next_funding_time,
         )
 
     def faults(self, now: int) -> tuple[str, ...]:
-        """As in SymbolHealth, but cheap."""
+        """Why no position may be opened, for people; they stay the same words while they last."""
         found = []
         if self.status is not TradingStatus.TRADING:
             found.append(f"the exchange's status is {self.status}")
         if self.book.state is not State.LIVE:
             found.append(f"the book is {self.book.state}: {self.book.health(now).reason}")
+        if self.gaps.is_open:
+            found.append("bars are missing")
         found += [f"{feed}: nothing heard within the deadline" for feed in self.freshness.stale(now)]
+        top = self.book.live_features
+        found += self.ticker.doubts(float(top[kernel.BID] + top[kernel.ASK]) / 2)
         return tuple(found)
 
-    def health(self, now: int) -> SymbolHealth:
-        return SymbolHealth(
-            symbol=self.symbol,
-            status=self.status,
-            faults=self.faults(now),
-            book=self.book.health(now),
-            ages={feed: self.freshness.age(feed, now) for feed in Feed},
-            stale=tuple(self.freshness.stale(now)),
-            trades_late=self.trades.late,
+    def measure(self, now: int) -> MarketHealthMeasured:
+        book = self.book.health(now)
+        return MarketHealthMeasured(
+            now,
+            now,
+            self.symbol,
+            book.state,
+            {feed: self.freshness.age(feed, now) for feed in Feed},
+            book_losses=book.gaps + book.crossings + book.overfull + book.disorders,
+            resyncs=self.care.renewals,
+            audits_passed=book.audits_passed,
+            audits_failed=book.audits_failed,
+            audits_skipped=book.audits_skipped,
+            refused=book.rejected + self.refused,
+            bars_lost=self.gaps.lost,
+            trades_lost=self.trades.late + self.trades.bad,
         )
 
 
@@ -154,6 +197,10 @@ class MarketState:
         self._symbols: dict[str, SymbolState] = {}
         self._topics: dict[str, SymbolState] = {}
         self._faults: dict[str, tuple[str, ...]] = {}
+        self._measured = 0  # when, ms
+
+    def __contains__(self, symbol: str) -> bool:
+        return symbol in self._symbols
 
     def __getitem__(self, symbol: str) -> SymbolState:
         return self._symbols[symbol]
@@ -198,7 +245,7 @@ class MarketState:
         return []
 
     def tick(self, now: int) -> Tick:
-        """Once a second: sample the books, tell of changed health."""
+        """Once a second: sample the books, tell of changed health; once a minute what is counted."""
         events: list[Event] = []
         commands: list[Command] = []
         for symbol, state in self._symbols.items():
@@ -207,7 +254,7 @@ class MarketState:
             if self._faults.get(symbol) != faults:
                 self._faults[symbol] = faults
                 events.append(MarketHealthChanged(now, now, symbol, faults))
+        if now - self._measured >= MINUTE_MS:
+            self._measured = now
+            events += [state.measure(now) for state in self._symbols.values()]
         return Tick(events, commands)
-
-    def health(self, now: int) -> list[SymbolHealth]:
-        return [state.health(now) for state in self._symbols.values()]

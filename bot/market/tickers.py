@@ -2,8 +2,13 @@
 
 import math
 from dataclasses import dataclass, fields
+from typing import Final
 
 from bot.core.events import TickerChanged
+
+# Stops and liquidations go by the mark price; a market this far from it is broken, or being pushed.
+FAR_FROM_MARK: Final = 0.03
+FAR_FROM_INDEX: Final = 0.10  # new contracts on coins that hardly trade elsewhere do have premiums
 
 
 @dataclass(slots=True)
@@ -18,10 +23,18 @@ class Ticker:
     open_interest: float = math.nan
     turnover_24h: float = math.nan
 
-    @property
-    def premium(self) -> float:
-        """Mark over index price - 1."""
-        return self.mark_price / self.index_price - 1 if self.index_price > 0 else math.nan
+    def doubts(self, mid: float) -> list[str]:
+        """Prices too far apart to trade on. mid: of the order book, NaN = unknown, which is no doubt here."""
+        pairs = (
+            ("the last price", self.last_price, "the mark price", self.mark_price, FAR_FROM_MARK),
+            ("the order book", mid, "the mark price", self.mark_price, FAR_FROM_MARK),
+            ("the mark price", self.mark_price, "the index price", self.index_price, FAR_FROM_INDEX),
+        )
+        return [
+            f"{name} is more than {limit:.0%} from {other}"
+            for name, price, other, anchor, limit in pairs
+            if abs(price - anchor) > limit * anchor
+        ]
 
     def update(self, event: TickerChanged) -> None:
         for field in fields(self):

@@ -235,7 +235,7 @@ def _command(command: commands.Command) -> Row:
     link_id = ""
     if isinstance(command, commands.PlaceOrder):
         link_id = command.order.link_id
-    elif isinstance(command, commands.CancelOrder):
+    elif isinstance(command, commands.CancelOrder | commands.AmendOrder):
         link_id = command.link_id
     body = canonical(command).decode()
     return {"ts": command.ts, "kind": type(command).__name__, "link_id": link_id, "body": body}
@@ -271,6 +271,7 @@ def _decision(message: records.DecisionMade) -> Row:
 
 LOGGED: Final[dict[type[Message], tuple[str, Callable[[Any], Row]]]] = {
     commands.PlaceOrder: ("commands", _command),
+    commands.AmendOrder: ("commands", _command),
     commands.CancelOrder: ("commands", _command),
     commands.MoveStop: ("commands", _command),
     commands.AdaptModel: ("commands", _command),

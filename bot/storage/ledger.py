@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import msgspec
 
-from bot.core.commands import Command, PlaceOrder
+from bot.core.commands import AmendOrder, Command, PlaceOrder
 from bot.core.events import (
     Event,
     OrderAccepted,
@@ -72,6 +72,9 @@ class Ledger:
         match message:
             case PlaceOrder():
                 self._place(message)
+            case AmendOrder():
+                if order := self._touch(message.link_id, message.ts):
+                    order.price = message.price
             case OrderAccepted():
                 if order := self._touch(message.link_id, message.ts):
                     order.order_id = message.order_id

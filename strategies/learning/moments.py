@@ -16,7 +16,7 @@ Floats = NDArray[np.float64]
 
 LAGS: Final = (0, 1, 2, 4, 8, 16)  # bars; those up to a third of the window are used
 FLOOR: Final = 0.03  # of the mean variance: what the source hardly moves is not blown up by whitening
-RIDGE: Final = 1e-3  # pull to the identity: what the moments leave open stays as it is
+RIDGE: Final = 1e-3  # pull to the identity where the source lives: what the moments leave open stays there
 ITERATIONS: Final = 400
 
 
@@ -50,8 +50,9 @@ def matching_map(source: Moments, target: Moments) -> tuple[Floats, Floats]:
     shortest map between the two Gaussians, and keeps the better end.
     """
     plain, size = source.covariances[0], len(source.mean)
-    one = np.eye(size)
-    whitening = np.linalg.inv(_root(plain + FLOOR * np.trace(plain) / size * one))
+    one, typical = np.eye(size), np.trace(plain) / size
+    floored = plain + FLOOR * typical * one
+    whitening = np.linalg.inv(_root(floored))
     goal = whitening @ source.covariances @ whitening
     backwards = target.covariances.transpose(0, 2, 1)
 
@@ -61,8 +62,9 @@ def matching_map(source: Moments, target: Moments) -> tuple[Floats, Floats]:
         seen = a @ whitening
         apart = seen.T @ target.covariances @ seen - goal
         slope = target.covariances @ seen @ apart.transpose(0, 2, 1) + backwards @ seen @ apart
-        value = np.square(apart).sum() / len(goal) + RIDGE * np.square(a - one).sum()
-        gradient = 2 / len(goal) * slope.sum(axis=0) @ whitening + 2 * RIDGE * (a - one)
+        pull = RIDGE / typical * floored @ (a - one)  # how far the map moves windows of the source
+        value = np.square(apart).sum() / len(goal) + ((a - one) * pull).sum()
+        gradient = 2 / len(goal) * slope.sum(axis=0) @ whitening + 2 * pull
         return float(value), gradient.ravel()
 
     options = {"maxiter": ITERATIONS, "maxfun": 2 * ITERATIONS}

@@ -52,7 +52,7 @@ class Pretraining:
         self._tables = tables
         self._settings = settings
         self._registry = Registry(models)
-        self.key = _key(tables, settings)
+        self.key = key_of(tables, settings)
         self.replay_path = _replay_path(models, self.key)
 
     def find(self) -> Model | None:
@@ -65,6 +65,10 @@ class Pretraining:
         except DataError:
             return None
         return self._registry.find_pretrained(self.key)
+
+    def told(self, model: Model) -> str:
+        """What a person must know of the model that `find` gave."""
+        return f"Source model {model.model_id} kept from an earlier run"
 
     async def run(self, stop: asyncio.Event, on_epoch: OnEpoch) -> Model | None:
         """Train, and keep the model; None when `stop` was set before the end.
@@ -110,7 +114,7 @@ class Pretraining:
                 )
 
 
-def _key(tables: Sequence[BarTable], settings: Settings) -> str:
+def key_of(tables: Sequence[BarTable], settings: Settings) -> str:
     """Everything that the model depends on: features, settings and every bar."""
     digest = hashlib.sha256(VERSION.encode())
     digest.update(settings.model.model_dump_json().encode() + settings.label.model_dump_json().encode())
@@ -169,5 +173,8 @@ def _pretrain(
         metrics=trained.metrics,
         key=key,
         seed=SEED,
+        step=tables[0].interval,
+        horizon=horizon,
+        barrier_sigmas=settings.label.barrier_sigmas,
     )
     return Registry(models).save(trained.weights, card)

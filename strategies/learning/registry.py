@@ -29,7 +29,8 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     columns: the features that it sees; location, scale: statistics of the source's raw features (all of
     them); until: ms, nothing later was learnt from; parent: the model that it was adapted from, "" for none;
-    key: what it was made from, for finding it again
+    key: what it was made from, for finding it again; step: ms between decision bars; horizon (bars) and
+    barrier_sigmas: of its label. 0: not told
     """
 
     kind: str  # "pretrained" or "adapted"
@@ -46,6 +47,9 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     parent: str = ""
     key: str = ""
     seed: int = 0
+    step: int = 0
+    horizon: int = 0
+    barrier_sigmas: float = 0.0
 
     @property
     def statistics(self) -> SourceStatistics:

@@ -31,20 +31,28 @@ class Sources(NamedTuple):
     columns: tuple[str, ...]
 
 
-def build(tables: Sequence[BarTable], label: Label) -> Sources:
+def build(
+    tables: Sequence[BarTable],
+    label: Label,
+    statistics: SourceStatistics | None = None,
+    columns: Sequence[str] | None = None,
+) -> Sources:
     """Features and labels of the sources' decision bars. The references of a source are the other sources.
 
+    statistics, columns: those of a model that is there already, instead of what these bars would give.
     Raises DataError when there is no history or none of it is ready.
     """
     others = [_references(tables, number) for number in range(len(tables))]
     pairs = list(zip(tables, others, strict=True))
-    raw = [pipeline.raw_batch(table, first, second) for table, (first, second) in pairs]
-    statistics = pipeline.fit_source_statistics(raw)
+    if statistics is None:
+        raw = [pipeline.raw_batch(table, first, second) for table, (first, second) in pairs]
+        statistics = pipeline.fit_source_statistics(raw)
     series = [_series(table, first, second, statistics, label) for table, (first, second) in pairs]
     rows = np.concatenate([one.x for one in series])
     if not len(rows):
         raise DataError("no bar of the sources has all its features; give them a longer history")
-    seen = (rows.std(axis=0) > _VARIES) & np.array(SHOWN)
+    varying = (rows.std(axis=0) > _VARIES) & np.array(SHOWN)
+    seen = varying if columns is None else np.isin(NAMES, columns)
     kept = [one.with_columns(seen) for one in series]
     return Sources(kept, statistics, tuple(np.array(NAMES)[seen].tolist()))
 

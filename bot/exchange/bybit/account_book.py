@@ -110,10 +110,12 @@ class AccountBook:
         return out + self._end_if_complete(tracked)
 
     def on_execution(self, execution: Execution, received: int) -> list[Event]:
-        """Each once. Raises WireError for a kind that we cannot book."""
+        """Each once, of linear contracts. Raises WireError for a kind that we cannot book."""
         if execution.exec_id in self._seen:
             return []
         event = event_of_execution(execution, received)
+        if event is None:
+            return []
         self.mark_seen([execution.exec_id])
         self.booked += 1
         if not isinstance(event, OrderFilled):

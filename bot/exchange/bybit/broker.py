@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
 
-from bot.core.commands import CancelOrder, MoveStop, PlaceOrder
+from bot.core.commands import BrokerCommand
 from bot.core.errors import RuntimeFault
 from bot.core.events import OPERATOR, EntriesAllowed, EntriesBlocked, Event
 from bot.exchange.bybit.account_book import AccountBook
@@ -140,7 +140,7 @@ class BybitBroker:
 
     # --- the runner's side (bot.engine.runner.Broker) -------------------------------------------------------
 
-    def submit(self, command: PlaceOrder | CancelOrder | MoveStop) -> list[Event]:
+    def submit(self, command: BrokerCommand) -> list[Event]:
         """Send it, in a task of its own; nothing is known yet."""
         self._desk.accept(command)
         self._spawn(self._desk.carry_out(command))

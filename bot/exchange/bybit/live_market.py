@@ -1,8 +1,9 @@
 """The market as it happens, as the same events that a recorded market gives.
 
 Bars come confirmed from the kline stream; those that do not come are asked for by REST, and a moment is told
-when all its bars are there. Listings, delistings and changed filters are found by polling the instruments,
-funding rates by asking after each settlement.
+when all its bars are there. Listings, delistings, changed filters and states are found by polling the
+instruments (a contract before its launch is watched for the moment when it trades), funding rates by asking
+after each settlement.
 """
 
 import asyncio
@@ -19,7 +20,7 @@ from bot.core.events import (
     InstrumentDelisted,
     InstrumentListed,
 )
-from bot.core.types import MINUTE_MS, Instrument
+from bot.core.types import MINUTE_MS, Instrument, TradingStatus
 from bot.exchange.bybit.environment import Environment
 from bot.exchange.bybit.errors import ExchangeError, Kind
 from bot.exchange.bybit.market_watch import MarketWatch
@@ -27,7 +28,13 @@ from bot.exchange.bybit.rest import Rest
 from bot.exchange.bybit.rest.market import interval_name
 from bot.exchange.bybit.streams import Backoff, ConnectionBudget, Stream, StreamSettings
 from bot.exchange.bybit.streams.connection import first_to_end
-from bot.exchange.bybit.translate import bars_from_klines, bars_from_rows, funding_published, instrument
+from bot.exchange.bybit.translate import (
+    bars_from_klines,
+    bars_from_rows,
+    funding_published,
+    instrument,
+    status_changed,
+)
 from bot.exchange.bybit.wire import WireError
 from bot.exchange.bybit.wire.instruments import InstrumentInfo
 from bot.exchange.bybit.wire.public import Klines
@@ -84,6 +91,8 @@ class LiveMarket:
         self._emit = emit
         self._sequencer = BarSequencer(self._settings.interval, sources)
         self._instruments: dict[str, Instrument] = {}  # as told
+        self._statuses: dict[str, TradingStatus] = {}  # as told; of followed symbols and of announced ones
+        self._launches: dict[str, int] = {}  # of announced symbols, ms
         self._funding: dict[str, int] = {}  # token to the last settlement told, ms
         self._blocked = ""
         self._trouble = ""  # of the last round of repairs
@@ -139,9 +148,11 @@ class LiveMarket:
         while True:
             for delivery in await self._stream.take():
                 if isinstance(delivery.message, Klines):
-                    with suppress(WireError):  # REST has the bar, or says what is wrong
+                    try:
                         for bar in bars_from_klines(delivery.message, delivery.received):
                             self._sequencer.offer(bar)
+                    except WireError:  # REST has the bar, or says what is wrong
+                        self._watch.refuse(delivery.message.symbol)
                 else:
                     self._watch.hear(delivery)
             self._tell_bars()
@@ -180,6 +191,7 @@ class LiveMarket:
         if self._clock.now_ms() - end > self._settings.give_up * 1_000:
             for _, gap, gap_end in (item for item in self._sequencer.lacking(end) if item[0] == symbol):
                 self._sequencer.skip(symbol, gap, gap_end)
+                self._watch.lose_bars(symbol, gap, gap_end, interval)
         return ""
 
     def _tell_bars(self) -> None:
@@ -202,28 +214,52 @@ class LiveMarket:
 
     async def _look_for_listings(self) -> NoReturn:
         while True:
-            await asyncio.sleep(self._settings.instruments)
+            await asyncio.sleep(self._until_next_look())
             with suppress(ExchangeError):  # the feed says so too
-                self._compare(await self.tradable())
+                self._compare(await self._market.instruments())
 
-    def _compare(self, listed: dict[str, Instrument]) -> None:
+    def _until_next_look(self) -> float:
+        """Seconds; a launch is not waited for longer than it takes."""
+        now = self._clock.now_ms()
+        waits = [(launch - now) / 1_000 for launch in self._launches.values() if launch > now]
+        return min([self._settings.instruments, *waits])
+
+    def _compare(self, infos: Sequence[InstrumentInfo]) -> None:
         """Tell what has changed. An answer without the sources is not believed."""
+        listed = _tradable(infos)
         if any(name not in listed for name in self._sources):
             return
         now = self._clock.now_ms()
+        here = {info.symbol for info in infos if not _is_over(info)}
         for symbol, known in list(self._instruments.items()):
-            if symbol not in listed:
+            if symbol not in here:
                 self._leave(symbol, now)
-            elif listed[symbol] != known:
+            elif listed.get(symbol, known) != known:
                 self._instruments[symbol] = listed[symbol]
                 self._emit(InstrumentListed(now, now, listed[symbol]))
         for item in listed.values():
             room = len(self._instruments) < len(self._sources) + len(self._held) + self._most
             if item.symbol not in self._instruments and room and self._wanted(item, now):
                 self.follow(item, item.launch_time)
+        announced = _usdt_perpetuals(infos, TradingStatus.PRE_LAUNCH)
+        self._launches = {
+            name: item.launch_time for name, item in announced.items() if self._wanted(item, now)
+        }
+        for info in infos:
+            if info.symbol in self._instruments or info.symbol in self._launches:
+                self._compare_status(info, now)
+
+    def _compare_status(self, info: InstrumentInfo, now: int) -> None:
+        """A symbol that is followed trades, as far as anybody has said."""
+        known = TradingStatus.TRADING if info.symbol in self._instruments else None
+        event = status_changed(info, now)
+        if event.status is not self._statuses.get(info.symbol, known):
+            self._statuses[info.symbol] = event.status
+            self._watch.on_status(event)
 
     def _leave(self, symbol: str, now: int) -> None:
         del self._instruments[symbol]
+        self._statuses.pop(symbol, None)
         self._funding.pop(symbol, None)
         self._sequencer.drop(symbol)
         self._watch.leave(symbol)
@@ -233,12 +269,7 @@ class LiveMarket:
 
     async def tradable(self) -> dict[str, Instrument]:
         """USDT perpetuals that trade and are not about to end, by symbol. Raises ExchangeError."""
-        found = {}
-        for info in await self._market.instruments(statuses=("Trading",)):
-            if _is_tradable(info):
-                with suppress(WireError):  # without filters it cannot be traded
-                    found[info.symbol] = instrument(info)
-        return found
+        return _tradable(await self._market.instruments())
 
     # --- funding --------------------------------------------------------------------------------------------
 
@@ -256,11 +287,21 @@ class LiveMarket:
                         self._emit(funding_published(rate, now))
 
 
-def _is_tradable(info: InstrumentInfo) -> bool:
+def _tradable(infos: Sequence[InstrumentInfo]) -> dict[str, Instrument]:
+    """USDT perpetuals that trade and are not about to end, by symbol."""
+    return _usdt_perpetuals(infos, TradingStatus.TRADING)
+
+
+def _usdt_perpetuals(infos: Sequence[InstrumentInfo], status: TradingStatus) -> dict[str, Instrument]:
+    found = {}
+    for info in infos:
+        linear = info.contract_type == _PERPETUAL and info.settle_coin == "USDT"
+        if linear and info.status == status and not _is_over(info):
+            with suppress(WireError):  # without filters it cannot be traded
+                found[info.symbol] = instrument(info)
+    return found
+
+
+def _is_over(info: InstrumentInfo) -> bool:
     """A positive delivery time announces the end of a perpetual."""
-    return (
-        info.contract_type == _PERPETUAL
-        and info.settle_coin == "USDT"
-        and info.status == "Trading"
-        and info.delivery_time == 0
-    )
+    return info.delivery_time > 0 or info.status in (TradingStatus.DELIVERING, TradingStatus.CLOSED)

@@ -9,7 +9,14 @@ from collections.abc import Callable, Iterable
 from typing import Final, NoReturn
 
 from bot.core.commands import FetchBook, RenewBook
-from bot.core.events import BarClosed, Event, FeedChanged, FeedRefused, FramesUnreadable
+from bot.core.events import (
+    BarClosed,
+    Event,
+    FeedChanged,
+    FeedRefused,
+    FramesUnreadable,
+    InstrumentStatusChanged,
+)
 from bot.core.types import Feed
 from bot.exchange.bybit.clock import ExchangeClock
 from bot.exchange.bybit.errors import ExchangeError
@@ -66,6 +73,20 @@ class MarketWatch:
     def on_bar(self, bar: BarClosed) -> None:
         """Tell a bar, behind what book and trades did during its decision bar."""
         self._tell(self._state.on_event(bar))
+
+    def lose_bars(self, symbol: str, first: int, end: int, interval: int) -> None:
+        """The exchange has no bars of `interval` that open within [first, end), ms."""
+        if symbol in self._state:
+            self._state[symbol].gaps.lose(first, end, interval)
+
+    def refuse(self, symbol: str) -> None:
+        """A message about a symbol was not understood."""
+        if symbol in self._state:
+            self._state[symbol].refused += 1
+
+    def on_status(self, event: InstrumentStatusChanged) -> None:
+        self._state.on_event(event)
+        self._emit(event)
 
     def hear(self, delivery: Delivery) -> None:
         message, received = delivery.message, delivery.received

@@ -12,14 +12,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from bot.core.commands import CancelOrder, MoveStop, PlaceOrder
+from bot.core.commands import AmendOrder, BrokerCommand, CancelOrder, MoveStop, PlaceOrder
 from bot.core.errors import UsageError
 from bot.core.events import OPERATOR, EntriesBlocked, Event, OrderCancelled, OrderRejected
 from bot.core.money import exact
 from bot.core.types import OrderRequest
 from bot.exchange.bybit.account_book import AccountBook
 from bot.exchange.bybit.errors import ExchangeError, Kind, Ruling
-from bot.exchange.bybit.requests import Cancellation, NewOrder, TradingStop, new_order
+from bot.exchange.bybit.requests import Amendment, Cancellation, NewOrder, new_order, trading_stop
 from bot.exchange.bybit.rest import Rest
 from bot.exchange.bybit.wire import WireError
 from bot.exchange.bybit.wire.account import OrderIds
@@ -32,6 +32,7 @@ class OrderEntry(Protocol):
     """REST or WebSocket."""
 
     async def create(self, order: NewOrder) -> OrderIds: ...
+    async def amend(self, change: Amendment) -> OrderIds: ...
     async def cancel(self, order: Cancellation) -> OrderIds: ...
 
 
@@ -77,7 +78,7 @@ class OrderDesk:
 
     # --- commands -------------------------------------------------------------------------------------------
 
-    def accept(self, command: PlaceOrder | CancelOrder | MoveStop) -> None:
+    def accept(self, command: BrokerCommand) -> None:
         """Take note before the task begins, so that what follows finds it."""
         if isinstance(command, PlaceOrder):
             self._book.track(command.order)
@@ -85,7 +86,7 @@ class OrderDesk:
         elif isinstance(command, MoveStop):
             self._wanted_stops[command.symbol] = command
 
-    async def carry_out(self, command: PlaceOrder | CancelOrder | MoveStop) -> None:
+    async def carry_out(self, command: BrokerCommand) -> None:
         if isinstance(command, PlaceOrder):
             try:
                 await self._place(command)
@@ -93,14 +94,17 @@ class OrderDesk:
                 self._creating.pop(command.order.link_id).set()
         elif isinstance(command, CancelOrder):
             await self._cancel(command)
+        elif isinstance(command, AmendOrder):
+            await self._amend(command)
         else:
             await self._move_stop(command)
 
     async def _place(self, command: PlaceOrder) -> None:
         order = command.order
         valid = self._settings.exit_valid if order.reduce_only else self._settings.entry_valid
+        until = command.valid_until or command.ts + valid * 1_000
         waits = self._waits()
-        while self._now() <= command.ts + valid * 1_000:
+        while self._now() <= until:
             try:
                 if self._prepare is not None and not order.reduce_only:
                     await self._prepare(order.symbol)
@@ -122,7 +126,7 @@ class OrderDesk:
             else:
                 await self._confirm(order, self._now())
                 return
-        self._reject(order.link_id, f"not sent: older than {valid:g} s")
+        self._reject(order.link_id, f"not sent: older than {(until - command.ts) / 1_000:g} s")
 
     async def _request(self, order: OrderRequest) -> NewOrder:
         last = None
@@ -150,10 +154,7 @@ class OrderDesk:
 
     async def _cancel(self, command: CancelOrder) -> None:
         link_id, symbol = command.link_id, command.symbol
-        if (creating := self._creating.get(link_id)) is not None:
-            with suppress(TimeoutError):  # a cancel that overtakes its order would find nothing
-                async with asyncio.timeout(self._settings.recv_window):
-                    await creating.wait()
+        await self._created(link_id)
         waits = self._waits()
         while self._book.is_open(link_id):
             try:
@@ -167,13 +168,34 @@ class OrderDesk:
             if self._book.is_open(link_id):
                 await self.look_up(link_id, symbol)
 
+    async def _amend(self, command: AmendOrder) -> None:
+        """Once: an order that was filled meanwhile tells so itself, and a newer price may follow."""
+        await self._created(command.link_id)
+        if not self._book.is_open(command.link_id):
+            return
+        change = Amendment(symbol=command.symbol, order_link_id=command.link_id, price=command.price)
+        try:
+            await self._entry().amend(change)
+        except ExchangeError as error:
+            if error.kind in _PERSON:
+                self._stop_entries(f"cannot amend {command.link_id}: {error}")
+            else:
+                await self.look_up(command.link_id, command.symbol)
+
+    async def _created(self, link_id: str) -> None:
+        """What overtakes its order would find nothing."""
+        if (creating := self._creating.get(link_id)) is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._settings.recv_window):
+                    await creating.wait()
+
     async def _move_stop(self, command: MoveStop) -> None:
         """The newest wish for a symbol counts; afterwards the exchange says where the stop is."""
         symbol, waits = command.symbol, self._waits()
         while self._wanted_stops.get(symbol) is command:
             refused: ExchangeError | None = None
             try:
-                await self._rest.orders.set_stop(TradingStop(symbol=symbol, stop_loss=command.stop_loss))
+                await self._rest.orders.set_stop(trading_stop(command))
             except ExchangeError as error:
                 if error.kind in (Kind.RETRY, Kind.UNKNOWN):
                     await asyncio.sleep(max(waits(), error.retry_after))

@@ -4,13 +4,15 @@ Numbers leave as plain strings: a float would become "1e-05" on the way. Fields 
 """
 
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
-from bot.core.types import OrderRequest, OrderType, Side, TimeInForce
+from bot.core.commands import MoveStop
+from bot.core.types import OrderRequest, OrderType, Side, TimeInForce, Trigger
 
 Params = dict[str, Any]
+TRIGGERS: Final = {Trigger.LAST: "LastPrice", Trigger.MARK: "MarkPrice"}
 
 
 def params(request: msgspec.Struct) -> Params:
@@ -119,12 +121,11 @@ class TradingStop(Intent, frozen=True, kw_only=True):
     sl_limit_price: Decimal | None = None
 
 
-def new_order(
-    order: OrderRequest, last_price: Decimal | None = None, trigger_by: str = "LastPrice"
-) -> NewOrder:
+def new_order(order: OrderRequest, last_price: Decimal | None = None) -> NewOrder:
     """The exchange's form of an approved order.
 
-    `last_price` gives a conditional order its direction; without it such an order raises ValueError.
+    `last_price` gives a conditional order its direction, and triggers it; without it such an order raises
+    ValueError.
     """
     direction = None
     if order.trigger_price is not None:
@@ -143,9 +144,16 @@ def new_order(
         reduce_only=True if order.reduce_only else None,
         trigger_price=order.trigger_price,
         trigger_direction=direction,
-        trigger_by=None if direction is None else trigger_by,
+        trigger_by=None if direction is None else TRIGGERS[Trigger.LAST],
         take_profit=order.take_profit,
         stop_loss=order.stop_loss,
-        tp_trigger_by=None if order.take_profit is None else trigger_by,
-        sl_trigger_by=None if order.stop_loss is None else trigger_by,
+        tp_trigger_by=None if order.take_profit is None else TRIGGERS[order.trigger_by],
+        sl_trigger_by=None if order.stop_loss is None else TRIGGERS[order.trigger_by],
+    )
+
+
+def trading_stop(command: MoveStop) -> TradingStop:
+    """The exchange's form of a moved stop; the take profit stays."""
+    return TradingStop(
+        symbol=command.symbol, stop_loss=command.stop_loss, sl_trigger_by=TRIGGERS[command.trigger_by]
     )

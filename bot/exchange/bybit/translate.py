@@ -26,10 +26,10 @@ from bot.core.events import (
     Traded,
 )
 from bot.core.types import MINUTE_MS, FillOrigin, Instrument, TradingStatus
-from bot.exchange.bybit.wire import Pushed, WireError
+from bot.exchange.bybit.wire import WireError
 from bot.exchange.bybit.wire.instruments import InstrumentInfo
 from bot.exchange.bybit.wire.market import BookSnapshot, FundingRate, KlineRow
-from bot.exchange.bybit.wire.private import Execution, Executions, Order, Orders, Position, Positions
+from bot.exchange.bybit.wire.private import Execution, Order, Position
 from bot.exchange.bybit.wire.public import Klines, MaybeNumber, Ticker, Trades
 from bot.market.book_messages import RestBook
 
@@ -41,23 +41,11 @@ _FILLS: Final = ("Trade", "AdlTrade", "BustTrade", "BlockTrade", "Delivery", "Se
 _NO_REASON: Final = ("", "EC_NoError", "UNKNOWN")
 
 
-def events_from_private(message: Pushed, received: int, category: str = "linear") -> list[Event]:
-    """The facts in one message of a private stream, in its order; wallets and other topics hold none.
-
-    `received`: our receipt time on the exchange's clock, ms UTC. Executions are given as often as the
-    exchange sends them: whoever books them keeps the `exec_id`. Raises WireError.
-    """
-    if isinstance(message, Orders):
-        return [event for order in message.data for event in _of_order(order, received, category)]
-    if isinstance(message, Executions):
-        return [event for item in message.data for event in _of_execution(item, received, category)]
-    if isinstance(message, Positions):
-        return [event for item in message.data for event in _of_position(item, received, category)]
-    return []
-
-
 def events_of_order(order: Order, received: int, category: str = "linear") -> list[Event]:
-    """The facts in one order, of the stream or of a REST list. Raises WireError."""
+    """The facts in one order, of the stream or of a REST list. Raises WireError.
+
+    `received`, here and below: our receipt time on the exchange's clock, ms UTC.
+    """
     return list(_of_order(order, received, category))
 
 
@@ -66,8 +54,13 @@ def events_of_position(position: Position, received: int, category: str = "linea
     return list(_of_position(position, received, category))
 
 
-def event_of_execution(execution: Execution, received: int) -> Event:
-    """One execution, of the stream or of a REST list. Raises WireError for a kind that we cannot book."""
+def event_of_execution(execution: Execution, received: int, category: str = "linear") -> Event | None:
+    """One execution, of the stream or of a REST list; None for one of another market (spot, say), which the
+    private stream of a unified account brings as well. Given as often as the exchange sends it: whoever
+    books it keeps the `exec_id`. Raises WireError for a kind that we cannot book.
+    """
+    if execution.category not in ("", category):
+        return None
     if execution.exec_type == "Funding":
         return FundingPaid(
             execution.exec_time,
@@ -109,11 +102,6 @@ def _of_order(order: Order, received: int, category: str) -> Iterator[Event]:
         yield OrderCancelled(order.updated_time, received, link, _reason(order))
     elif status not in _NOTHING_NEW:
         raise WireError(f"order {link} has the status {status!r}, which we do not know")
-
-
-def _of_execution(execution: Execution, received: int, category: str) -> Iterator[Event]:
-    if execution.category in ("", category):
-        yield event_of_execution(execution, received)
 
 
 def _of_position(position: Position, received: int, category: str) -> Iterator[Event]:
@@ -256,4 +244,5 @@ def instrument(info: InstrumentInfo) -> Instrument:
         min_notional=lots.min_notional_value or _ZERO,
         launch_time=info.launch_time,
         funding_interval_ms=info.funding_interval * MINUTE_MS,
+        price_band=(info.risk_parameters.price_limit_ratio_x if info.risk_parameters else None) or _ZERO,
     )

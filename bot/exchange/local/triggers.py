@@ -275,7 +275,7 @@ class Triggers:
             return False
         current = holding.trailing
         if current is not None:
-            if current.distance == distance:
+            if current.distance == distance and not text(body, "activePrice"):
                 return False
             self.deactivate(current)
         elif not distance:

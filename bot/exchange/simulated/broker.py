@@ -21,7 +21,9 @@ from decimal import Decimal
 from operator import attrgetter
 from typing import Final, NamedTuple
 
-from bot.core.commands import CancelOrder, MoveStop, PlaceOrder
+import msgspec
+
+from bot.core.commands import AmendOrder, BrokerCommand, CancelOrder, MoveStop, PlaceOrder
 from bot.core.events import (
     BarClosed,
     Event,
@@ -113,18 +115,20 @@ class SimulatedBroker:
 
     # --- commands -----------------------------------------------------------------------------------------
 
-    def submit(self, command: PlaceOrder | CancelOrder | MoveStop) -> list[Event]:
+    def submit(self, command: BrokerCommand) -> list[Event]:
         """The exchange's answer, at the time of the command or of the last market event if that is later.
 
         A cancel of an order that is not open is answered by OrderCancelled with the reason TOO_LATE. A stop
         that cannot be moved (no position, wrong side of the last price, off the tick, exit under way) is
-        answered by StopMoved with the stop as it is.
+        answered by StopMoved with the stop as it is. An order that cannot be amended stays as it is.
         """
         ts = max(command.ts, self._clock)
         if isinstance(command, PlaceOrder):
             self._place(command.order, ts)
         elif isinstance(command, CancelOrder):
             self._cancel(command, ts)
+        elif isinstance(command, AmendOrder):
+            self._amend(command, ts)
         else:
             self._move_stop(command, ts)
         return self._account.collect()
@@ -181,6 +185,19 @@ class SimulatedBroker:
             self._account.publish(OrderCancelled(ts, ts, command.link_id, TOO_LATE))
             return
         contract.cancel(order, BY_USER, ts)
+        contract.watch()
+
+    def _amend(self, command: AmendOrder, ts: int) -> None:
+        """At its new price the order reaches the book anew, at the next open, behind everybody there."""
+        contract = self._contracts.get(command.symbol)
+        order = contract.orders.get(command.link_id) if contract is not None else None
+        if contract is None or order is None or order.request.price is None:
+            return
+        if off_grid(command.price, contract.instrument.tick_size):
+            return
+        order.request = msgspec.structs.replace(order.request, price=command.price)
+        if order.phase is Phase.RESTING:
+            order.phase, order.since = Phase.ARRIVING, ts
         contract.watch()
 
     def _move_stop(self, command: MoveStop, ts: int) -> None:

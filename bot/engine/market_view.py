@@ -1,0 +1,148 @@
+"""What the engine knows of the market, for risk: instruments, health, liquidity, what moves together."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from bot.core.events import (
+    BarClosed,
+    Event,
+    FeedRefused,
+    FundingRatePublished,
+    InstrumentDelisted,
+    InstrumentListed,
+    InstrumentStatusChanged,
+    LiquiditySampled,
+    MarketHealthChanged,
+)
+from bot.core.types import Instrument, TradingStatus
+from bot.market.comovement import Comovement
+from bot.settings import Risk
+from risk.context import MarketFacts
+
+_TURNOVER_WEIGHT: Final = 1 / 16  # of the newest decision bar
+_WARM_UP: Final = 48  # common bars of two tokens before their correlation counts
+_OLD: Final = 2  # decision bars after which a sample of the book says nothing any more
+
+
+@dataclass(slots=True)
+class _Symbol:
+    status: TradingStatus = TradingStatus.TRADING
+    faults: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()  # feeds that the exchange does not give us
+    price: float = math.nan
+    liquidity: LiquiditySampled | None = None
+    funding_rate: float = math.nan
+    turnover: float = math.nan
+
+
+@dataclass(slots=True)
+class MarketView:
+    """`hear` takes any fact and heeds those of the market; decision bars come by `on_decision_bar`."""
+
+    risk: Risk
+    interval: int  # of decision bars, ms
+    instruments: dict[str, Instrument] = field(default_factory=dict)
+    _symbols: dict[str, _Symbol] = field(default_factory=dict)
+    _comovement: Comovement = field(init=False)
+    _handlers: dict[type[Event], Callable[[Any], None]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._comovement = Comovement(self.risk.correlation_half_life, _WARM_UP)
+        self._handlers = {
+            InstrumentListed: self._on_listed,
+            InstrumentDelisted: self._on_delisted,
+            InstrumentStatusChanged: self._on_status,
+            MarketHealthChanged: self._on_health,
+            FundingRatePublished: self._on_funding,
+            LiquiditySampled: self._on_liquidity,
+            FeedRefused: self._on_refused,
+        }
+
+    def hear(self, event: Event) -> None:
+        handler = self._handlers.get(type(event))
+        if handler is not None:
+            handler(event)
+
+    def on_decision_bar(self, bar: BarClosed) -> None:
+        self._comovement.update(bar)
+        symbol = self._of(bar.symbol)
+        if bar.turnover >= 0:
+            before = bar.turnover if math.isnan(symbol.turnover) else symbol.turnover
+            symbol.turnover = before + _TURNOVER_WEIGHT * (bar.turnover - before)
+
+    def price(self, name: str) -> float:
+        """The newest; NaN before the first."""
+        return self._of(name).price
+
+    def on_bar(self, bar: BarClosed) -> None:
+        self._of(bar.symbol).price = bar.close
+
+    def facts(self, name: str, now: int) -> MarketFacts:
+        symbol, instrument = self._of(name), self.instruments.get(name)
+        facts = MarketFacts(
+            status=symbol.status,
+            faults=symbol.faults + symbol.refused,
+            turnover=symbol.turnover,
+            funding_rate=symbol.funding_rate,
+            next_funding=_next_funding(instrument, now),
+        )
+        seen = symbol.liquidity
+        if seen is None or now - seen.ts > _OLD * self.interval:
+            return facts
+        return replace(
+            facts,
+            spread=seen.spread_bps / 1e4,
+            depth=min(seen.bid_depth, seen.ask_depth),
+            mark=seen.mark_price,
+            funding_rate=facts.funding_rate if math.isnan(seen.next_funding_rate) else seen.next_funding_rate,
+            next_funding=seen.next_funding_time if seen.next_funding_time > now else facts.next_funding,
+        )
+
+    def moves_with(self, one: str, other: str) -> int:
+        """1 where two tokens rise and fall together, -1 where one rises when the other falls, else 0.
+
+        What is not known yet counts as together: new tokens fall together until they have shown otherwise.
+        """
+        found = 1.0 if one == other else self._comovement.correlation(one, other)
+        if math.isnan(found):
+            return 1
+        return int(math.copysign(1, found)) if abs(found) >= self.risk.cluster_correlation else 0
+
+    def _of(self, name: str) -> _Symbol:
+        symbol = self._symbols.get(name)
+        if symbol is None:
+            symbol = self._symbols[name] = _Symbol()
+        return symbol
+
+    def _on_listed(self, event: InstrumentListed) -> None:
+        self.instruments[event.instrument.symbol] = event.instrument
+
+    def _on_delisted(self, event: InstrumentDelisted) -> None:
+        self.instruments.pop(event.symbol, None)
+        self._symbols[event.symbol] = _Symbol(
+            faults=self._of(event.symbol).faults
+        )  # a fault stays until told
+        self._comovement.drop(event.symbol)
+
+    def _on_status(self, event: InstrumentStatusChanged) -> None:
+        self._of(event.symbol).status = event.status
+
+    def _on_health(self, event: MarketHealthChanged) -> None:
+        self._of(event.symbol).faults = event.faults
+
+    def _on_funding(self, event: FundingRatePublished) -> None:
+        self._of(event.symbol).funding_rate = event.rate
+
+    def _on_liquidity(self, event: LiquiditySampled) -> None:
+        self._of(event.symbol).liquidity = event
+
+    def _on_refused(self, event: FeedRefused) -> None:
+        self._of(event.symbol).refused += (event.reason,)
+
+
+def _next_funding(instrument: Instrument | None, now: int) -> int:
+    """By the usual grid; 0 = unknown."""
+    period = instrument.funding_interval_ms if instrument else 0
+    return (now // period + 1) * period if period else 0

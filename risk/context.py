@@ -1,0 +1,182 @@
+"""What an entry is judged by: the wish, the account, the market, and the order that would come of it."""
+
+import math
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import cached_property
+from typing import Protocol
+
+from bot.core.money import quantity
+from bot.core.signal import Signal
+from bot.core.types import Instrument, OrderRequest, OrderType, Side, TradingStatus, Trigger
+from bot.settings import Costs, Gate, Risk
+from risk.breaker import Breaker
+from risk.sizing import position_notional
+from risk.stops import stop_distance, stop_price, take_profit_price
+
+
+@dataclass(frozen=True, slots=True)
+class MarketFacts:
+    """What is known of one symbol's market; NaN (0 for the time) = unknown.
+
+    spread: (ask - bid) / mid; depth: quote coin near the touch, the thinner side; turnover: quote coin per
+    decision bar, recent mean; funding_rate: the newest known, paid by longs at `next_funding` (ms)
+    """
+
+    status: TradingStatus = TradingStatus.TRADING
+    faults: tuple[str, ...] = ()
+    spread: float = math.nan
+    depth: float = math.nan
+    mid: float = math.nan
+    mark: float = math.nan
+    turnover: float = math.nan
+    funding_rate: float = math.nan
+    next_funding: int = 0
+
+
+class AccountState(Protocol):
+    """What risk needs to know of the account; pending entries count as if they were filled.
+
+    Notionals and `open_risk` (what is lost if every stop is hit) are in quote coin.
+    """
+
+    @property
+    def blocked(self) -> str:
+        """Why no position may be opened now, "" when it may."""
+
+    @property
+    def equity(self) -> float: ...
+    @property
+    def balance(self) -> float: ...
+    @property
+    def gross_notional(self) -> float: ...
+    @property
+    def net_notional(self) -> float: ...
+    @property
+    def open_risk(self) -> float: ...
+    @property
+    def open_positions(self) -> int: ...
+    def is_exposed(self, symbol: str) -> bool: ...
+    def cluster_notional(self, symbol: str, side: Side) -> float:
+        """What is held in the direction of a position of `side`, in tokens that move with `symbol`."""
+
+    def entries_since(self, ts: int) -> int: ...
+    def last_loss(self, symbol: str) -> int:
+        """When the newest losing position of the token ended, ms; 0 = never."""
+
+    def market(self, symbol: str, now: int) -> MarketFacts: ...
+
+
+@dataclass(frozen=True)
+class Context:
+    """live: the market is a real one as it happens; there, what is not known of it forbids an entry."""
+
+    signal: Signal
+    side: Side
+    instrument: Instrument
+    account: AccountState
+    breaker: Breaker
+    risk: Risk
+    gate: Gate
+    costs: Costs
+    live: bool
+
+    @cached_property
+    def market(self) -> MarketFacts:
+        return self.account.market(self.signal.symbol, self.signal.ts)
+
+    # --- how much room each limit leaves, quote coin --------------------------------------------------------
+
+    @property
+    def position_room(self) -> float:
+        return self.risk.position_share * self.account.equity
+
+    @property
+    def gross_room(self) -> float:
+        return self.risk.max_exposure * self.account.equity - self.account.gross_notional
+
+    @property
+    def net_room(self) -> float:
+        return self.risk.max_net_exposure * self.account.equity - self.account.net_notional * self.side.sign
+
+    @property
+    def cluster_room(self) -> float:
+        held = self.account.cluster_notional(self.signal.symbol, self.side)
+        return self.risk.max_cluster_exposure * self.account.equity - held
+
+    @property
+    def leverage_room(self) -> float:
+        """Gains that are not realised lend nothing."""
+        backing = min(self.account.equity, self.account.balance)
+        return self.risk.max_leverage * backing - self.account.gross_notional
+
+    @property
+    def order_room(self) -> float:
+        return self.risk.max_notional
+
+    @property
+    def turnover_room(self) -> float:
+        """Infinite where it is not known."""
+        turnover = self.market.turnover
+        return self.risk.turnover_share * turnover if turnover >= 0 else math.inf
+
+    @property
+    def depth_room(self) -> float:
+        """Infinite where it is not known."""
+        depth = self.market.depth
+        return self.risk.depth_share * depth if depth >= 0 else math.inf
+
+    # --- the order ------------------------------------------------------------------------------------------
+
+    @property
+    def least(self) -> float:
+        """Notional of the smallest order, quote coin."""
+        return max(self.risk.min_notional, float(self.instrument.min_notional))
+
+    @cached_property
+    def wanted(self) -> float:
+        """Notional by sizing alone. The numbers of the signal must be finite."""
+        return position_notional(self.signal, self.account.equity, self.risk, self.gate)
+
+    @cached_property
+    def qty(self) -> Decimal:
+        """What sizing wants, within every room and the grid."""
+        rooms = (
+            self.position_room, self.gross_room, self.net_room, self.cluster_room, self.leverage_room,
+            self.order_room, self.turnover_room, self.depth_room,
+        )  # fmt: skip
+        notional = max(0.0, min(self.wanted, *rooms))
+        return min(quantity(notional / self.signal.price, self.instrument), self.instrument.max_market_qty)
+
+    @property
+    def notional(self) -> float:
+        return float(self.qty) * self.signal.price
+
+    @cached_property
+    def stop_distance(self) -> float:
+        return stop_distance(self.signal.sigma, self.signal.horizon_bars, self.risk)
+
+    @cached_property
+    def stop(self) -> Decimal:
+        return stop_price(self.signal.price, self.side, self.stop_distance, self.instrument)
+
+    @cached_property
+    def target(self) -> Decimal | None:
+        """Beyond the expected move, and never nearer than the stop."""
+        if not self.risk.take_profit_moves:
+            return None
+        distance = max(self.risk.take_profit_moves * self.signal.expected_move, self.stop_distance)
+        price = take_profit_price(self.signal.price, self.side, distance, self.instrument)
+        return price if price > 0 else None
+
+    def order(self, link_id: str) -> OrderRequest:
+        return OrderRequest(
+            link_id=link_id,
+            symbol=self.signal.symbol,
+            side=self.side,
+            type=OrderType.MARKET,
+            qty=self.qty,
+            stop_loss=self.stop,
+            take_profit=self.target,
+            trigger_by=Trigger(self.risk.trigger_by),
+        )
