@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from bot.core.commands import MoveStop
 from bot.core.errors import RuntimeFault
 from bot.core.events import (
     EntriesBlocked,
@@ -205,10 +206,9 @@ def marked(seconds: int, price: float = 100.0) -> PositionMarked:
 
 def test_the_exchanges_mark_is_enough_to_guard_a_position() -> None:
     desk = Desk(nothing)
-    desk.engine.step(adopted())
-    (command,) = desk.engine.step(marked(1))
-    assert command.stop_loss == Decimal("98.50")  # type: ignore[union-attr]
-    (closing,) = orders_of(desk.engine.step(marked(100)))
+    (asked,) = [item for item in desk.engine.step(adopted()) if isinstance(item, MoveStop)]
+    assert asked.stop_loss == Decimal("98.50")
+    (closing,) = orders_of(desk.engine.step(marked(100)))  # it never came
     assert closing.order.reduce_only
     passed = Desk(nothing)
     passed.engine.step(adopted())
@@ -234,7 +234,7 @@ def test_an_engine_takes_over_what_another_one_looked_after() -> None:
     care.engine.step(EntriesBlocked(START, START, "operator", "look at this"))
     (leaving,) = orders_of(care.engine.step(marked(1, 97.0)))
     run.engine.take_over(care.engine)
-    assert run.engine.blocked == "look at this"
+    assert run.engine.account.blocked == "look at this"
     assert run.engine.portfolio.positions["NEWUSDT"].qty == leaving.order.qty
     assert orders_of(run.engine.step(marked(2, 96.0))) == []  # its exit is under way
 
