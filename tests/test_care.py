@@ -199,8 +199,8 @@ def marked(seconds: int, price: float = 100.0) -> PositionMarked:
 
 def test_the_exchanges_mark_is_enough_to_guard_a_position() -> None:
     desk = Desk(nothing)
-    desk.engine.step(adopted())
-    (command,) = desk.engine.step(marked(1))
+    desk.engine.step(adopted())  # a stop is asked for at once, and again when it does not come
+    (command,) = desk.engine.step(marked(5))
     assert command.stop_loss == Decimal("98.50")  # type: ignore[union-attr]
     (closing,) = orders_of(desk.engine.step(marked(100)))
     assert closing.order.reduce_only
@@ -215,7 +215,7 @@ def test_an_engine_takes_over_what_another_one_looked_after() -> None:
     care.engine.step(EntriesBlocked(START, START, "operator", "look at this"))
     (leaving,) = orders_of(care.engine.step(marked(1, 97.0)))
     run.engine.take_over(care.engine)
-    assert run.engine.blocked == "look at this"
+    assert run.engine.account.blocked == "look at this"
     assert run.engine.portfolio.positions["NEWUSDT"].qty == leaving.order.qty
     assert orders_of(run.engine.step(marked(2, 96.0))) == []  # its exit is under way
 
