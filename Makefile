@@ -28,7 +28,7 @@ test: $(STAMP)   ## set up, then the test suite (under 10 minutes on 2 cores)
 test-slow: $(STAMP) ## the marked slow tests
 	$(VENV)/bin/python -m pytest -n auto --dist loadfile -m slow
 
-campaign: $(STAMP) ## the long campaigns: faults, rehearsals, real listings (half an hour)
+campaign: $(STAMP) ## the long campaigns: faults, rehearsals, real listings (over an hour)
 	$(VENV)/bin/python -m pytest -n auto --dist loadfile -m campaign
 
 lint: $(STAMP)   ## ruff: rules and format

@@ -4,8 +4,9 @@ python -m benchmarks.book [--frames N] [--rounds R]
 
 CPU time of the process, alternatives in turn within each round; the ratios are the result. Peers (pybit,
 cryptofeed, ccxt) are their own handlers of a raw frame, called offline, each without any feature; one that
-can't be imported is left out. The frames are those of ../shared/bench where that is present, else of the
-generator below: `orderbook.50` deltas of ten symbols, about 11 levels each.
+is not installed beside us is left out, and said so (cryptofeed is no dependency of ours). The frames are
+those of ../shared/bench where that is present, else of the generator below: `orderbook.50` deltas of ten
+symbols, about 11 levels each.
 """
 
 import argparse
@@ -262,8 +263,10 @@ def main() -> None:
         try:
             run = peer(messages)
             run()
+        except ImportError as error:
+            print(f"{peer.__name__}: left out, not installed here ({error}); pip install {peer.__name__}")
         except Exception as error:
-            print(f"{peer.__name__}: left out ({error!r:.70})")
+            print(f"{peer.__name__}: left out, its handler has changed ({error!r:.100})")
         else:
             runs[f"{peer.__name__}'s handler"] = run
     times = measure(runs, options.rounds, len(messages))

@@ -126,6 +126,9 @@ class Gate(Section):
     similarity: Fraction = 0.7
     effective_labels: Positive = Field(100.0, description="matured, out-of-sample, uniqueness-weighted")
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.65
+    conformal: bool = Field(
+        default=False, description="enter only where the token's conformal set is one direction, too"
+    )
     source_accuracy: Annotated[float, Field(gt=0.5, lt=1)] = Field(
         0.60, description="of the pretrained model on its most confident tenth, purged tail"
     )

@@ -76,6 +76,9 @@ class Token:
         confidence = max(p_up, 1 - p_up)
         action, reason = self._wish(bar, side, confidence, position)
         champion = self._contest.champion
+        vetoed = self._settings.gate.conformal and not champion.calibrator.conformal.is_opinion(p_up)
+        if action is Action.ENTER and vetoed:
+            action, reason = Action.NONE, "the token's conformal set does not rule the other direction out"
         horizon = self._settings.label.horizon_bars
         return Signal(
             ts=bar.ts,

@@ -21,6 +21,8 @@ from strategies.learning.pretraining import Pretrained, pretrain
 from strategies.learning.sequences import Sequences
 from tests.controls import HORIZON, World, replay, snapshot
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 MODEL = settings.Model(channels=16, blocks=4, epochs=12)
 DEFAULT = settings.Adaptation()
 BRIEF = settings.Adaptation(steps=20)
@@ -64,14 +66,6 @@ class Lab(NamedTuple):
         """Share of what the frozen model loses on the covariate kind."""
         frozen = self.accuracy(self.trained.weights, "covariate")
         return (self.accuracy(weights, "covariate") - frozen) / (self.source_accuracy - frozen)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -11,15 +11,9 @@ from strategies.learning.finetuning import checksums
 from strategies.learning.window_net import Embedded, WindowNet, architecture_for, scale_of
 from strategies.learning.window_training import adapt
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TRAINED = [method for method in METHODS if method not in ("frozen", "normalise", "moments", "cached")]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,13 @@ import pytest
 from rich.console import Console
 
 from bot.core.errors import RuntimeFault
-from bot.core.events import EntriesBlocked, PositionAdopted, PositionMarked
+from bot.core.events import (
+    EntriesBlocked,
+    InstrumentDelisted,
+    OrderRejected,
+    PositionAdopted,
+    PositionMarked,
+)
 from bot.core.records import EquityMarked
 from bot.core.types import DAY_MS
 from bot.exchange.bybit.download import BarDownload
@@ -207,6 +213,19 @@ def test_the_exchanges_mark_is_enough_to_guard_a_position() -> None:
     passed = Desk(nothing)
     passed.engine.step(adopted())
     assert orders_of(passed.engine.step(marked(1, 98.0)))  # no stop can be set there any more
+
+
+def test_an_exit_that_is_refused_again_and_again_is_tried_ever_more_rarely() -> None:
+    desk = Desk(nothing)
+    desk.engine.step(InstrumentDelisted(START, START, "NEWUSDT"))
+    desk.engine.step(adopted())
+    tried = []
+    for second in range(600):
+        for order in orders_of(desk.engine.step(marked(second))):
+            tried.append(second)
+            ts = START + 1_000 * second
+            desk.engine.step(OrderRejected(ts, ts, order.order.link_id, "not trading"))
+    assert tried == [0, 15, 45, 105, 225, 465]
 
 
 def test_an_engine_takes_over_what_another_one_looked_after() -> None:

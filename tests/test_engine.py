@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from math import isnan
 
 import msgspec
 import pytest
@@ -20,7 +21,10 @@ from bot.core.events import (
     FeedRefused,
     FramesUnreadable,
     InstrumentDelisted,
+    InstrumentStatusChanged,
+    LiquiditySampled,
     MarketHealthChanged,
+    MarketHealthMeasured,
     OrderCancelled,
     OrderFilled,
     OrderRejected,
@@ -30,7 +34,16 @@ from bot.core.events import (
 )
 from bot.core.records import Alarm, BreakerTripped, DecisionMade, EquityMarked, Latch, Record, Refused
 from bot.core.signal import Action, Signal
-from bot.core.types import DAY_MS, OrderRequest, OrderType, Position, Side, TimeInForce, Trigger
+from bot.core.types import (
+    DAY_MS,
+    OrderRequest,
+    OrderType,
+    Position,
+    Side,
+    TimeInForce,
+    TradingStatus,
+    Trigger,
+)
 from bot.engine.engine import Engine
 from bot.engine.portfolio import Portfolio
 from bot.engine.runner import Runner
@@ -87,11 +100,16 @@ class Desk:
     """Everything wired, as the application does it."""
 
     def __init__(
-        self, wish: Wish, risk: Risk | None = None, balance: int = 10_000, execution: Execution | None = None
+        self,
+        wish: Wish,
+        risk: Risk | None = None,
+        balance: int = 10_000,
+        execution: Execution | None = None,
+        costs: Costs | None = None,
     ) -> None:
-        risk = risk or Risk()
+        risk, costs = risk or Risk(), costs or Costs()
         self.breaker = Breaker(risk, balance)
-        manager = RiskManager(risk, Gate(), Costs(), self.breaker)
+        manager = RiskManager(risk, Gate(), costs, self.breaker)
         self.engine = Engine(
             Scripted(wish),
             manager,
@@ -102,7 +120,7 @@ class Desk:
             BAR,
             execution or Execution(),
         )
-        self.broker = SimulatedBroker(Costs(), lambda symbol, start: 0.0002, Decimal(balance))
+        self.broker = SimulatedBroker(costs, lambda symbol, start: costs.half_spread, Decimal(balance))
         self.journal = Recorder()
         self.runner = Runner(self.engine, self.broker, NoModels(), self.journal, BAR)
         self.runner.advance([listed()])
@@ -173,6 +191,30 @@ def test_a_symbol_with_a_refused_feed_is_never_traded_and_a_person_is_told() -> 
         "not traded by this run: no such topic",
         "3 messages of the market could not be read, the last one: not JSON",
     ]
+
+
+def test_the_liquidity_of_a_symbol_is_known_until_it_is_delisted() -> None:
+    desk = Desk(nothing)
+    now = START + BAR
+    assert isnan(desk.engine.account.market("NEWUSDT", now).depth)
+    numbers = dict.fromkeys(LiquiditySampled.__struct_fields__[4:], 1.0) | {"bid_depth": 9.0}
+    desk.runner.advance([LiquiditySampled(now, now, "NEWUSDT", START, **numbers)])
+    seen = desk.engine.account.market("NEWUSDT", now)
+    assert (seen.spread, seen.depth, seen.mark, seen.funding_rate) == (1e-4, 1.0, 1.0, 1.0)
+    assert isnan(desk.engine.account.market("NEWUSDT", now + 3 * BAR).depth)  # too old to count
+    desk.runner.advance([InstrumentDelisted(now, now, "NEWUSDT")])
+    assert isnan(desk.engine.account.market("NEWUSDT", now).depth)
+
+
+def test_what_is_for_people_only_passes_through_and_changes_nothing() -> None:
+    desk = Desk(nothing)
+    told = [
+        InstrumentStatusChanged(START, START, "NEXTUSDT", TradingStatus.PRE_LAUNCH),
+        MarketHealthMeasured(START, START, "NEWUSDT", "live", {}, 0, 0, 0, 0, 0, 0, 0, 0),
+    ]
+    before = len(desk.journal.messages)
+    desk.runner.advance(told)
+    assert desk.journal.messages[before:] == told
 
 
 def test_a_refusal_is_recorded_with_its_reason_and_nothing_leaves() -> None:

@@ -1,9 +1,10 @@
 """Is it real? The fifteen checks of a transfer-learning trader, in order.
 
-PROVEN says where each is proven; this file adds what no other has: checks 1, 6, 7 and 15 as a whole.
+PROVEN says where each is proven; this file adds what no other has: 1, 5, 6, 7, 14 and 15 as a whole.
 """
 
 import ast
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,20 @@ import torch
 from numpy.typing import NDArray
 
 from bot import settings
+from bot.core.events import BarClosed, OrderFilled
+from bot.core.records import EquityMarked
+from bot.core.signal import Action, Signal
+from bot.core.types import Position, Side
 from bot.market.bars import BarTable
-from strategies.learning import sources
+from strategies.learning import sources, transfer
 from strategies.learning.controls import World
 from strategies.learning.pretraining import Pretrained, pretrain
 from strategies.learning.window_net import WindowNet, architecture_for
 from strategies.learning.window_training import adapt, train_scratch
-from tests.builders import BAR, START
+from tests.builders import BAR, START, bar, enter
+from tests.test_engine import Desk
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 PROVEN = {
     "1 gradient": [
@@ -42,11 +50,13 @@ PROVEN = {
         "test_verdict::test_negative_transfer_is_refused_whatever_it_gained_over_frozen",
     ],
     "5 shuffled labels": [
+        "test_fifteen_checks::test_shuffled_labels_end_in_a_coin_through_the_whole_pipeline",
         "test_pretraining::test_shuffled_labels_teach_nothing",
-        "test_transfer::test_a_random_walk_ends_in_the_base_rate",
+        "test_study::test_the_planted_momentum_is_found_and_its_shuffled_twin_finds_nothing",
     ],
     "6 random walk": [
         "test_fifteen_checks::test_klines_that_walk_at_random_teach_nothing",
+        "test_fifteen_checks::test_who_trades_a_random_walk_pays_the_costs_and_nothing_else",
         "test_transfer::test_a_random_walk_ends_in_the_base_rate",
         "test_simulated_process::test_past_returns_predict_nothing_although_the_pressure_lasts",
     ],
@@ -91,12 +101,17 @@ PROVEN = {
         "test_paper::test_backtest_and_paper_give_the_same_commands_byte_for_byte",
         "test_labels::test_entry_is_the_next_bars_open_and_not_the_close_that_decided",
         "test_simulated_broker::test_a_market_order_fills_at_the_next_open_at_the_time_of_that_open",
+        "test_fifteen_checks::test_an_edge_vanishes_when_its_costs_are_tripled",
+        "test_live_loop::test_a_bar_becomes_an_order_and_the_order_a_position_with_its_stop",
     ],
     "15 trials and rivals": [
         "test_fifteen_checks::test_frozen_adapted_and_scratch_are_three_different_networks",
         "test_finetuning::test_every_phase_changes_exactly_the_parameters_that_it_claims",
         "test_finetuning::test_the_anchor_is_a_constant_copy_and_holds",
         "test_metrics::test_deflated_sharpe_ratio_equals_the_reference",
+        "test_report::test_a_run_chosen_among_many_is_told_as_the_best_of_them",
+        "test_study::test_every_configuration_that_was_judged_is_counted",
+        "test_adaptation::test_labels_of_the_held_out_tail_do_not_reach_the_weights",
     ],
 }
 
@@ -111,14 +126,6 @@ def test_every_check_has_its_proof(check):
     for proof in PROVEN[check]:
         module, name = proof.split("::")
         assert name in names_in(module), f"{check}: {proof} is gone"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 # --- 1 and 15: the weights ---------------------------------------------------------------------------------
@@ -164,6 +171,25 @@ def test_frozen_adapted_and_scratch_are_three_different_networks(network):
             assert not np.array_equal(before[name], other[name])
             assert not np.array_equal(before[name], scratch[name])
         np.testing.assert_array_equal(before[name], frozen.weights()[name])
+
+
+# --- 5: shuffled labels ------------------------------------------------------------------------------------
+
+
+def test_shuffled_labels_end_in_a_coin_through_the_whole_pipeline():
+    """Source and matured labels change places; what the verdict then chooses is held out, and a coin."""
+    rng = np.random.default_rng(0)
+    given = World(0, bars=8, sensors=6).task("covariate", source=600, target=300, matured=60, test=2_000)
+
+    result = transfer(
+        given.source.x, rng.permutation(given.source.y), given.target.x, given.matured.x,
+        rng.permutation(given.matured.y), given.test.x,
+    )  # fmt: skip
+
+    assert result.verdict == "none"
+    # a little more than three standard errors: one direction of the windows may fit 60 labels by luck
+    for p in (*result.by_arm.values(), result.probability):
+        assert np.mean((p > 0.5) == given.test.y) == pytest.approx(0.5, abs=0.05)
 
 
 # --- 6 and 7: klines through features, labels and training -------------------------------------------------
@@ -230,6 +256,60 @@ def test_a_planted_momentum_is_found_and_no_more_than_it():
     assert known > 0.65
     assert accuracy.value - 0.5 > 0.9 * (known - 0.5) - 2 * error
     assert accuracy.value < known + 3 * error
+
+
+# --- 6 and 14: the engine and the broker, on klines whose edge is known ------------------------------------
+
+FREE = settings.Costs(taker_fee=0, maker_fee=0, half_spread=0, slippage_sigmas=0, default_funding=0)
+BOLD = settings.Risk(stop=0.3, stop_sigmas=50, daily_drawdown=0.9, min_move_costs=0)
+HELD = 4  # bars
+
+
+def traded(momentum: float, costs: settings.Costs, seed: int, bars: int = 2_500) -> tuple[float, float, int]:
+    """(profit, traded notional, trades) of going with the last bar whenever nothing is held."""
+    table = klines("NEWUSDT", seed, momentum)
+    columns = (table.open, table.high, table.low, table.close)
+    prices = list(zip(*(column.tolist() for column in columns), strict=True))
+
+    def wish(closed: BarClosed, positions: Mapping[str, Position]) -> list[Signal]:
+        index = (closed.start - START) // BAR
+        held = positions.get(closed.symbol)
+        if held is None:
+            side = Side.BUY if closed.close > closed.open else Side.SELL
+            return [enter(index, side, closed.close)]
+        if closed.ts - held.opened >= HELD * BAR:
+            return [enter(index, held.side, closed.close, action=Action.EXIT)]
+        return []
+
+    desk = Desk(wish, BOLD, costs=costs)
+    desk.play(
+        *(
+            bar(i, close, opened=opened, high=high, low=low)
+            for i, (opened, high, low, close) in enumerate(prices[:bars])
+        )
+    )
+    fills = desk.journal.of(OrderFilled)
+    notional = float(sum(fill.price * fill.qty for fill in fills))
+    return desk.journal.of(EquityMarked)[-1].equity - 10_000, notional, len(fills) // 2
+
+
+def test_who_trades_a_random_walk_pays_the_costs_and_nothing_else():
+    """Were a fill taken from the bar that decided, the free run would earn what this rule cannot know."""
+    free, notional, trades = traded(0.0, FREE, 1)
+    paid, _, _ = traded(0.0, settings.Costs(), 1)
+    error = notional / 2 / trades * 0.003 * np.sqrt(HELD) * np.sqrt(trades)
+    fees = notional * settings.Costs().taker_fee
+
+    assert trades > 300
+    assert abs(free) < 3 * error
+    assert free - 3 * fees < paid < free - fees, "fees; and spread, slippage and funding, which cost less"
+
+
+def test_an_edge_vanishes_when_its_costs_are_tripled():
+    dear = settings.Costs(taker_fee=3 * 0.00055, half_spread=3 * 0.0002, slippage_sigmas=3 * 0.05)
+    profits = [traded(0.6, costs, 2)[0] for costs in (FREE, settings.Costs(), dear)]
+
+    assert profits[0] > profits[1] > 0 > profits[2]
 
 
 # --- 11: no shuffled folds ---------------------------------------------------------------------

@@ -21,16 +21,10 @@ from strategies.learning.finetuning import (
     select,
 )
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ORACLES = Path(__file__).parent / "oracles"
 ARCHITECTURE = Architecture(features=5, channels=8, blocks=3, pool_bars=4, embedding=6)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def encoder() -> Encoder:

@@ -27,15 +27,9 @@ from strategies.learning.sequences import Sequences
 from tests.controls import HORIZON, World
 from tests.test_finetuning import ARCHITECTURE
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ORACLES = Path(__file__).parent / "oracles"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def encoder(features: int = 10) -> Encoder:

@@ -13,17 +13,11 @@ from strategies.learning.pretraining import Pretrained, Progress, pretrain
 from strategies.learning.sequences import Sequences
 from tests.controls import HORIZON, World
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SMALL = settings.Model(channels=12, blocks=3, pool_bars=4, embedding=8, epochs=8, min_source_bars=500)
 WORLD = World(0)
 SOURCES = [WORLD.series("A", 2500, "source", 0), WORLD.series("B", 2500, "source", 0)]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

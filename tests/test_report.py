@@ -224,6 +224,14 @@ def test_a_thinned_line_keeps_its_ends_and_its_extremes():
     assert (np.diff(kept) > 0).all()
 
 
+def test_a_run_chosen_among_many_is_told_as_the_best_of_them(run, page):
+    """The number of runs that were tried enters the deflated Sharpe ratio."""
+    many = synthetic_run(days=24, trials=40)
+    assert "as the best of 40 runs" in render(many)
+    assert "as the best of" not in page
+    assert analyse(many).sharpe_beyond_trials < analyse(run).sharpe_beyond_trials
+
+
 def test_cells_are_escaped_unless_they_are_markup():
     grid = table(["<a>"], [["<b>"], [Html("<b>x</b>")]])
 

@@ -1,7 +1,9 @@
 """`bot study` on a small folder of bars with a planted momentum: causal, resumable, deterministic, judged."""
 
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -9,10 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bot.commands.study_run import _arms, _remarks
 from bot.core.errors import UsageError
 from bot.core.types import DAY_MS
 from bot.market.bars import BarTable
-from bot.research import study, study_comparisons, study_data, study_predictions, study_table
+from bot.research import (
+    study,
+    study_comparisons,
+    study_data,
+    study_explained,
+    study_predictions,
+    study_table,
+)
 from bot.research.bootstrap import ClusterBootstrap
 from bot.research.study_data import Market, Study, cuts
 from bot.research.study_pooled import shuffled
@@ -22,6 +32,7 @@ from strategies.learning.dataset import LabelledSeries
 from strategies.learning.few_shot import mixture
 from strategies.learning.prior import PSEUDO_LABELS, intercepts
 from strategies.learning.skill import weighted_auc
+from tests.test_foundation import tiny_bolt
 
 STEP = 15 * 60_000
 BEGIN = 1_735_689_600_000  # 2025-01-01
@@ -213,6 +224,23 @@ def test_the_planted_momentum_is_found_and_its_shuffled_twin_finds_nothing(done)
         assert len({line.count("|") for line in text}) == 1
 
 
+def test_the_page_shows_every_feature_and_every_domain(done):
+    one, _ = done
+    page = study_explained.explained(one)
+    assert "Permutation importance" in page
+    assert "volatility_ratio" in page
+    assert all(symbol in page for symbol in (*SOURCES, *one.tokens))
+    assert "Embeddings, PCA" in page
+    assert "Embeddings, t-SNE" in page
+
+
+def test_every_configuration_that_was_judged_is_counted(tmp_path):
+    """Two runs into one folder: the second one's best is the best of both."""
+    rows = [SimpleNamespace(arm=arm) for arm in ("frozen", "frozen+prior", "chain")]
+    assert _remarks(tmp_path, rows[:2])[0].startswith("2 configurations judged, 2 in this folder")
+    assert _remarks(tmp_path, rows[2:])[0].startswith("1 configurations judged, 3 in this folder")
+
+
 def test_pooled_models_are_fitted_at_the_beginning_and_then_every_month(data, tmp_path):
     moments = cuts(planned(data, tmp_path))
     assert [pd.Timestamp(cut, unit="ms").strftime("%m-%d") for cut in moments] == ["02-06", "03-01"]
@@ -333,3 +361,25 @@ def test_an_arm_is_put_beside_rivals_of_its_own_form_and_its_twin():
     assert study_comparisons.rivals_of("chain+prior", arms) == ["chain+prior~shuffled", "lgbm_pooled+prior"]
     assert study_comparisons.rivals_of("lgbm_pooled", arms) == ["scratch"]
     assert study_comparisons.rivals_of("chain+prior~shuffled", arms) == []
+
+
+def test_an_arm_must_be_known_and_a_forecaster_needs_its_place():
+    assert "chronos" not in _arms(None, "")
+    assert _arms("chronos,frozen", "chronos=/models/bolt") == ("base_rate", "frozen", "chronos")
+    with pytest.raises(UsageError, match="no arm chronos"):
+        _arms("chronos", "")
+    with pytest.raises(UsageError, match="write the forecaster and its place"):
+        _arms(None, "chronos")
+
+
+@pytest.mark.skipif(find_spec("chronos") is None, reason="chronos-forecasting is not installed")
+def test_a_pretrained_forecaster_is_an_arm_without_a_twin(data, tmp_path):
+    place = tiny_bolt(tmp_path / "bolt")
+    one = planned(data, tmp_path / "study", tokens=("BBBUSDT",), foundation=f"chronos={place}")
+    study.run(one, ("base_rate", "chronos"), 1, Told(), twins=True)
+    said = list(study_predictions.of_token(one, "BBBUSDT", ("base_rate", "chronos")))
+    arms = {p.arm: p for p in said}
+    assert {"chronos", "chronos+prior"} <= set(arms)
+    assert "chronos~shuffled" not in arms
+    assert np.ptp(arms["chronos"].p_up) > 0
+    assert (arms["chronos"].known_until <= arms["chronos"].t).all()

@@ -327,6 +327,19 @@ def test_confidence_opens_and_doubt_does_not() -> None:
     assert unsure.last(Signal).reason.startswith("confidence 0.525 < 0.65")
 
 
+def test_the_conformal_veto_forbids_and_never_suggests() -> None:
+    """It is as sure as before; but nothing that it has seen rules the other direction out."""
+    unproven = Life(bias=SURE, config=settings(conformal=True))
+    unproven.bars(1)
+    assert unproven.last(Signal).confidence > 0.65
+    assert unproven.last(Signal).action is Action.NONE
+    assert "conformal set" in unproven.last(Signal).reason
+    proven = Life(gain=KNOWS, config=settings(conformal=True))
+    proven.bars(100)
+    entered = [signal.action for signal in proven.of(Signal)].index(Action.ENTER)
+    assert entered > HORIZON, "after labels had shown that it is right when it is sure"
+
+
 def test_a_bar_that_was_decided_late_opens_nothing_and_still_closes() -> None:
     life = Life(bias=SURE)
     life.bars(1, late=True)

@@ -12,15 +12,9 @@ from bot.core.errors import DataError, UsageError
 from strategies.learning import TransferResult, transfer
 from strategies.learning.controls import Task, World, bayes_accuracy
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SMALL = {"source": 2000, "target": 1000, "matured": 160, "test": 1000}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def task(kind: str, seed: int = 0) -> Task:

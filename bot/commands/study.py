@@ -36,6 +36,13 @@ def study(
     ] = 16,
     interval: Annotated[str, typer.Option("--interval", help="Decision bar.")] = "15m",
     arms: Annotated[str | None, typer.Option("--arms", help="Comma-separated arms. Default: all.")] = None,
+    foundation: Annotated[
+        str,
+        typer.Option(
+            "--foundation",
+            help="A pretrained forecaster as one more arm: chronos=FOLDER or chronos=NAME-ON-THE-HUB.",
+        ),
+    ] = "",
     twins: Annotated[
         bool, typer.Option("--twins/--no-twins", help="Each arm once more, with shuffled labels.")
     ] = True,
@@ -62,7 +69,7 @@ def study(
     names = names_of(tokens) or None
     options = {
         "funding": funding, "tokens": names, "since": day(since), "until": day(until), "horizon": horizon,
-        "seed": seed,
+        "seed": seed, "foundation": foundation,
     }  # fmt: skip
     run_study(
         settings_of(config, directory),

@@ -53,7 +53,7 @@ from risk.manager import Approved, Denied, RiskManager
 from strategies.base import Advice, Strategy
 
 Message = Command | Record
-_PAUSE_MS: Final = 15_000  # after an exit that was not carried out; doubled each time
+_PAUSE_MS: Final = 15_000  # after an exit that was not carried out, a bar at most; doubled each time
 _LONGEST_PAUSE_MS: Final = 300_000
 
 
@@ -382,7 +382,7 @@ class Engine:
         if unsold:
             self._unsold.add(order.symbol)
             _, last = self._pauses.get(order.symbol, (0, 0))
-            pause = min(max(2 * last, _PAUSE_MS), _LONGEST_PAUSE_MS)
+            pause = min(max(2 * last, min(self._interval, _PAUSE_MS)), _LONGEST_PAUSE_MS)
             self._pauses[order.symbol] = event.ts + pause, pause
         elif isinstance(event, OrderCancelled):
             return next_part

@@ -47,8 +47,10 @@ class Progress(Protocol):
 COSTS: Final = {
     "base_rate": 0.1, "frozen": 0.4, "lgbm_pooled": 0.5, "lgbm_token": 4.0, "chain": 0.4, "chain_head": 1.0,
     "head": 1.0, "scratch": 9.0, "full": 5.0, "mmd": 8.0, "coral": 7.0, "adversarial": 7.0, "unaligned": 7.0,
+    "chronos": 60.0, "moirai": 120.0,
 }  # fmt: skip
 """Rough seconds per token."""
+UNTAUGHT: Final = ("base_rate", "chronos", "moirai")  # no label reaches them: they need no twin
 
 
 def run(study: Study, arms: tuple[str, ...], processes: int, progress: Progress, *, twins: bool) -> None:
@@ -95,7 +97,7 @@ def _stages(study: Study, arms: tuple[str, ...], *, twins: bool) -> list[list[Jo
         for twin in kinds
         for arm in arms
         for symbol in study.tokens
-        if not (twin and arm == "base_rate")
+        if not (twin and arm in UNTAUGHT)
     ]
     return [stage for stage in (first, second, third) if stage]
 
@@ -149,6 +151,8 @@ def _claim(study: Study) -> None:
     told = {**asdict(study), "model": study.model.model_dump(), "features": VERSION}
     for moved in ("output", "tokens"):  # more tokens may be added to a study
         told.pop(moved)
+    if not study.foundation:
+        told.pop("foundation")
     text = json.dumps(told, default=str, indent=1, sort_keys=True)
     if path.exists():
         stored = json.loads(path.read_text())

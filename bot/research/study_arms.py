@@ -13,13 +13,15 @@ from typing import Final, NamedTuple
 import lightgbm
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import logit
 
 from bot.core.errors import DataError
 from bot.core.types import DAY_MS
 from bot.research import study_pooled as pooled
-from bot.research.study_data import Market, Study, cut_before
+from bot.research.study_data import Market, Study, bars_of, cut_before
 from bot.research.study_files import Scores, chain_key, source_key
 from bot.research.study_pooled import Net
+from strategies.learning import foundation
 from strategies.learning.dataset import LabelledSeries
 from strategies.learning.divergences import proxy_a_distance, similarity
 from strategies.learning.listing_training import (
@@ -54,6 +56,7 @@ TOKEN_TREES: Final = {
     "force_row_wise": True, "verbose": -1,
 }  # fmt: skip
 TOKEN_ROUNDS: Final = 60
+CONTEXT: Final = 256  # bars that a pretrained forecaster sees
 TOKEN_STRIDE: Final = 4  # rows: neighbours share 15 of 16 bars of their labels
 
 
@@ -274,6 +277,29 @@ def _head_of(case: Case, net: Net) -> Scores:
     return Scores(raw, np.full(n, net.share_up), similar, until)
 
 
+# --- forecasters of other people ---------------------------------------------------------------------------
+
+
+def _foundation(case: Case) -> Scores:
+    """Zero-shot: P(close after the horizon > close now), from log closes; silent where a gap is near."""
+    name, _, place = case.study.foundation.partition("=")
+    table = bars_of(case.study, case.rows.symbol)
+    price = np.log(table.close).astype(np.float32)
+    at = np.searchsorted(table.start, case.rows.starts)
+    first = at - CONTEXT + 1
+    whole = (first >= 0) & (
+        table.start[at] - table.start[np.maximum(first, 0)] == (CONTEXT - 1) * table.interval
+    )
+    windows = np.lib.stride_tricks.sliding_window_view(price, CONTEXT)[first[whole]]
+    contexts = windows - windows[:, -1:]  # their scale is that of returns
+    raw = np.zeros(len(at))
+    if whole.any():
+        quantiles = foundation.load(name, place).quantiles(contexts, case.study.horizon)
+        raw[whole] = logit(foundation.probability_above(quantiles, np.zeros(len(contexts))))
+    n = len(at)
+    return Scores(raw, np.full(n, 0.5), np.full(n, np.nan), np.zeros(n, np.int64))
+
+
 # --- alignment without the token's labels -----------------------------------------------------------------
 
 
@@ -365,6 +391,8 @@ _SCORERS: Final[dict[str, Callable[[Case], Scores]]] = {
     "coral": _aligned("coral"),
     "adversarial": _aligned("adversarial"),
     "unaligned": _aligned("mmd_detached"),
+    "chronos": _foundation,
+    "moirai": _foundation,
 }
 ARMS: Final = tuple(_SCORERS)
 
@@ -375,5 +403,5 @@ def needs(arms: tuple[str, ...]) -> tuple[bool, bool, bool]:
     """Whether these arms need (the source network, the chain, the pooled trees)."""
     trees = "lgbm_pooled" in arms
     chain = bool(_NEEDS_CHAIN & set(arms))
-    source = chain or bool(set(arms) - {"base_rate", "lgbm_pooled", "lgbm_token"})
+    source = chain or bool(set(arms) - {"base_rate", "lgbm_pooled", "lgbm_token", *foundation.NAMES})
     return source, chain, trees

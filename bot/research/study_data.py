@@ -39,6 +39,7 @@ class Study:
 
     tokens: evaluated; listings: every token of the folder with its first bar (ms), in that order: what a
     pooled model may learn from, once known. since, until: ms, first bars of the tokens lie in [since, until).
+    foundation: "name=place" of a pretrained forecaster, or empty.
     days: first and last day after the first bar that are evaluated, both included. interval: ms of a bar.
     """
 
@@ -56,6 +57,7 @@ class Study:
     seed: int
     taker_fee: float
     model: Model
+    foundation: str = ""
 
     @property
     def embargo(self) -> int:
@@ -78,6 +80,7 @@ def plan(
     seed: int = 1,
     taker_fee: float = 0.00055,
     model: Model | None = None,
+    foundation: str = "",
 ) -> Study:
     """Choose the tokens: those with their first bar inside the range. Raises UsageError when none is left."""
     found = discover(data, sources, interval)
@@ -106,7 +109,7 @@ def plan(
     listings = tuple((one.symbol, one.first) for one in found)
     return Study(
         data, funding, output, sources, tuple(inside), listings, since, until, days, horizon, interval, seed,
-        taker_fee, model or Model(),
+        taker_fee, model or Model(), foundation,
     )  # fmt: skip
 
 
@@ -182,14 +185,14 @@ def prepare(study: Study) -> list[str]:
     ]
     if not missing:
         return []
-    references = [_bars(study, name) for name in study.sources]
+    references = [bars_of(study, name) for name in study.sources]
     statistics = source_statistics(study)
     for name in missing:
         if name in study.sources:
             number = study.sources.index(name)
             table, others = references[number], _others(references, number)
         else:
-            table, others = _bars(study, name), (references[0], references[min(1, len(references) - 1)])
+            table, others = bars_of(study, name), (references[0], references[min(1, len(references) - 1)])
         _market(study, table, *others, statistics).save(_path(study, name))
     return missing
 
@@ -218,7 +221,7 @@ def _market(
 
 def source_statistics(study: Study) -> SourceStatistics:
     """Location and scale of the sources' raw features before the study."""
-    references = [_bars(study, name) for name in study.sources]
+    references = [bars_of(study, name) for name in study.sources]
     raw = []
     for number, table in enumerate(references):
         before = table.between(int(table.start[0]), study.since)
@@ -232,7 +235,8 @@ def _others(references: list[BarTable], number: int) -> tuple[BarTable, BarTable
     return others[0], others[min(1, len(others) - 1)]
 
 
-def _bars(study: Study, symbol: str) -> BarTable:
+def bars_of(study: Study, symbol: str) -> BarTable:
+    """The symbol's decision bars."""
     return barfiles.read(barfiles.find(study.data, symbol, study.interval)).resampled(study.interval)
 
 

@@ -8,11 +8,14 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import expit
 
+from strategies.learning.conformal import AdaptiveConformal
+
 Floats = NDArray[np.float64]
 
 MAX_LOG_TEMPERATURE = 3.0
 REFIT_EVERY = 16  # labels
 KEPT_LABELS = 2_000
+MISSES = 0.35  # of the conformal sets: they hold the outcome as often as a trade's confidence asks, 0.65
 RIDGE = 1.0  # prior precision of intercept and log slope: keeps separable data finite
 
 
@@ -68,6 +71,7 @@ class Calibrator:
     def __init__(self, temperature: float, pseudo_labels: float = 100.0) -> None:
         self.temperature = temperature
         self.intercept = 0.0
+        self.conformal = AdaptiveConformal(MISSES)
         self._card_temperature = temperature
         self._pseudo_labels = pseudo_labels
         self._labels: list[tuple[float, int, float]] = []
@@ -82,6 +86,7 @@ class Calibrator:
 
     def observe(self, logit: float, outcome: int, weight: float) -> None:
         """A label matured. logit: what the model had said; weight: the label's uniqueness."""
+        self.conformal.observe(self.p_up(logit), outcome, weight)
         self._labels.append((logit, outcome, weight))
         self._since_fit += 1
         if self._since_fit == REFIT_EVERY:

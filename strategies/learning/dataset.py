@@ -65,6 +65,10 @@ class LabelledSeries:
         """The same rows with the features where `kept` (F,)."""
         return replace(self, x=np.ascontiguousarray(self.x[:, kept]))
 
+    def with_rows(self, x: NDArray[np.float32]) -> Self:
+        """The same bars and labels with other features."""
+        return replace(self, x=x)
+
     def without_labels(self, hidden: NDArray[np.bool_]) -> Self:
         """The same rows; where `hidden` (n,), they are context only."""
         return replace(

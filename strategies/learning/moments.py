@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
+from threadpoolctl import threadpool_limits
 
 Floats = NDArray[np.float64]
 
@@ -69,7 +70,8 @@ def matching_map(source: Moments, target: Moments) -> tuple[Floats, Floats]:
 
     options = {"maxiter": ITERATIONS, "maxfun": 2 * ITERATIONS}
     starts = (one, _shortest(plain, target.covariances[0]))
-    ends = [minimize(distance, a.ravel(), jac=True, method="L-BFGS-B", options=options) for a in starts]
+    with threadpool_limits(1):  # on matrices this small, threads wait for each other forty times longer
+        ends = [minimize(distance, a.ravel(), jac=True, method="L-BFGS-B", options=options) for a in starts]
     best = min(ends, key=lambda end: float(end.fun)).x.reshape(size, size)
     return best, source.mean - target.mean @ best
 
