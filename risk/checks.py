@@ -84,7 +84,7 @@ def _leaves(context: Context, limit: str, room: float) -> str | None:
 
 
 def position(context: Context) -> str | None:
-    if context.account.is_exposed(context.signal.symbol):
+    if context.account.is_exposed(context.signal.symbol, context.side):
         return "already in the market"
     return _leaves(context, "the limit of one position", context.position_room)
 

@@ -56,7 +56,9 @@ class AccountState(Protocol):
     def open_risk(self) -> float: ...
     @property
     def open_positions(self) -> int: ...
-    def is_exposed(self, symbol: str) -> bool: ...
+    def is_exposed(self, symbol: str, side: Side) -> bool:
+        """Whether an entry of `side` would add to what is held or ordered."""
+
     def cluster_notional(self, symbol: str, side: Side) -> float:
         """What is held in the direction of a position of `side`, in tokens that move with `symbol`."""
 

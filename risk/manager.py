@@ -62,12 +62,25 @@ class RiskManager:
 
     def review_part(
         self, whole: OrderRequest, part: OrderRequest, signal: Signal, instrument: Instrument,
-        account: AccountState,
+        account: AccountState, price: float,
     ) -> Approved | Denied:  # fmt: skip
-        """A part of an entry that was approved as `whole`: smaller, else the same; `signal` wished it."""
+        """A part of an entry that was approved as `whole`: smaller, else the same; `signal` wished it.
+
+        price: of the market now
+        """
         same = (part.symbol, part.side, part.stop_loss) == (whole.symbol, whole.side, whole.stop_loss)
         if not same or part.reduce_only or not 0 < part.qty <= whole.qty:
             return Denied("not a part of what was approved")
+        if whole.stop_loss is not None and (price - float(whole.stop_loss)) * whole.side.sign <= 0:
+            return Denied("the price has passed its stop")
+        moved = abs(price / signal.price - 1)
+        if not moved <= self._risk.collar:
+            return Denied(f"the price has moved by {moved:.2%} since the decision")
+        most = self._risk.position_share * account.equity * (1 + self._risk.collar)
+        if not float(whole.qty) * price <= most:
+            return Denied(
+                f"the position would be worth {float(whole.qty) * price:.2f}, the limit is {most:.2f}"
+            )
         reason = objection(self._context(signal, whole.side, instrument, account), LASTING)
         return Denied(reason) if reason else Approved(part, _SEAL)
 

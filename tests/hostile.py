@@ -44,7 +44,7 @@ SYMBOLS: Final = ("AUSDT", "BUSDT", "CUSDT", "DUSDT")
 RISK: Final = Risk(
     max_positions=3, max_exposure=0.05, max_net_exposure=0.045, max_cluster_exposure=0.04, entries_per_day=40,
     entries_per_second=2, cooldown_minutes=1, trailing_stops=1.0, break_even_stops=1.0, max_holding_bars=20,
-    token_daily_loss=0.001, daily_drawdown=0.004, rolling_drawdown=0.01, peak_drawdown=0.02,
+    token_daily_loss=0.0005, daily_drawdown=0.001, rolling_drawdown=0.0015, peak_drawdown=0.002,
 )  # fmt: skip
 STYLES: Final = (
     Execution(),
@@ -52,6 +52,7 @@ STYLES: Final = (
     Execution(style="post_only", requote_seconds=1, deadline_seconds=60, at_deadline="give_up"),
     Execution(twap_notional=20, twap_slices=4, twap_seconds=60),
 )
+LONGEST_PAUSE_MS: Final = 300_000  # between attempts to leave
 _ROUNDING: Final = Decimal("1e-18")  # of average prices, times quantities
 _EPSILON: Final = 1 + 1e-6
 
@@ -80,6 +81,8 @@ class Hostile:
         self.faulty: set[str] = set()
         self.halts: dict[tuple[Latch, str], int] = {}
         self.listed: set[str] = set()
+        self.foreign: set[str] = set()  # positions that are, in part, not of our making
+        self.failed: dict[str, int] = {}  # when the exchange last did not carry out an exit
         self.naked: dict[str, float] = {}  # for how many seconds of ticks a position has had no stop
         self.cash = Decimal(10_000)  # balance less what the open positions cost
         for symbol in SYMBOLS:
@@ -191,7 +194,9 @@ class Hostile:
     def end(self, pick: int, *, rejected: bool) -> None:
         """An order is rejected or cancelled, also without having been asked to."""
         if (link_id := self._pick(pick)) is not None:
-            del self.open[link_id]
+            order, _ = self.open.pop(link_id)
+            if order.reduce_only:
+                self.failed[order.symbol] = self.now
             kind = OrderRejected if rejected else OrderCancelled
             self.hear(kind(self.now, self.now, link_id, "no reason"))
 
@@ -213,6 +218,7 @@ class Hostile:
     def adopt(self, symbol: str, tenths: int) -> None:
         """A reconciliation finds that we hold something else."""
         qty, entry = Decimal(tenths) / 10, Decimal(repr(self.prices[symbol]))
+        self.foreign.add(symbol)
         before = self.engine.portfolio.positions.get(symbol)
         self.cash += (before.qty * before.entry if before else 0) - qty * entry
         self.hear(PositionAdopted(self.now, self.now, symbol, qty, entry, None, "found"))
@@ -244,6 +250,8 @@ class Hostile:
             position = self.engine.portfolio.positions.get(name)
             if position is None or position.opened != opened or position.stop is not None:
                 self.naked.pop(name, None)
+            if position is None:
+                self.foreign.discard(name)
 
     def _look_at(self, message: Command | Record, cause: Event) -> None:
         if isinstance(message, PlaceOrder):
@@ -268,7 +276,7 @@ class Hostile:
         self.open[order.link_id] = order, order.qty
         assert order.qty > 0
         if order.reduce_only:
-            assert order.qty <= self._opposed(order)
+            assert self._under_way(order) <= self._opposed(order)  # the others that leave counted
             return
         self.entries += 1
         account, equity = self.engine.account, self.engine.account.equity
@@ -278,7 +286,11 @@ class Hostile:
         assert order.symbol not in self.faulty
         assert order.symbol in self.listed
         price = self.prices[order.symbol]
-        assert float(order.qty) * price <= RISK.position_share * equity * 1.05  # parts: the price moves on
+        if order.symbol not in self.foreign:
+            position = self.engine.portfolio.positions.get(order.symbol)
+            held = max(Decimal(0), position.qty * order.side.sign) if position else Decimal(0)
+            notional = float(held + self._under_way(order)) * price
+            assert notional <= RISK.position_share * equity * (1 + RISK.collar) * _EPSILON
         assert account.gross_notional <= RISK.max_exposure * equity * _EPSILON
         assert account.open_positions <= RISK.max_positions
         self.sent.append(command.ts)
@@ -289,14 +301,16 @@ class Hostile:
     def _stop(self, command: MoveStop) -> None:
         position = self.engine.portfolio.positions[command.symbol]
         sign = position.side.sign
+        assert position.stop is None or (command.stop_loss - position.stop) * sign > 0
         assert (self.engine.portfolio.last(command.symbol) - float(command.stop_loss)) * sign > 0
         assert (position.entry - command.stop_loss) * sign <= position.entry * Decimal(repr(RISK.stop))
         self.stops[command.symbol] = command.stop_loss
 
     def _is_leaving(self, symbol: str) -> None:
-        """An exit is never refused: what is held is on its way out."""
+        """An exit is never refused: what is held is on its way out, or tried again soon after a failure."""
         position = self.engine.portfolio.positions.get(symbol)
-        if position is not None:
+        failed = self.failed.get(symbol)
+        if position is not None and (failed is None or not 0 <= self.now - failed < LONGEST_PAUSE_MS):
             assert self.engine.orders.leaving(symbol) >= abs(position.qty)
 
     def _books_balance(self) -> None:
@@ -312,10 +326,9 @@ class Hostile:
     def _protection_holds(self, seconds: float) -> None:
         """Without a stop for too long, as ticks tell it: it is on its way out."""
         for name, position in self.engine.portfolio.positions.items():
-            if position.stop is not None or name not in self.listed:  # what is delisted is sold at bars
-                self.naked.pop(name, None)
+            if position.stop is not None:
                 continue
-            if self.naked.setdefault(name, 0.0) > RISK.naked_seconds + 7:
+            if self.naked.setdefault(name, 0.0) > RISK.naked_seconds + 15:  # ticks are up to 5 s apart
                 self._is_leaving(name)
             self.naked[name] += seconds
 
@@ -353,6 +366,18 @@ class Hostile:
         if position.stop is None and self.steps % 3:  # else the exchange is late, or has lost it
             self.hear(StopMoved(self.now, self.now, order.symbol, order.stop_loss))
 
+    def _under_way(self, order: OrderRequest) -> Decimal:
+        """Of all open orders of this kind in this symbol."""
+        kind = (order.symbol, order.side, order.reduce_only)
+        return sum(
+            (left for o, left in self.open.values() if (o.symbol, o.side, o.reduce_only) == kind), Decimal(0)
+        )
+
+    def quiet(self, seconds: int) -> None:
+        """Nothing but time."""
+        for _ in range(seconds):
+            self.tick(1)
+
     def _opposed(self, order: OrderRequest) -> Decimal:
         position = self.engine.portfolio.positions.get(order.symbol)
         return max(Decimal(0), -position.qty * order.side.sign) if position else Decimal(0)
@@ -389,7 +414,8 @@ def wander(world: Hostile, random: random.Random, steps: int) -> None:
         (0.5, lambda: world.tick(-random.expovariate(0.01))),
         (0.3, lambda: world.tick(random.expovariate(1e-5))),
         (0.1, lambda: world.broken_price(random.choice(SYMBOLS))),
-        (1, world.release),
+        (0.2, world.release),
+        (1, lambda: world.quiet(45)),
     )  # fmt: skip
     weights, choices = zip(*acts, strict=True)
     while world.steps < steps:

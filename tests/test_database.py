@@ -21,7 +21,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from bot.core import commands, events, records
-from bot.core.commands import AdaptModel, CancelOrder, ExtendChain, MoveStop, PlaceOrder
+from bot.core.commands import AdaptModel, AmendOrder, CancelOrder, ExtendChain, MoveStop, PlaceOrder
 from bot.core.errors import DataError, RuntimeFault, UsageError
 from bot.core.types import FillOrigin, OrderRequest, OrderType, Side, Stage
 from bot.storage import schema
@@ -185,6 +185,7 @@ def test_every_message_type_is_stored_folded_or_left_out_on_purpose() -> None:
 def test_every_row_has_the_columns_of_its_table(database: Database, journal: Journal) -> None:
     samples: list[Message] = [
         PlaceOrder(1, order("b")),
+        AmendOrder(1, "ABCUSDT", "b", Decimal("1.4")),
         CancelOrder(1, "ABCUSDT", "b"),
         MoveStop(1, "ABCUSDT", Decimal("1.4")),
         adapt(1),

@@ -581,7 +581,7 @@ def test_at_its_deadline_a_post_only_entry_crosses_or_is_given_up(at_deadline: s
         ([OrderType.LIMIT, OrderType.MARKET], True) if at_deadline == "cross" else ([OrderType.LIMIT], False)
     )
     assert (types, held) == expected
-    assert not desk.engine.account.is_exposed("NEWUSDT") or held
+    assert not desk.engine.account.is_exposed("NEWUSDT", Side.BUY) or held
 
 
 def test_a_large_entry_goes_in_slices_that_are_together_what_was_approved() -> None:
@@ -606,7 +606,7 @@ def test_an_exit_ends_an_entry_that_is_still_on_its_way() -> None:
     assert [command.link_id for command in desk.journal.of(CancelOrder)] == [entries_of(desk)[2].link_id]
     assert len(entries_of(desk)) == 3
     assert desk.engine.portfolio.positions == {}
-    assert not desk.engine.account.is_exposed("NEWUSDT")
+    assert not desk.engine.account.is_exposed("NEWUSDT", Side.BUY)
 
 
 def test_a_halt_ends_an_entry_that_is_still_on_its_way() -> None:

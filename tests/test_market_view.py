@@ -10,8 +10,8 @@ from bot.core.events import (
     FundingRatePublished,
     InstrumentDelisted,
     InstrumentStatusChanged,
+    LiquiditySampled,
     MarketHealthChanged,
-    MicrostructureSampled,
 )
 from bot.core.types import HOUR_MS, Side, TradingStatus
 from bot.engine.account_view import AccountView
@@ -89,9 +89,9 @@ def view() -> MarketView:
     return market
 
 
-def sample(ts: int, spread_bps: float) -> MicrostructureSampled:
-    return MicrostructureSampled(
-        ts, ts, "NEWUSDT", ts - BAR, spread_bps, NAN, NAN, NAN, NAN, NAN, NAN, NAN
+def sample(ts: int, spread_bps: float, funding: float = NAN, due: int = 0) -> LiquiditySampled:
+    return LiquiditySampled(
+        ts, ts, "NEWUSDT", ts - BAR, spread_bps, 900.0, 700.0, 1e6, 100.0, 100.5, 100.0, NAN, funding, due
     )  # fmt: skip
 
 
@@ -107,13 +107,16 @@ def test_facts_are_the_newest_that_are_known() -> None:
     market.on_decision_bar(bar(0, 100, volume=5))
     market.on_decision_bar(bar(1, 100, volume=21))
     facts = market.facts("NEWUSDT", START + HOUR_MS)
-
-    assert market.facts("NEWUSDT", START + BAR).spread == pytest.approx(0.0012)
+    newest = market.facts("NEWUSDT", START + BAR)
+    assert (newest.spread, newest.depth, newest.mark) == (pytest.approx(0.0012), 700.0, 100.5)
     assert math.isnan(market.facts("NEWUSDT", START + 3 * BAR).spread)  # old
     assert (facts.faults, facts.status) == (("gap",), TradingStatus.DELIVERING)
     assert facts.turnover == pytest.approx(500 + 1_600 / 16)
     assert facts.funding_rate == 0.0007
     assert facts.next_funding == START + 8 * HOUR_MS
+    market.hear(sample(START + HOUR_MS, 12.0, funding=-0.003, due=START + 4 * HOUR_MS))
+    facts = market.facts("NEWUSDT", START + HOUR_MS)
+    assert (facts.funding_rate, facts.next_funding) == (-0.003, START + 4 * HOUR_MS)
 
 
 def test_what_is_delisted_is_forgotten() -> None:
@@ -161,7 +164,7 @@ def test_pending_entries_count_as_if_they_were_filled() -> None:
     assert held.net_notional == pytest.approx(200 - pending)
     assert held.open_risk == pytest.approx(float(approved.order.qty * (approved.order.stop_loss - 100)))
     assert held.open_positions == 4
-    assert held.is_exposed("NEWUSDT")
+    assert held.is_exposed("NEWUSDT", Side.BUY)
     assert held.entries_since(START - 1) == 1
     assert held.entries_since(START) == 0
 
@@ -184,5 +187,6 @@ def test_exits_carry_no_exposure() -> None:
     manager = RiskManager(Risk(), Gate(), Costs(), Breaker(Risk(), 10_000))
     held.orders.place(manager.approve_exit("A", Side.SELL, Decimal(1), "out"), START, 0.0)
     assert held.gross_notional == 600
-    assert not held.is_exposed("A")
+    assert not held.is_exposed("A", Side.SELL)
+    assert held.is_exposed("A", Side.BUY)  # the exit may fail, and then there would be two
     assert held.entries_since(START - 1) == 0

@@ -40,7 +40,7 @@ class Account:
     lost: int = 0
     facts: MarketFacts = field(default_factory=MarketFacts)
 
-    def is_exposed(self, symbol: str) -> bool:
+    def is_exposed(self, symbol: str, side: Side) -> bool:
         return self.exposed
 
     def cluster_notional(self, symbol: str, side: Side) -> float:

@@ -60,12 +60,14 @@ class AccountView:
         entering = {order.symbol for order in self.orders.pending_entries}
         return len(entering | self._unsent().keys() | self.portfolio.positions.keys())
 
-    def is_exposed(self, symbol: str) -> bool:
-        """In the market or about to be; a position that is wholly on its way out does not count."""
+    def is_exposed(self, symbol: str, side: Side) -> bool:
+        """In the market or about to be. For a turn, what is wholly on its way out does not count."""
         if self.orders.is_entering(symbol) or symbol in self.works:
             return True
         position = self.portfolio.positions.get(symbol)
-        return position is not None and self.orders.leaving(symbol) < abs(position.qty)
+        if position is None:
+            return False
+        return position.side is side or self.orders.leaving(symbol) < abs(position.qty)
 
     def cluster_notional(self, symbol: str, side: Side) -> float:
         held = ((name, value) for name, value in self._signed().items() if value)

@@ -44,7 +44,7 @@ from bot.engine.account_view import AccountView
 from bot.engine.market_view import MarketView
 from bot.engine.portfolio import Portfolio
 from bot.execution.orders import Orders
-from bot.execution.protection import Close, Move, Protection
+from bot.execution.protection import ENDED, Close, Move, Protection
 from bot.execution.working import Amend, Cancel, Place, Work, work_of
 from bot.market.candles import Candles
 from bot.settings import Execution, Risk
@@ -177,12 +177,12 @@ class Engine:
         out = self._check_drawdown(ts, symbol)
         if self._must_be_flat(symbol):  # an exit that the exchange rejected is tried again
             return out + self._close(position, ts)
+        if symbol not in self._instruments:
+            return out + self._close(position, ts, ENDED)
         return out + self._guard(position, price, news)
 
     def _guard(self, position: Position, price: float, news: Event) -> list[Message]:
         instrument = self._instruments.get(position.symbol)
-        if instrument is None:
-            return self._close(position, news.ts, "no longer traded, or about to end: it is closed")
         due = self._protection.look(position, instrument, price, news.ts, news.received)
         if isinstance(due, Close):
             return self._close(position, news.ts, due.alarm)
@@ -193,7 +193,7 @@ class Engine:
     def _guard_again(self, symbol: str, news: Event) -> list[Message]:
         """At a fact that brought no price."""
         position = self.portfolio.positions.get(symbol)
-        if position is None or symbol not in self._instruments:
+        if position is None:
             return []
         return self._guard(position, self.portfolio.last(symbol), news)
 
@@ -299,7 +299,8 @@ class Engine:
     def _close(self, position: Position, ts: int, alarm: str = "") -> list[Message]:
         """A reduce-only market order for what is not yet on its way out; not at once after a failure."""
         qty = abs(position.qty) - self.orders.leaving(position.symbol)
-        if qty <= 0 or ts < self._pauses.get(position.symbol, (0, 0))[0]:
+        until, pause = self._pauses.get(position.symbol, (0, 0))
+        if qty <= 0 or until - pause <= ts < until:  # the clock may have been set back: no pause is for ever
             return []
         link_id = self.orders.next_id(position.symbol, ts)
         approved = self._manager.approve_exit(position.symbol, position.side.opposite, qty, link_id)
@@ -342,12 +343,10 @@ class Engine:
             price=part.price,
             time_in_force=TimeInForce.GTC if part.price is None else TimeInForce.POST_ONLY,
         )
-        passed = whole.stop_loss is not None and (price - float(whole.stop_loss)) * whole.side.sign <= 0
-        verdict = self._manager.review_part(whole, request, work.signal, work.instrument, self.account)
-        if passed or isinstance(verdict, Denied):
+        verdict = self._manager.review_part(whole, request, work.signal, work.instrument, self.account, price)
+        if isinstance(verdict, Denied):
             work.stop()
-            reason = verdict.reason if isinstance(verdict, Denied) else "the price has passed its stop"
-            return [Refused(ts, whole.symbol, f"the rest of an entry is given up: {reason}")]
+            return [Refused(ts, whole.symbol, f"the rest of an entry is given up: {verdict.reason}")]
         work.sent(link_id, part, self._heard)
         return [self._send(verdict, ts, price)]
 
@@ -427,7 +426,7 @@ class Engine:
         return out + self._guard_again(event.symbol, event)
 
     def _on_time(self, event: TimePassed) -> list[Message]:
-        out: list[Message] = []
+        out = self._sell_again(event.ts)
         for symbol in list(self.portfolio.positions):
             out += self._guard_again(symbol, event)
         for symbol in list(self._works):

@@ -11,6 +11,7 @@ from bot.core.types import Instrument, Position
 from bot.settings import Risk
 from risk.stops import due_stop
 
+ENDED: Final = "no longer traded, or about to end: it is closed"
 _GRACE_MS: Final = 2_000  # from the first sight of a position of ours: its stop travels inside the entry
 _REPEAT_MS: Final = 5_000  # before the same wish is told again
 
@@ -62,12 +63,18 @@ class Protection:
         self._watched.pop(symbol, None)
 
     def look(
-        self, position: Position, instrument: Instrument, price: float, now: int, received: int
+        self, position: Position, instrument: Instrument | None, price: float, now: int, received: int
     ) -> Move | Close | None:
-        """What a position needs at `price`, at `now` (ms, of the market)."""
+        """What a position needs at `price`, at `now` (ms, of the market).
+
+        instrument: None where it is not traded, or not known yet: at a start what is held comes first
+        """
         self._clock += max(0, received - self._received) if self._received else 0  # it may be set back
         self._received = received
         watched = self._watch(position, price)
+        if instrument is None:
+            waited = self._clock - watched.seen >= _GRACE_MS
+            return Close(ENDED) if waited else None
         if now - position.opened >= self._longest:
             return Close(f"held for {self._risk.max_holding_bars} bars: it is closed")
         if watched.good is position and not self._follows:
