@@ -145,9 +145,11 @@ def test_a_model_that_does_not_fit_is_not_chosen(model, tables, tmp_path, change
     assert chosen(tables, tmp_path) == model.model_id
 
 
-def test_other_settings_or_an_earlier_start_train_a_model_of_their_own(model, tables, tmp_path):
+def test_other_settings_an_earlier_start_or_no_history_end_with_a_training(model, tables, tmp_path):
     wider = SETTINGS.model_copy(update={"model": SETTINGS.model.model_copy(update={"channels": 16})})
     assert isinstance(source_for(tables, wider, tmp_path), Pretraining)
+    nothing = [one.rows(slice(0, 0)) for one in tables]
+    assert isinstance(source_for(nothing, SETTINGS, tmp_path), Pretraining), "it says what is missing"
     early = [replace(one, start=one.start - 200 * 96 * STEP) for one in tables]
     assert isinstance(source_for(early, SETTINGS, tmp_path), Pretraining)
 

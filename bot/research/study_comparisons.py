@@ -53,30 +53,46 @@ def rivals_of(arm: str, arms: Sequence[str]) -> list[str]:
 
 def comparisons(days: tuple[int, int], facts: Outcomes, said: Mapping[str, Floats]) -> Iterator[Comparison]:
     """said: P(up) of each arm on the rows of `facts`, (n,), NaN where it has none: those are left out."""
-    for arm in said:
-        for rival in rivals_of(arm, list(said)):
-            both = np.isfinite(said[arm]) & np.isfinite(said[rival])
-            for age, inside in age_groups(days, facts):
+    for age, inside in age_groups(days, facts):
+        judge: _Judge | None = None
+        for arm in said:
+            for rival in rivals_of(arm, list(said)):
+                both = np.isfinite(said[arm]) & np.isfinite(said[rival])
                 rows = np.flatnonzero(inside & both)
-                if len(rows):
-                    yield _compared(arm, rival, age, facts, rows, said)
+                if not len(rows):
+                    continue
+                if judge is None or not np.array_equal(judge.rows, rows):
+                    judge = _Judge(rows, facts, said)
+                yield judge.compared(arm, rival, age)
 
 
-def _compared(
-    arm: str, rival: str, age: str, facts: Outcomes, rows: NDArray[np.intp], said: Mapping[str, Floats]
-) -> Comparison:
-    y, bootstrap = facts.y[rows], ClusterBootstrap.by_day(facts.t[rows], DRAWS)
-    ours, theirs = said[arm][rows], said[rival][rows]
-    (auc, draws), (other, other_draws) = (auc_draws(p, y, bootstrap) for p in (ours, theirs))
-    ratio = bootstrap.ratio(log_losses(ours, y), log_losses(theirs, y))
-    return Comparison(
-        arm,
-        rival,
-        age,
-        len(rows),
-        percentile_interval(auc.value - other.value, draws - other_draws),
-        Estimate(1 - ratio.value, 1 - ratio.high, 1 - ratio.low),
-    )
+class _Judge:
+    """Compares on one set of rows; what an arm reached there is computed once."""
+
+    def __init__(self, rows: NDArray[np.intp], facts: Outcomes, said: Mapping[str, Floats]) -> None:
+        self.rows = rows
+        self._said = said
+        self._y = facts.y[rows]
+        self._bootstrap = ClusterBootstrap.by_day(facts.t[rows], DRAWS)
+        self._reached: dict[str, tuple[Estimate, Floats]] = {}
+
+    def compared(self, arm: str, rival: str, age: str) -> Comparison:
+        (auc, draws), (other, other_draws) = (self._auc(name) for name in (arm, rival))
+        losses = [log_losses(self._said[name][self.rows], self._y) for name in (arm, rival)]
+        ratio = self._bootstrap.ratio(*losses)
+        return Comparison(
+            arm,
+            rival,
+            age,
+            len(self.rows),
+            percentile_interval(auc.value - other.value, draws - other_draws),
+            Estimate(1 - ratio.value, 1 - ratio.high, 1 - ratio.low),
+        )
+
+    def _auc(self, arm: str) -> tuple[Estimate, Floats]:
+        if arm not in self._reached:
+            self._reached[arm] = auc_draws(self._said[arm][self.rows], self._y, self._bootstrap)
+        return self._reached[arm]
 
 
 def lines(found: Sequence[Comparison]) -> list[str]:

@@ -33,7 +33,7 @@ def age_warning(model: Model, now: int) -> str:
     until = datetime.fromtimestamp(model.card.until / 1000, UTC)
     days = (now - model.card.until) // DAY_MS
     names = " and ".join(model.card.symbols)
-    told = f"The shipped model {model.model_id} has seen {names} until {until:%Y-%m-%d}, {days} days ago."
+    told = f"Source model {model.model_id} has seen {names} until {until:%Y-%m-%d}, {days} days ago."
     if days < 0:
         return f"{told} The run begins before that: whatever it says of those days, it has seen them."
     if days > OLD_DAYS:

@@ -41,8 +41,10 @@ class SourceJob(Protocol):
 
 
 def source_for(tables: Sequence[BarTable], settings: Settings, models: Path) -> SourceJob:
-    """tables: decision bars of the sources until the run begins, oldest first. Raises DataError."""
+    """tables: decision bars of the sources until the run begins, oldest first."""
     registry = Registry(models)
+    if not all(len(table) for table in tables):
+        return Pretraining(tables, settings, models)  # which says how many bars are needed
     end = max(int(table.start[-1]) + table.interval for table in tables)
     for model in _candidates(registry):
         if not misfit(model.card, tables, settings, end):
