@@ -50,7 +50,7 @@ TIERS: Final = _tiers(
 
 @dataclass
 class Contract:
-    """One symbol. `status` and `delivery_time` change at run time, the rest does not."""
+    """One symbol. `status`, `delivery_time` and the instrument's filters may change at run time."""
 
     instrument: Instrument
     taker_fee: Decimal = Decimal("0.00055")
@@ -75,6 +75,12 @@ class Contract:
     def unit(self) -> Decimal:
         """Quote coin per tick and lot."""
         return self.tick * self.step
+
+    def change(self, instrument: Instrument) -> None:
+        """Other filters of the same symbol. What is counted in ticks and lots of the old grid is not ours."""
+        self.instrument = instrument
+        for name in ("tick", "step", "unit"):
+            self.__dict__.pop(name, None)
 
     @property
     def base_coin(self) -> str:

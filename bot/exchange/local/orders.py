@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from bot.core.types import Side
 from bot.exchange.local.contract import Contract
 
 if TYPE_CHECKING:
-    from bot.exchange.local.account import Account
+    from bot.exchange.local.account import Account, Holding
+    from bot.exchange.local.market import Print
 
 MARKET: Final = "Market"
 LIMIT: Final = "Limit"
@@ -24,6 +25,8 @@ OPEN: Final = frozenset({NEW, PARTIALLY_FILLED, UNTRIGGERED})
 NO_ERROR: Final = "EC_NoError"
 NO_FULL_FILL: Final = "EC_CancelForNoFullFill"
 NO_MARGIN: Final = "EC_NoEnoughBalance"
+NO_LIQUIDITY: Final = "EC_NoImmediateQtyToFill"
+WOULD_TAKE: Final = "EC_PostOnlyWillTakeLiquidity"
 
 
 class Refused(Exception):
@@ -104,3 +107,18 @@ class Order:
     @property
     def is_conditional(self) -> bool:
         return self.trigger_price > 0 or self.distance > 0
+
+
+class Execution(NamedTuple):
+    """One account's side of a trade. Money in quote coin, `closed` (of the position) in base coin."""
+
+    order: Order
+    holding: "Holding"
+    trade: "Print"
+    fee: Decimal
+    rate: Decimal
+    entry: Decimal  # average price of the position before
+    closed: Decimal
+    realised: Decimal
+    is_maker: bool
+    kind: str  # execType

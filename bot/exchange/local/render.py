@@ -4,8 +4,8 @@ from decimal import ROUND_HALF_UP, Decimal
 from typing import Any, Final
 
 from bot.exchange.local.account import CROSS, Account, Entry, Holding
-from bot.exchange.local.market import Market, Print
-from bot.exchange.local.orders import Order
+from bot.exchange.local.market import Market
+from bot.exchange.local.orders import Execution, Order
 
 _CASH: Final = Decimal("1e-8")
 
@@ -89,18 +89,8 @@ def _mode(order: Order) -> str:
     return "Full" if order.stop_type in ("TakeProfit", "StopLoss", "TrailingStop") else ""
 
 
-def execution_view(
-    order: Order,
-    market: Market,
-    trade: Print,
-    fee: Decimal,
-    rate: Decimal,
-    closed: Decimal,
-    realised: Decimal,
-    *,
-    is_maker: bool,
-    kind: str,
-) -> dict[str, Any]:
+def execution_view(execution: Execution, market: Market) -> dict[str, Any]:
+    order, trade, is_maker = execution.order, execution.trade, execution.is_maker
     contract = order.contract
     return {
         "category": "linear",
@@ -114,26 +104,26 @@ def execution_view(
         "createType": order.create_type,
         "orderType": order.type,
         "stopOrderType": order.stop_type or "UNKNOWN",
-        "execFee": cash(fee),
+        "execFee": cash(execution.fee),
         "execFeeV2": "",
         "execId": f"{trade.id[:-1]}{'m' if is_maker else 't'}",
         "execPrice": contract.price_text(trade.price),
         "execQty": contract.quantity_text(trade.lots),
-        "execPnl": cash(realised),
-        "execType": kind,
+        "execPnl": cash(execution.realised),
+        "execType": execution.kind,
         "execValue": cash(contract.unit * trade.price * trade.lots),
         "execTime": str(trade.ts),
         "feeCurrency": "USDT",
         "isMaker": is_maker,
         "isLeverage": "0",
-        "feeRate": format(rate, "f"),
+        "feeRate": format(execution.rate, "f"),
         "tradeIv": "",
         "markIv": "",
         "markPrice": contract.price_text(market.mark),
         "indexPrice": contract.price_text(market.index),
         "underlyingPrice": "",
         "blockTradeId": "",
-        "closedSize": format(closed, "f"),
+        "closedSize": format(execution.closed, "f"),
         "marketUnit": "",
         "extraFees": [],
         "seq": trade.seq,
@@ -184,7 +174,20 @@ def funding_view(
     }
 
 
-def ledger_detail(order: Order, trade: Print, rate: Decimal, holding: Holding) -> dict[str, Any]:
+def funding_detail(holding: Holding, market: Market, rate: Decimal, id_: str) -> dict[str, Any]:
+    return {
+        "symbol": market.symbol,
+        "side": holding.side.value if holding.side else "",
+        "tradeId": id_,
+        "tradePrice": market.contract.price_text(market.mark),
+        "qty": market.contract.quantity_text(holding.lots),
+        "size": format(holding.qty, "f"),
+        "feeRate": format(rate, "f"),
+    }
+
+
+def ledger_detail(execution: Execution) -> dict[str, Any]:
+    order, trade = execution.order, execution.trade
     contract = order.contract
     return {
         "symbol": contract.symbol,
@@ -194,8 +197,8 @@ def ledger_detail(order: Order, trade: Print, rate: Decimal, holding: Holding) -
         "tradeId": trade.id,
         "tradePrice": contract.price_text(trade.price),
         "qty": contract.quantity_text(trade.lots),
-        "size": format(holding.qty, "f"),
-        "feeRate": format(rate, "f"),
+        "size": format(execution.holding.qty, "f"),
+        "feeRate": format(execution.rate, "f"),
     }
 
 
@@ -222,27 +225,19 @@ def ledger_view(entry: Entry, number: int) -> dict[str, Any]:
     }
 
 
-def add_closed(
-    account: Account,
-    order: Order,
-    holding: Holding,
-    trade: Print,
-    entry: Decimal,
-    closed: Decimal,
-    realised: Decimal,
-    fee: Decimal,
-) -> None:
+def add_closed(account: Account, execution: Execution) -> None:
     """Closed P&L, one line for each order that closes something."""
-    contract = order.contract
-    price = contract.price(trade.price)
+    order, trade, closed = execution.order, execution.trade, execution.closed
+    price = order.contract.price(trade.price)
     last = account.closed[-1] if account.closed else None
     if last is None or last["order"] is not order:
-        last = {"order": order, "entry": entry, "closed": Decimal(0), "exit": Decimal(0), "pnl": Decimal(0)}
-        last |= {"fills": 0, "created": order.created, "leverage": holding.leverage}
+        last = {"order": order, "entry": execution.entry, "closed": Decimal(0), "exit": Decimal(0)}
+        last |= {"pnl": Decimal(0), "fills": 0, "created": order.created}
+        last |= {"leverage": execution.holding.leverage}
         account.closed.append(last)
     last["closed"] += closed
     last["exit"] += closed * price
-    last["pnl"] += realised - fee
+    last["pnl"] += execution.realised - execution.fee
     last["fills"] += 1
     last["updated"] = trade.ts
 
