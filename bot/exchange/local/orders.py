@@ -1,6 +1,6 @@
 """An order inside the exchange, from the door to its end."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -38,7 +38,7 @@ class Refused(Exception):
         self.text = text
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, frozen=True)
 class Protection:
     """Take profit and stop loss that an order carries to its position. 0: none. Prices in ticks."""
 
@@ -52,6 +52,9 @@ class Protection:
 
     def __bool__(self) -> bool:
         return bool(self.take_profit or self.stop_loss)
+
+
+UNPROTECTED: Final = Protection()
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -75,7 +78,7 @@ class Order:
     trigger_price: int = 0
     trigger_direction: int = 0
     trigger_by: str = ""
-    protection: Protection = field(default_factory=Protection)
+    protection: Protection = UNPROTECTED
     smp: str = "None"
     slippage: tuple[str, Decimal] | None = None  # how far a market order may walk
     stop_type: str = ""  # stopOrderType

@@ -179,11 +179,12 @@ class Triggers:
 
     def follow(self, holding: Holding) -> None:
         """The position has changed: its stops grow and shrink with it, and end with it."""
+        side, lots = holding.side, holding.lots
         for order in holding.stops():
-            if holding.side is not order.side.opposite:
+            if side is not order.side.opposite:
                 self.deactivate(order)
             elif order.id not in holding.partial_stops:
-                order.qty = order.leaves = holding.lots
+                order.qty = order.leaves = lots
 
     def _trail(self, order: Order, market: Market) -> None:
         """The stop follows the best price at its distance; it never goes back."""

@@ -20,6 +20,7 @@ class BarMarket(Market):
     def __init__(self, instrument: Instrument, costs: CostModel) -> None:
         super().__init__(Contract(instrument, costs.taker_fee, costs.maker_fee), price=1)
         self.bar: BarClosed | None = None  # the last one
+        self._stood: BarClosed | None = None  # the one whose close the prices are
         self.arrivals: list[Order] = []  # accepted; they reach the book at the next open
         self.rests: list[Order] = []  # of triggered stop losses and take profits; they go on at the next open
         self.has_opened = False  # a fill has opened or extended a position, since this was last looked at
@@ -32,7 +33,9 @@ class BarMarket(Market):
 
     def stand(self) -> None:
         """The last close is the price, and nobody has to look how it came to be."""
-        assert self.bar is not None
+        if self.bar is None or self.bar is self._stood:
+            return
+        self._stood = self.bar
         price = self.contract.nearest_ticks(self.bar.close)
         for prices in self.ranges.values():
             prices.last = price
@@ -44,11 +47,12 @@ class BarMarket(Market):
         return next((order for order in reversed(self.rests) if order.stop_type == "StopLoss"), None)
 
     def watch(self, *, due: int) -> None:
-        """Work out which bars matter, with a tick to spare; to be called after every change."""
+        """Work out which bars matter; to be called after every change."""
         self.due = due
-        if self.arrivals or self.rests:
-            self.floor, self.ceiling = inf, -inf
-            return
+        self.floor, self.ceiling = (inf, -inf) if self.arrivals or self.rests else self.span()
+
+    def span(self) -> tuple[float, float]:
+        """Strictly between these prices nothing is triggered or served, with a tick to spare."""
         floors, ceilings = [], []
         for order in self.waiting.values():
             if order.trigger_direction == RISES:
@@ -60,5 +64,13 @@ class BarMarket(Market):
         if (ask := self.book.best_price(Side.SELL)) is not None:
             ceilings.append(ask)
         price = self.contract.price
-        self.floor = float(price(max(floors))) if floors else -inf
-        self.ceiling = float(price(min(ceilings))) if ceilings else inf
+        return (
+            float(price(max(floors))) if floors else -inf,
+            float(price(min(ceilings))) if ceilings else inf,
+        )
+
+    def regrid(self, instrument: Instrument) -> None:
+        """Another tick or step: nothing may wait or rest that is counted in the old ones."""
+        self.contract.change(instrument)
+        self._stood = None
+        self.stand()

@@ -357,9 +357,8 @@ class SimulatedBroker:
             if order.contract is contract:
                 engine.end(order, cancel_type=REGRIDDED)
         market.arrivals, market.rests = [], []
-        contract.change(instrument)
+        market.regrid(instrument)
         if holding is not None and holding.qty:
-            market.stand()
             for stop_type, level in levels.items():
                 engine.triggers.protect(holding, LEGS[stop_type], contract.nearest_ticks(float(level)))
         self._watch(market)

@@ -40,13 +40,12 @@ class Walk:
     def run(self, holding: Holding, now: int) -> None:
         """Facts are of the open or of the close, but never older than `now`."""
         engine, market, bar = self._engine, self._market, self._bar
-        opened, high, low, close = self._corners()
         engine.now = max(bar.ts, now)
         trades = engine.seq
         arriving = self._join(holding)
         if market.is_moved:
             self._visit(self._at)
-        self._go(opened)
+        self._go(market.contract.nearest_ticks(bar.open))
         if engine.seq == trades:  # what a gap has done is told before what arrives after it
             engine.now = max(bar.start, now)
         for order in arriving:
@@ -56,6 +55,10 @@ class Walk:
                 self._withdraw()
         engine.now, self._gap = max(bar.ts, now), None
         market.has_opened = False
+        floor, ceiling = market.span()
+        if bar.low > floor and bar.high < ceiling:
+            return
+        high, low, close = self._corners()
         for corner in (low, high) if self._is_hurt_by_falling(holding) else (high, low):
             self._go(corner)
         if market.has_opened and holding.qty:  # the whole bar counts for its stop
@@ -87,17 +90,14 @@ class Walk:
 
     # --- on the way ---------------------------------------------------------------------------------------
 
-    def _corners(self) -> tuple[int, int, int, int]:
-        """Open, high, low, close. A price off the grid has not reached the tick beyond it."""
+    def _corners(self) -> tuple[int, int, int]:
+        """High, low, close. A price off the grid has not reached the tick beyond it."""
         contract, bar = self._market.contract, self._bar
         low = int((exact(bar.low) / contract.tick).to_integral_value(ROUND_CEILING))
         high = int((exact(bar.high) / contract.tick).to_integral_value(ROUND_FLOOR))
         if low > high:  # the whole bar lies between two ticks
             low = high = contract.nearest_ticks(bar.close)
-        opened, close = (
-            min(max(contract.nearest_ticks(price), low), high) for price in (bar.open, bar.close)
-        )
-        return opened, high, low, close
+        return high, low, min(max(contract.nearest_ticks(bar.close), low), high)
 
     def _join(self, holding: Holding) -> list[Order]:
         """What reaches the book at the open: older exits, then orders that were there when the bar began.
