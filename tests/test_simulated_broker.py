@@ -20,7 +20,7 @@ from bot.core.events import (
     StopMoved,
 )
 from bot.core.types import HOUR_MS, FillOrigin, OrderRequest, OrderType, Side, TimeInForce
-from bot.exchange.simulated.broker import TOO_LATE, HeldPosition, SimulatedBroker
+from bot.exchange.simulated.broker import REGRIDDED, TOO_LATE, HeldPosition, SimulatedBroker
 from bot.settings import Costs
 from tests.builders import BAR, START, bar, instrument, listed
 
@@ -717,6 +717,30 @@ def test_a_delisting_cancels_orders_and_settles_the_position_with_costs() -> Non
     assert (fill.price, fill.link_id, fill.origin) == (Decimal("99.90"), "", FillOrigin.ORDER)
     assert fill.fee == Decimal("0.0999")
     assert desk.position == (0, 0, None)
+
+
+def test_another_tick_ends_orders_and_the_stop_goes_over_to_it() -> None:
+    desk = Desk().hold(BUY, stop_loss="95.55", take_profit="120")
+    desk.send(BUY, price="90.00", link_id="resting")
+    coarser = instrument(tick_size="0.1")
+    cancelled, moved = desk.broker.on_market([InstrumentListed(desk.now, desk.now, coarser)])
+    assert isinstance(cancelled, OrderCancelled)
+    assert (cancelled.link_id, cancelled.reason) == ("resting", REGRIDDED)
+    assert isinstance(moved, StopMoved)
+    assert moved.stop_loss == desk.position.stop_loss == Decimal("95.6")
+    assert "multiple of the tick 0.1" in refusal(desk.send(BUY, price="90.01"))
+    assert one_fill(desk.play(100.0, low=95.6)).price == Decimal("95.6")
+
+
+def test_orders_of_ours_do_not_fill_each_other() -> None:
+    desk = Desk(half_spread=wide_spread)
+    desk.send(BUY, price="99.95", link_id="inside-the-spread")
+    desk.send(SELL)
+    events = desk.play(100.0)
+    assert [(str(e.price), e.link_id) for e in events if isinstance(e, OrderFilled)] == [("99.90", "order-2")]
+    (cancelled,) = only(events, OrderCancelled)
+    assert isinstance(cancelled, OrderCancelled)
+    assert cancelled.reason == "CancelBySmp"
 
 
 # --- groups and time --------------------------------------------------------------------------------------

@@ -123,10 +123,14 @@ class Holding:
     def forget(self, order: Order) -> None:
         """An order is over."""
         self.closers.pop(order.id, None)
-        self.partial_stops.pop(order.id, None)
-        for name in ("take_profit", "stop_loss", "trailing"):
-            if getattr(self, name) is order:
-                setattr(self, name, None)
+        if order is self.stop_loss:
+            self.stop_loss = None
+        elif order is self.take_profit:
+            self.take_profit = None
+        elif order is self.trailing:
+            self.trailing = None
+        elif order.stop_type:
+            self.partial_stops.pop(order.id, None)
 
     def reserve(self, order: Order, lots: int, price: int) -> None:
         """Count `lots` more (fewer, if negative) of an open order at `price` ticks."""

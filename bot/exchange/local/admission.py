@@ -158,8 +158,7 @@ def check_size(order: Order, market: Market) -> None:
     largest = instrument.max_market_qty if order.type == MARKET else instrument.max_qty
     if order.qty <= 0:
         raise Refused(PARAMS, "Qty invalid")
-    closes_all = order.reduce_only and qty == abs(order.account.holding(contract, order.index).qty)
-    if qty < instrument.min_qty and not closes_all:
+    if qty < instrument.min_qty and not _closes_all(order):
         raise Refused(PARAMS, "The number of contracts exceeds minimum limit allowed")
     if qty > largest:
         raise Refused(
@@ -170,6 +169,10 @@ def check_size(order: Order, market: Market) -> None:
     value = qty * contract.price(base_price(order, market))
     if value < instrument.min_notional and not order.reduce_only:
         raise Refused(110094, f"Order does not meet minimum order value {instrument.min_notional}USDT")
+
+
+def _closes_all(order: Order) -> bool:
+    return order.reduce_only and order.qty == order.account.holding(order.contract, order.index).lots
 
 
 def _check_trigger(order: Order, market: Market) -> None:

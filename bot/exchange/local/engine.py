@@ -164,12 +164,12 @@ class Engine:
     # --- the life of an order -----------------------------------------------------------------------------
 
     def holding(self, order: Order) -> Holding:
-        holding = order.account.holding(order.contract, order.index)
-        if not holding.mark:
-            market = self.markets[order.symbol]
-            holding.mark = order.contract.price(market.mark)
-            holding.created = holding.created or self.now
-        return holding
+        if order.holding is None:
+            order.holding = holding = order.account.holding(order.contract, order.index)
+            if not holding.mark:
+                holding.mark = order.contract.price(self.markets[order.symbol].mark)
+                holding.created = holding.created or self.now
+        return order.holding
 
     def accept(self, order: Order, market: Market) -> None:
         """The door. Raises Refused, and then nothing has happened; conditional orders take no margin yet."""

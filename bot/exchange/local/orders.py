@@ -93,6 +93,7 @@ class Order:
     cancel_type: str = "UNKNOWN"
     reject_reason: str = NO_ERROR
     updated: int = 0
+    holding: "Holding | None" = None  # that its fills change, once it has been looked up
     is_booked: bool = False  # rests in the book
     is_reserved: bool = False  # counted in the holding's open orders
     pair: "Order | None" = None  # the other leg of a partial take profit and stop loss

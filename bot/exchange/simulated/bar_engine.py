@@ -8,7 +8,7 @@ from bot.core.types import FillOrigin, OrderRequest
 from bot.exchange.local.account import Holding
 from bot.exchange.local.engine import Engine
 from bot.exchange.local.market import Market
-from bot.exchange.local.orders import CANCELLED, FILLED, NO_ERROR, UNTRIGGERED, Execution, Order
+from bot.exchange.local.orders import CANCELLED, FILLED, MARKET, NO_ERROR, UNTRIGGERED, Execution, Order
 from bot.exchange.simulated.bar_market import FUNDING_INTERVAL, BarMarket
 from bot.exchange.simulated.walk import Walk
 
@@ -34,6 +34,13 @@ class BarEngine(Engine):
     def collect(self) -> list[Event]:
         facts, self.facts = self.facts, []
         return facts
+
+    def price(self, order: Order, market: Market) -> None:
+        """A market order on its way reserves what it costs now; its bound comes with the open."""
+        if self.walk is None and order.type == MARKET:
+            order.price = market.mark
+        else:
+            super().price(order, market)
 
     def attract(self, order: Order, market: Market) -> None:
         order.smp = "CancelMaker"  # our own orders are no market: they would fill each other without a trade

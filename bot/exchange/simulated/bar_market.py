@@ -38,21 +38,18 @@ class BarMarket(Market):
         self._stood = self.bar
         price = self.contract.nearest_ticks(self.bar.close)
         for prices in self.ranges.values():
-            prices.last = price
-            prices.reset()
+            prices.last = prices.low = prices.high = price
 
     @property
     def pending_stop(self) -> Order | None:
         """The newest triggered stop loss whose rest is still to be filled."""
         return next((order for order in reversed(self.rests) if order.stop_type == "StopLoss"), None)
 
-    def watch(self, *, due: int) -> None:
-        """Work out which bars matter; to be called after every change."""
-        self.due = due
-        self.floor, self.ceiling = (inf, -inf) if self.arrivals or self.rests else self.span()
-
-    def span(self) -> tuple[float, float]:
-        """Strictly between these prices nothing is triggered or served, with a tick to spare."""
+    def watch(self) -> None:
+        """Work out which bars matter, with a tick to spare; to be called after every change."""
+        if self.arrivals or self.rests:
+            self.floor, self.ceiling = inf, -inf
+            return
         floors, ceilings = [], []
         for order in self.waiting.values():
             if order.trigger_direction == RISES:
@@ -64,10 +61,11 @@ class BarMarket(Market):
         if (ask := self.book.best_price(Side.SELL)) is not None:
             ceilings.append(ask)
         price = self.contract.price
-        return (
-            float(price(max(floors))) if floors else -inf,
-            float(price(min(ceilings))) if ceilings else inf,
-        )
+        self.floor = float(price(max(floors))) if floors else -inf
+        self.ceiling = float(price(min(ceilings))) if ceilings else inf
+
+    def is_touched_by(self, bar: BarClosed) -> bool:
+        return bar.low <= self.floor or bar.high >= self.ceiling
 
     def regrid(self, instrument: Instrument) -> None:
         """Another tick or step: nothing may wait or rest that is counted in the old ones."""

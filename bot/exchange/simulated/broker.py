@@ -35,6 +35,7 @@ from bot.core.events import (
     OrderRejected,
     StopMoved,
 )
+from bot.core.money import to_grid
 from bot.core.types import Instrument, OrderRequest, OrderType
 from bot.exchange.local.account import Holding
 from bot.exchange.local.admission import check_protection
@@ -149,7 +150,7 @@ class SimulatedBroker:
             engine.reserve(order)
         engine.requests[order.link_id] = request
         market.arrivals.append(order)
-        self._watch(market)
+        market.watch()
         engine.publish(OrderAccepted(ts, ts, order.link_id, order.id))
 
     def _order(self, request: OrderRequest, market: BarMarket, number: int, ts: int) -> Order:
@@ -215,7 +216,7 @@ class SimulatedBroker:
             return
         market = self._markets[command.symbol]
         market.arrivals = [order for order in market.arrivals if order.is_open]
-        self._watch(market)
+        market.watch()
 
     def _move_stop(self, command: MoveStop, ts: int) -> None:
         market, holding = self._markets.get(command.symbol), self._holding(command.symbol)
@@ -229,7 +230,7 @@ class SimulatedBroker:
             check_protection(Protection(stop_loss=level), holding.side, market.last)
             is_news = holding.stop_loss is None or holding.stop_loss.trigger_price != level
             self._engine.triggers.protect(holding, "stop_loss", level)
-            self._watch(market)
+            market.watch()
         except Refused:
             is_news = False
         if not is_news:
@@ -280,7 +281,7 @@ class SimulatedBroker:
         for rate in rates:  # before the bars, which else would charge the default rate for the same mark
             if (market := self._markets.get(rate.symbol)) is not None:
                 market.publishes_funding = True
-                self._watch(market)
+                self._set_due(market)
         for market, bar in bars:
             self._match(market, bar)
         for rate in rates:
@@ -306,12 +307,12 @@ class SimulatedBroker:
         engine.walk.run(holding, now)
         engine.walk = None
         self._pay_default_funding(market, holding, bar.ts, max(bar.ts, now))
-        self._watch(market)
+        self._set_due(market)
 
-    def _watch(self, market: BarMarket) -> None:
+    def _set_due(self, market: BarMarket) -> None:
         holding = self._holding(market.symbol)
         is_due = holding is not None and holding.qty and self._has_default_funding(market)
-        market.watch(due=market.next_funding if is_due else NEVER)
+        market.due = market.next_funding if is_due else NEVER
 
     # --- funding, listings and delistings -----------------------------------------------------------------
 
@@ -360,8 +361,9 @@ class SimulatedBroker:
         market.regrid(instrument)
         if holding is not None and holding.qty:
             for stop_type, level in levels.items():
-                engine.triggers.protect(holding, LEGS[stop_type], contract.nearest_ticks(float(level)))
-        self._watch(market)
+                price = to_grid(level, contract.tick, up=holding.qty > 0)  # no stop becomes wider
+                engine.triggers.protect(holding, LEGS[stop_type], ticks_of(price, stop_type, contract))
+        market.watch()
 
     def _close_down(self, market: BarMarket, ts: int) -> None:
         """Delisting: orders are cancelled and the position is settled at the last close, with costs."""
@@ -372,7 +374,7 @@ class SimulatedBroker:
             price = contract.ticks(self._costs.taker_price(side, exact(bar.close), bar, contract.tick))
         self._clearing.close_market(market, ts, price, "Trade")
         market.arrivals, market.rests = [], []
-        self._watch(market)
+        market.watch()
 
 
 def _is_price(value: Decimal) -> bool:

@@ -55,8 +55,8 @@ class Walk:
                 self._withdraw()
         engine.now, self._gap = max(bar.ts, now), None
         market.has_opened = False
-        floor, ceiling = market.span()
-        if bar.low > floor and bar.high < ceiling:
+        market.watch()
+        if not market.is_touched_by(bar):
             return
         high, low, close = self._corners()
         for corner in (low, high) if self._is_hurt_by_falling(holding) else (high, low):
@@ -64,6 +64,7 @@ class Walk:
         if market.has_opened and holding.qty:  # the whole bar counts for its stop
             self._go(low if holding.qty > 0 else high)
         self._go(close)
+        market.watch()
 
     def offer(self, order: Order) -> None:
         """Stand in the book against an order that is about to meet it.
