@@ -281,7 +281,7 @@ class SimulatedBroker:
         for rate in rates:  # before the bars, which else would charge the default rate for the same mark
             if (market := self._markets.get(rate.symbol)) is not None:
                 market.publishes_funding = True
-                self._set_due(market)
+                self._set_due(market, self._holding(market.symbol))
         for market, bar in bars:
             self._match(market, bar)
         for rate in rates:
@@ -299,7 +299,8 @@ class SimulatedBroker:
         holding, now = self._holding(market.symbol), self._clock
         if market.bar is None or holding is None or bar.start < market.bar.ts:
             return
-        self._pay_default_funding(market, holding, bar.start, now)
+        if bar.ts >= market.due:
+            self._pay_default_funding(market, holding, bar.start, now)
         market.stand()
         market.bar = bar
         engine = self._engine
@@ -307,10 +308,9 @@ class SimulatedBroker:
         engine.walk.run(holding, now)
         engine.walk = None
         self._pay_default_funding(market, holding, bar.ts, max(bar.ts, now))
-        self._set_due(market)
+        self._set_due(market, holding)
 
-    def _set_due(self, market: BarMarket) -> None:
-        holding = self._holding(market.symbol)
+    def _set_due(self, market: BarMarket, holding: Holding | None) -> None:
         is_due = holding is not None and holding.qty and self._has_default_funding(market)
         market.due = market.next_funding if is_due else NEVER
 
