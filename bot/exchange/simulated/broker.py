@@ -246,8 +246,7 @@ class SimulatedBroker:
         close, and delistings. Bars of symbols that are not listed are ignored.
         """
         markets = self._markets
-        bars: list[tuple[BarMarket, BarClosed]] = []
-        others: list[FundingRatePublished | InstrumentDelisted] = []
+        news: list[Event] = []  # that changes more than a price
         for event in events:
             if type(event) is BarClosed:
                 market = markets.get(event.symbol)
@@ -256,43 +255,36 @@ class SimulatedBroker:
                 if event.low > market.floor and event.high < market.ceiling and event.ts < market.due:
                     if market.bar is None or event.start >= market.bar.ts:  # an old one is no news
                         market.bar = event
-                else:
-                    bars.append((market, event))
+                    continue
             elif isinstance(event, InstrumentListed):
-                self._list(event.instrument, event.ts)
-            elif isinstance(event, FundingRatePublished | InstrumentDelisted):
-                others.append(event)
-        if bars or others:
-            self._play(bars, others)
-        facts: list[Event] = []
-        if self._engine.facts:
-            facts = self._engine.collect()
-            facts.sort(key=attrgetter("ts"))
+                self._list(event)
+            news.append(event)
+        facts = self._play(news) if news else []
         if events and events[-1].ts > self._clock:
             self._clock = events[-1].ts
         return facts
 
-    def _play(
-        self,
-        bars: list[tuple[BarMarket, BarClosed]],
-        others: list[FundingRatePublished | InstrumentDelisted],
-    ) -> None:
-        rates = [event for event in others if isinstance(event, FundingRatePublished)]
-        for rate in rates:  # before the bars, which else would charge the default rate for the same mark
-            if (market := self._markets.get(rate.symbol)) is not None:
-                market.publishes_funding = True
-                self._set_due(market, self._holding(market.symbol))
-        for market, bar in bars:
-            self._match(market, bar)
-        for rate in rates:
-            if (market := self._markets.get(rate.symbol)) is not None:
-                self._pay_funding(market, exact(rate.rate), rate.ts)
-        for event in others:
-            if (
-                isinstance(event, InstrumentDelisted)
-                and (market := self._markets.get(event.symbol)) is not None
-            ):
-                self._close_down(market, event.ts)
+    def _play(self, news: list[Event]) -> list[Event]:
+        markets = self._markets
+        rates = [
+            (markets[event.symbol], event)
+            for event in news
+            if isinstance(event, FundingRatePublished) and event.symbol in markets
+        ]
+        for market, _ in rates:  # before the bars, which else would charge the default rate for the same mark
+            market.publishes_funding = True
+            self._set_due(market, self._holding(market.symbol))
+        for event in news:
+            if isinstance(event, BarClosed):
+                self._match(markets[event.symbol], event)
+        for market, rate in rates:
+            self._pay_funding(market, exact(rate.rate), rate.ts)
+        for event in news:
+            if isinstance(event, InstrumentDelisted) and event.symbol in markets:
+                self._close_down(markets[event.symbol], event.ts)
+        facts = self._engine.collect()
+        facts.sort(key=attrgetter("ts"))
+        return facts
 
     def _match(self, market: BarMarket, bar: BarClosed) -> None:
         """A bar that overlaps the last one is ignored. Without a bar before there is no order yet."""
@@ -333,8 +325,9 @@ class SimulatedBroker:
             self._engine.now = ts
             self._clearing.pay_funding(market, rate, ts)
 
-    def _list(self, instrument: Instrument, ts: int) -> None:
+    def _list(self, event: InstrumentListed) -> None:
         """New, or known with other filters, or back after a delisting."""
+        instrument = event.instrument
         market = self._markets.get(instrument.symbol)
         if market is None:
             market = self._markets[instrument.symbol] = BarMarket(instrument, self._costs)
@@ -343,7 +336,7 @@ class SimulatedBroker:
             return
         contract = market.contract
         if (contract.tick, contract.step) != (instrument.tick_size, instrument.qty_step):
-            self._engine.now = max(ts, self._clock)
+            self._engine.now = max(event.ts, self._clock)
             self._regrid(market, instrument)
         contract.change(instrument)
         contract.status = TRADING
