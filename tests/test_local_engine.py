@@ -4,7 +4,7 @@ from decimal import Decimal
 
 import pytest
 
-from bot.exchange.local import account, render
+from bot.exchange.local import render
 from tests.local_core import SYMBOL, World, refused
 
 
@@ -143,15 +143,13 @@ def test_an_own_id_is_not_taken_twice(world: World) -> None:
     assert refused(world.place, "Buy", "1", "99", orderLinkId="a") == (110072, "OrderLinkedID is duplicate")
 
 
-def test_an_own_id_is_taken_for_as_long_as_its_order_is_known(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(account, "KEPT", 2)
+def test_an_own_id_stays_taken_when_its_order_is_long_forgotten(world: World) -> None:
+    world.accounts.append(world.engine.add_account(Decimal(10_000), 0, kept=2))
     for name in ("a", "b", "c"):
-        world.cancel(world.place("Buy", "1", "99", orderLinkId=name))
-    assert set(world.accounts[0].by_link) == {"b", "c"}
-    assert refused(world.place, "Buy", "1", "99", orderLinkId="b")[0] == 110072
-    assert world.place("Buy", "1", "99", orderLinkId="a").status == "New"
+        world.cancel(world.place("Buy", "1", "99", by=3, orderLinkId=name))
+    assert set(world.accounts[3].by_link) == {"b", "c"}
+    for name in ("a", "b"):
+        assert refused(world.place, "Buy", "1", "99", by=3, orderLinkId=name)[0] == 110072
 
 
 def test_what_is_over_can_be_neither_cancelled_nor_amended(world: World) -> None:

@@ -20,7 +20,7 @@ from bot.core.events import (
     StopMoved,
 )
 from bot.core.types import HOUR_MS, FillOrigin, OrderRequest, OrderType, Side, TimeInForce
-from bot.exchange.simulated.broker import TOO_LATE, HeldPosition, SimulatedBroker
+from bot.exchange.simulated.broker import REGRIDDED, TOO_LATE, HeldPosition, SimulatedBroker
 from bot.settings import Costs
 from tests.builders import BAR, START, bar, instrument, listed
 
@@ -118,28 +118,27 @@ def refusal(events: list[Event]) -> str:
 @pytest.mark.parametrize(
     ("order", "reason"),
     [
-        ({"symbol": "NOPEUSDT"}, "is not trading"),
+        ({"symbol": "NOPEUSDT"}, "is not listed"),
         ({"price": "99.005"}, "price 99.005 is not a multiple of the tick 0.01"),
-        ({"price": "0.00"}, "not a multiple of the tick"),
+        ({"price": "0.00"}, "price 0.00 is not a price"),
         ({"price": "99", "stop_loss": "98.001"}, "stopLoss 98.001 is not a multiple"),
         ({"qty": "1.05"}, "not a multiple of the step 0.1"),
         ({"qty": "0"}, "Qty invalid"),
         ({"qty": "-1"}, "Qty invalid"),
         ({"qty": "NaN"}, "Qty invalid"),
-        ({"price": "Infinity"}, "not a multiple of the tick"),
-        ({"qty": "600000"}, "above the maximum 500000 of a Market order"),
-        ({"qty": "2000000", "price": "99"}, "above the maximum 1000000 of a Limit order"),
+        ({"price": "Infinity"}, "price Infinity is not a price"),
+        ({"qty": "600000"}, "exceeds maximum limit allowed: too large, order_qty:600000.0 > max_qty:500000"),
+        ({"qty": "2000000", "price": "99"}, "exceeds maximum limit allowed"),
         ({"qty": "0.1", "price": "49.00"}, "minimum order value 5"),
         ({"reduce_only": True}, "current position is zero"),
-        ({"price": "100.00", "time_in_force": TimeInForce.POST_ONLY}, "EC_PostOnlyWillTakeLiquidity"),
-        ({"time_in_force": TimeInForce.POST_ONLY}, "cannot be post-only"),
-        ({"type": OrderType.LIMIT}, "needs a price"),
-        ({"stop_loss": "100.00"}, "should lower than base_price:100"),
-        ({"price": "110", "stop_loss": "105"}, "should lower than base_price:100"),
-        ({"price": "95", "stop_loss": "96"}, "should lower than base_price:95"),
-        ({"side": SELL, "stop_loss": "99"}, "should higher than base_price:100"),
-        ({"take_profit": "99"}, "TakeProfit:99 set for Buy position should higher"),
-        ({"trigger_price": "100"}, "is the current price already"),
+        ({"type": OrderType.LIMIT}, "price invalid"),
+        ({"stop_loss": "100.00"}, "should be lower than base_price:10000"),
+        ({"stop_loss": "0"}, "0 is not a price"),
+        ({"price": "95", "stop_loss": "96"}, "should be lower than base_price:9500"),
+        ({"side": SELL, "stop_loss": "99"}, "should be higher than base_price:10000"),
+        ({"take_profit": "99"}, "TakeProfit:9900 set for Buy position should be higher"),
+        ({"trigger_price": "100"}, "expect Falling, but trigger_price[10000] >= current[10000]"),
+        ({"trigger_price": "NaN"}, "NaN is not a price"),
         ({"qty": "101"}, "ab not enough"),
         ({"link_id": ""}, "orderLinkId"),
         ({"link_id": "x" * 37}, "orderLinkId"),
@@ -157,14 +156,14 @@ def test_an_order_below_the_minimum_quantity_is_refused() -> None:
     coarse = instrument(qty_step="0.1")
     event = InstrumentListed(desk.now, desk.now, type(coarse)(**{**_fields(coarse), "min_qty": Decimal(2)}))
     desk.broker.on_market([event])
-    assert "below the minimum 2" in refusal(desk.send(BUY, "1.9"))
+    assert "exceeds minimum limit" in refusal(desk.send(BUY, "1.9"))
 
 
 def test_an_old_bar_is_not_the_last_price() -> None:
     desk = Desk()
     desk.play(120.0)
     desk.broker.on_market([bar(0, 100.0)])
-    assert "should lower than base_price:120" in refusal(desk.send(BUY, stop_loss="121"))
+    assert "should be lower than base_price:12000" in refusal(desk.send(BUY, stop_loss="121"))
     assert isinstance(desk.send(BUY, stop_loss="110")[0], OrderAccepted)
 
 
@@ -176,7 +175,7 @@ def test_a_rest_below_the_minimum_quantity_can_be_closed_whole() -> None:
     desk.send(BUY, "2")
     desk.play(100.0, volume=15.0)
     assert desk.position.qty == Decimal("1.5")
-    assert "below the minimum 2" in refusal(desk.send(SELL, "1.0", reduce_only=True))
+    assert "exceeds minimum limit" in refusal(desk.send(SELL, "1.0", reduce_only=True))
     assert isinstance(desk.send(SELL, "1.5", reduce_only=True)[0], OrderAccepted)
     desk.play(100.0)
     assert desk.position.qty == 0
@@ -199,15 +198,6 @@ def test_a_link_id_is_never_accepted_twice_even_after_the_order_has_ended() -> N
     assert "duplicate" in refusal(desk.send(BUY, link_id="mine"))
     desk.play(100.0)
     assert "duplicate" in refusal(desk.send(BUY, link_id="mine"))
-
-
-def test_only_the_newest_link_ids_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bot.exchange.simulated.broker.LINK_IDS", 2)
-    desk = Desk()
-    for name in ("first", "second", "third", "fourth"):
-        desk.send(BUY, link_id=name)
-    assert "duplicate" in refusal(desk.send(BUY, link_id="third"))
-    assert isinstance(desk.send(BUY, link_id="first")[0], OrderAccepted)
 
 
 def test_the_link_id_of_a_refused_order_stays_free() -> None:
@@ -250,7 +240,7 @@ def test_leverage_is_a_setting() -> None:
 def test_a_delisted_symbol_takes_no_orders() -> None:
     desk = Desk()
     desk.broker.on_market([InstrumentDelisted(desk.now, desk.now, SYMBOL)])
-    assert "not trading" in refusal(desk.send(BUY))
+    assert "not live" in refusal(desk.send(BUY))
 
 
 # --- market orders ----------------------------------------------------------------------------------------
@@ -273,7 +263,7 @@ def test_a_market_order_sent_during_a_longer_bar_waits_for_the_next_open() -> No
     )  # the clock is inside bar 1 of NEWUSDT
     desk.send(BUY)
     assert fills(desk.play(101.0)) == []
-    assert fills(desk.play(102.0, opened=101.5)) == [("101.50", "1", START + 2 * BAR)]
+    assert fills(desk.play(102.0, opened=101.5)) == [("101.50", "1.0", START + 2 * BAR)]
 
 
 def test_taker_fills_pay_spread_slippage_and_fee_rounded_against_us() -> None:
@@ -321,7 +311,7 @@ def test_orders_of_one_bar_share_its_volume() -> None:
     desk = Desk()
     desk.send(BUY, "2")
     desk.send(BUY, "2")
-    assert [qty for _, qty, _ in fills(desk.play(100.0, volume=30.0))] == ["2", "1.0"]
+    assert [qty for _, qty, _ in fills(desk.play(100.0, volume=30.0))] == ["2.0", "1.0"]
 
 
 def test_an_order_may_flip_the_position() -> None:
@@ -392,6 +382,12 @@ def test_a_crossing_limit_order_never_pays_more_than_its_price() -> None:
     assert one_fill(desk.play(100.0, high=102.0)).price == Decimal("100.50")
 
 
+def test_a_post_only_order_is_looked_at_when_it_reaches_the_book() -> None:
+    desk = Desk()
+    assert isinstance(desk.send(BUY, price="100.00", time_in_force=TimeInForce.POST_ONLY)[0], OrderAccepted)
+    assert one_fill(desk.play(101.0, opened=101.0, low=99.0)).is_maker
+
+
 def test_a_post_only_order_that_would_cross_at_the_open_is_cancelled() -> None:
     desk = Desk()
     assert isinstance(desk.send(BUY, price="99.00", time_in_force=TimeInForce.POST_ONLY)[0], OrderAccepted)
@@ -421,16 +417,19 @@ def test_a_large_limit_order_fills_over_several_bars() -> None:
 # --- reduce-only ------------------------------------------------------------------------------------------
 
 
-def test_a_reduce_only_order_is_clipped_to_the_position() -> None:
+def test_a_reduce_only_order_is_cut_to_the_position_at_the_door_and_again_at_the_open() -> None:
     desk = Desk().hold(BUY, "2")
     desk.send(SELL, "5", reduce_only=True)
-    events = desk.play(100.0)
-    fill = one_fill(events)
-    assert (fill.qty, fill.leaves_qty) == (2, 3)
-    (cancelled,) = only(events, OrderCancelled)
-    assert isinstance(cancelled, OrderCancelled)
-    assert cancelled.reason == "CancelByReduceOnly"
-    assert desk.position.qty == 0
+    assert [order.leaves_qty for order in desk.broker.open_orders()] == [2]
+    desk.send(SELL, "1.5")
+    desk.send(SELL, "2", reduce_only=True, link_id="late")
+    first, second, late = desk.play(100.0)
+    assert isinstance(first, OrderFilled)
+    assert (first.qty, first.leaves_qty) == (2, 0)
+    assert isinstance(second, OrderFilled)
+    assert isinstance(late, OrderCancelled)
+    assert (late.link_id, late.reason) == ("late", "CancelByReduceOnly")
+    assert desk.position.qty == Decimal("-1.5")
 
 
 def test_reduce_only_orders_end_with_the_position() -> None:
@@ -503,11 +502,11 @@ def test_when_stop_and_a_resting_exit_are_both_touched_the_stop_wins() -> None:
     assert one_fill(desk.play(100.0, low=94.0, high=110.0)).origin is FillOrigin.STOP_LOSS
 
 
-def test_a_take_profit_needs_the_price_to_be_traded_through() -> None:
+def test_a_take_profit_is_a_market_order_at_its_price() -> None:
     costs = Costs(taker_fee=0.001, maker_fee=0, half_spread=0, slippage_sigmas=0, default_funding=0)
     desk = Desk(costs).hold(BUY, take_profit="105")
-    assert fills(desk.play(100.0, high=105.0)) == []
-    fill = one_fill(desk.play(100.0, high=105.01))
+    assert fills(desk.play(100.0, high=104.99)) == []
+    fill = one_fill(desk.play(100.0, high=105.0))
     assert (fill.price, fill.origin, fill.is_maker, fill.fee) == (
         Decimal("105.00"), FillOrigin.TAKE_PROFIT, False, Decimal("0.105"),
     )  # fmt: skip
@@ -584,17 +583,33 @@ def test_a_conditional_market_order_fills_at_its_trigger_or_at_a_gapped_open() -
     rising = Desk()
     rising.send(BUY, trigger_price="105")
     assert fills(rising.play(104.0)) == []
-    assert fills(rising.play(106.0, opened=104.0)) == [("105.00", "1", rising.now)]
+    assert fills(rising.play(106.0, opened=104.0)) == [("105.00", "1.0", rising.now)]
     falling = Desk()
     falling.send(SELL, trigger_price="95")
     assert [price for price, _, _ in fills(falling.play(93.0, opened=92.0))] == ["92.00"]
 
 
-def test_a_triggered_limit_order_reaches_the_book_at_the_next_open() -> None:
+def test_a_triggered_limit_order_rests_from_its_trigger_on() -> None:
     desk = Desk()
     desk.send(BUY, price="104.00", trigger_price="105")
-    assert fills(desk.play(105.0, opened=103.0, low=102.0)) == []
-    assert fills(desk.play(105.0, opened=105.0, low=103.0)) == [("104.00", "1", desk.now)]
+    assert fills(desk.play(104.9, opened=103.0, low=102.0)) == []
+    assert fills(desk.play(105.0, opened=104.9, low=104.5)) == []
+    assert fills(desk.play(105.0, opened=105.0, low=103.0)) == [("104.00", "1.0", desk.now)]
+
+
+def test_a_conditional_order_gains_nothing_from_a_gap_beyond_its_trigger() -> None:
+    desk = Desk()
+    desk.send(BUY, trigger_price="95")
+    assert [price for price, _, _ in fills(desk.play(90.0, opened=90.0))] == ["95.00"]
+
+
+def test_a_conditional_order_takes_margin_only_when_it_is_triggered() -> None:
+    desk = Desk()
+    desk.send(BUY, "60", trigger_price="105")
+    assert isinstance(desk.send(BUY, "90", price="99")[0], OrderAccepted)
+    (event,) = desk.play(105.0)
+    assert isinstance(event, OrderCancelled)
+    assert event.reason == "EC_NoEnoughBalance"
 
 
 # --- cancels ----------------------------------------------------------------------------------------------
@@ -702,6 +717,30 @@ def test_a_delisting_cancels_orders_and_settles_the_position_with_costs() -> Non
     assert (fill.price, fill.link_id, fill.origin) == (Decimal("99.90"), "", FillOrigin.ORDER)
     assert fill.fee == Decimal("0.0999")
     assert desk.position == (0, 0, None)
+
+
+def test_another_tick_ends_orders_and_the_stop_goes_over_to_it() -> None:
+    desk = Desk().hold(BUY, stop_loss="95.55", take_profit="120")
+    desk.send(BUY, price="90.00", link_id="resting")
+    coarser = instrument(tick_size="0.1")
+    cancelled, moved = desk.broker.on_market([InstrumentListed(desk.now, desk.now, coarser)])
+    assert isinstance(cancelled, OrderCancelled)
+    assert (cancelled.link_id, cancelled.reason) == ("resting", REGRIDDED)
+    assert isinstance(moved, StopMoved)
+    assert moved.stop_loss == desk.position.stop_loss == Decimal("95.6")
+    assert "multiple of the tick 0.1" in refusal(desk.send(BUY, price="90.01"))
+    assert one_fill(desk.play(100.0, low=95.6)).price == Decimal("95.6")
+
+
+def test_orders_of_ours_do_not_fill_each_other() -> None:
+    desk = Desk(half_spread=wide_spread)
+    desk.send(BUY, price="99.95", link_id="inside-the-spread")
+    desk.send(SELL)
+    events = desk.play(100.0)
+    assert [(str(e.price), e.link_id) for e in events if isinstance(e, OrderFilled)] == [("99.90", "order-2")]
+    (cancelled,) = only(events, OrderCancelled)
+    assert isinstance(cancelled, OrderCancelled)
+    assert cancelled.reason == "CancelBySmp"
 
 
 # --- groups and time --------------------------------------------------------------------------------------

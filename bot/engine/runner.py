@@ -90,9 +90,10 @@ class Runner:
 
     def advance(self, events: Sequence[Event]) -> None:
         """One moment of the market: candidates that are due, then what was filled, then the news."""
-        arrived, self._arrived = self._arrived, []
-        for candidate in arrived:
-            self._feed(candidate)
+        if self._arrived:
+            arrived, self._arrived = self._arrived, []
+            for candidate in arrived:
+                self._feed(candidate)
         for fact in self._broker.on_market(events):
             self._feed(fact)
         for event in events:
@@ -110,9 +111,8 @@ class Runner:
             self._feed(fact)
 
     def _feed(self, event: Event) -> None:
-        facts = deque([event])
-        while facts:
-            fact = facts.popleft()
+        facts = [event]
+        for fact in facts:  # the answers to what it causes are added on the way
             if not isinstance(fact, BarClosed | PositionMarked | TimePassed):
                 self._tell(fact)
             facts.extend(self._deliver(self._engine.step(fact)))

@@ -8,12 +8,12 @@ from typing import Any, Final
 from bot.core.types import Side
 from bot.exchange.local.contract import Contract, Tier
 from bot.exchange.local.orders import Order
-from bot.exchange.simulated.account import ZERO, Position
+from bot.exchange.local.position import ZERO, Position
 
 CROSS: Final = "REGULAR_MARGIN"
 ISOLATED: Final = "ISOLATED_MARGIN"
 DEFAULT_LEVERAGE: Final = Decimal(10)
-KEPT: Final = 50_000  # finished orders, executions and ledger entries of one account
+KEPT: Final = 50_000
 
 
 class Holding:
@@ -22,7 +22,8 @@ class Holding:
     Margins follow the help centre: at the mark price, with the fee to close at the bankruptcy price.
     """
 
-    def __init__(self, contract: Contract, index: int) -> None:
+    def __init__(self, account: "Account", contract: Contract, index: int) -> None:
+        self.account = account
         self.contract = contract
         self.index = index
         self.position = Position()
@@ -115,6 +116,8 @@ class Holding:
     @property
     def order_margin(self) -> Decimal:
         """Of the part of the open orders that would open: what closes the position needs none."""
+        if not any(self.open_lots.values()):
+            return ZERO
         total = ZERO
         held = self.lots if self.qty >= 0 else -self.lots
         for side in (Side.BUY, Side.SELL):
@@ -138,10 +141,14 @@ class Holding:
     def forget(self, order: Order) -> None:
         """An order is over."""
         self.closers.pop(order.id, None)
-        self.partial_stops.pop(order.id, None)
-        for name in ("take_profit", "stop_loss", "trailing"):
-            if getattr(self, name) is order:
-                setattr(self, name, None)
+        if order is self.stop_loss:
+            self.stop_loss = None
+        elif order is self.take_profit:
+            self.take_profit = None
+        elif order is self.trailing:
+            self.trailing = None
+        elif order.stop_type:
+            self.partial_stops.pop(order.id, None)
 
     def reserve(self, order: Order, lots: int, price: int) -> None:
         """Count `lots` more (fewer, if negative) of an open order at `price` ticks."""
@@ -164,10 +171,14 @@ class Entry:
 
 
 class Account:
-    """`watchers` counts the private streams: nobody renders what nobody reads."""
+    """`watchers` counts the private streams: nobody renders what nobody reads.
 
-    def __init__(self, uid: int, balance: Decimal, now: int) -> None:
+    Of the past it keeps `kept` orders, executions and lines of the ledger.
+    """
+
+    def __init__(self, uid: int, balance: Decimal, now: int, kept: int = KEPT) -> None:
         self.uid = uid
+        self._kept = kept
         self.wallet = ZERO
         self.realised = ZERO
         self.margin_mode = CROSS
@@ -176,12 +187,13 @@ class Account:
         self.leverage: dict[str, tuple[Decimal, Decimal]] = {}
         self.open_orders: dict[str, Order] = {}  # by id, oldest first
         self.orders: dict[str, Order] = {}  # by id, finished ones too
-        self.by_link: dict[str, Order] = {}  # by our id, likewise: an id is taken while its order is known
+        self.by_link: dict[str, Order] = {}  # by our id, likewise
+        self.link_ids: set[str] = set()  # that were ever taken; about 100 bytes each
         self.counts: Counter[tuple[str, str]] = Counter()  # open orders by symbol and stop type
         self.finished: deque[Order] = deque()
-        self.executions: deque[dict[str, Any]] = deque(maxlen=KEPT)
-        self.closed: deque[dict[str, Any]] = deque(maxlen=KEPT)  # closed P&L
-        self.ledger: deque[Entry] = deque(maxlen=KEPT)
+        self.executions: deque[dict[str, Any]] = deque(maxlen=kept)
+        self.closed: deque[dict[str, Any]] = deque(maxlen=kept)  # closed P&L
+        self.ledger: deque[Entry] = deque(maxlen=kept)
         self.watchers = 0
         self.touched: dict[tuple[str, int], Holding] = {}  # since the streams were last told
         self.is_wallet_touched = False
@@ -197,7 +209,7 @@ class Account:
         key = (contract.symbol, index)
         found = self.holdings.get(key)
         if found is None:
-            found = self.holdings[key] = Holding(contract, index)
+            found = self.holdings[key] = Holding(self, contract, index)
             found.leverage = self.leverage_of(contract.symbol, index)
         return found
 
@@ -248,13 +260,14 @@ class Account:
         self.orders[order.id] = order
         if order.link_id:
             self.by_link[order.link_id] = order
+            self.link_ids.add(order.link_id)
 
     def finish(self, order: Order) -> None:
         if self.open_orders.pop(order.id, None) is None:
             return
         self.counts[order.symbol, order.stop_type] -= 1
         self.finished.append(order)
-        if len(self.finished) > KEPT:
+        if len(self.finished) > self._kept:
             oldest = self.finished.popleft()
             self.orders.pop(oldest.id, None)
             self.by_link.pop(oldest.link_id, None)

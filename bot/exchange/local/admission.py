@@ -27,13 +27,15 @@ from bot.exchange.local.terms import (
     number,
     protection,
     side,
+    text,
     ticks,
     trigger_by,
     whole,
     wrong,
 )
-from bot.exchange.simulated.admission import DUPLICATE, NO_BALANCE
 
+DUPLICATE: Final = "OrderLinkedID is duplicate"
+NO_BALANCE: Final = "ab not enough for new order"
 OPEN_LIMIT: Final = 500  # active orders per symbol
 CONDITIONAL_LIMIT: Final = 10
 SLIPPAGE_PERCENT: Final = 5  # how far a market order walks unless it says otherwise
@@ -41,7 +43,7 @@ _MODES: Final = ("None", "CancelMaker", "CancelTaker", "CancelBoth")
 
 
 def read_order(body: Body, account: Account, market: Market, order_id: str, number_: int, now: int) -> Order:
-    """The order of a create request, checked against everything but the margin. Raises Refused."""
+    """The order of a create request. Raises Refused where the request itself is wrong."""
     contract = market.contract
     kind = choice(body, "orderType", (MARKET, LIMIT))
     order = Order(
@@ -56,7 +58,7 @@ def read_order(body: Body, account: Account, market: Market, order_id: str, numb
         price=(ticks(body, "price", contract) or 0) if kind == LIMIT else 0,
         created=now,
         updated=now,
-        link_id=link_id(body),
+        link_id=link_id(text(body, "orderLinkId")),
         index=whole(body, "positionIdx"),
         reduce_only=flag(body, "reduceOnly"),
         close_on_trigger=flag(body, "closeOnTrigger"),
@@ -71,19 +73,24 @@ def read_order(body: Body, account: Account, market: Market, order_id: str, numb
         order.stop_type = "Stop"
     if kind == MARKET and (tolerance := number(body, "slippageTolerance")):
         order.slippage = choice(body, "slippageToleranceType", ("TickSize", "Percent")), tolerance
-    if kind == LIMIT and not order.price:
+    return order
+
+
+def check_order(order: Order, market: Market) -> None:
+    """A new order against every rule but the margin; closing ones are cut to the position. Raises Refused."""
+    account = order.account
+    if order.type == LIMIT and not order.price:
         raise wrong("price invalid")
     check_tradable(market)
-    holding = account.holding(contract, require_index(account, market, order.index))
-    if order.link_id in account.by_link:
+    holding = account.holding(order.contract, require_index(account, market, order.index))
+    if order.link_id in account.link_ids:
         raise Refused(110072, DUPLICATE)
     _check_counts(order, account)
-    _shape_closing(order, holding, body)
+    _shape_closing(order, holding)
     order.leaves = order.qty
     check_size(order, market)
     _check_trigger(order, market)
     check_protection(order.protection, order.side, base_price(order, market), reduces=order.reduce_only)
-    return order
 
 
 def check_tradable(market: Market) -> None:
@@ -125,7 +132,7 @@ def _check_counts(order: Order, account: Account) -> None:
         raise Refused(110020, "Not allowed to have more than 500 active orders")
 
 
-def _shape_closing(order: Order, holding: Holding, body: Body) -> None:
+def _shape_closing(order: Order, holding: Holding) -> None:
     """A reduce-only order never asks for more than there is; in hedge mode closing is reduce-only anyway."""
     if order.index and (order.side is Side.BUY) != (order.index == 1):
         order.reduce_only = True
@@ -145,7 +152,7 @@ def _shape_closing(order: Order, holding: Holding, body: Body) -> None:
 
 
 def check_size(order: Order, market: Market) -> None:
-    """Against the filters of the instrument."""
+    """Against the filters of the instrument. What closes a whole position may be as small as it is."""
     contract, qty = market.contract, market.contract.quantity(order.qty)
     instrument = contract.instrument
     largest = instrument.max_market_qty if order.type == MARKET else instrument.max_qty
@@ -153,7 +160,7 @@ def check_size(order: Order, market: Market) -> None:
         return  # all that is held when it is triggered
     if order.qty <= 0:
         raise Refused(PARAMS, "Qty invalid")
-    if qty < instrument.min_qty:
+    if qty < instrument.min_qty and not _closes_all(order):
         raise Refused(PARAMS, "The number of contracts exceeds minimum limit allowed")
     if qty > largest:
         raise Refused(
@@ -164,6 +171,10 @@ def check_size(order: Order, market: Market) -> None:
     value = qty * contract.price(base_price(order, market))
     if value < instrument.min_notional and not order.reduce_only:
         raise Refused(110094, f"Order does not meet minimum order value {instrument.min_notional}USDT")
+
+
+def _closes_all(order: Order) -> bool:
+    return order.reduce_only and order.qty == order.account.holding(order.contract, order.index).lots
 
 
 def _check_trigger(order: Order, market: Market) -> None:

@@ -97,9 +97,7 @@ class Amendments:
         self._check_amended(order, market, holding, price, quantity)
         market.book.remove(order)
         order.is_booked = False
-        if order.is_reserved:
-            holding.reserve(order, -order.leaves, order.price)
-            order.is_reserved = False
+        self._engine.release(order)
         holding.closers.pop(order.id, None)
         order.price, order.qty, order.leaves = price, quantity, leaves
         self._engine.price(order, market)

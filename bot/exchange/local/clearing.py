@@ -5,16 +5,14 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal, InvalidOperation
 from typing import Any, Final
 
 from bot.core.types import Side
-from bot.exchange.local import render
 from bot.exchange.local.account import CROSS, ISOLATED, Account, Entry, Holding
 from bot.exchange.local.admission import check_tradable, require_index
 from bot.exchange.local.contract import CLOSED
 from bot.exchange.local.engine import Engine
 from bot.exchange.local.market import Market, Print
 from bot.exchange.local.orders import FILLED, IOC, MARKET, Order, Refused
+from bot.exchange.local.position import SMALLEST_CASH, ZERO
 from bot.exchange.local.terms import PARAMS, choice, number, text, whole, wrong
-from bot.exchange.simulated.account import ZERO
-from bot.exchange.simulated.costs import SMALLEST_CASH
 
 LEVERAGE_STEP: Final = Decimal("0.01")
 MARGIN_STEP: Final = Decimal("0.0001")  # of what is added to an isolated position
@@ -142,26 +140,11 @@ class Clearing:
         for account, holding in self._holdings(market):
             amount = (holding.qty * holding.mark * rate).quantize(SMALLEST_CASH, ROUND_CEILING)
             engine.seq += 1
-            id_ = engine.new_id()
             holding.realised -= amount
             holding.session_realised -= amount
             account.realised -= amount
-            detail = {
-                "symbol": market.symbol,
-                "side": holding.side.value if holding.side else "",
-                "tradeId": id_,
-                "tradePrice": market.contract.price_text(market.mark),
-                "category": "linear",
-                "qty": market.contract.quantity_text(holding.lots),
-                "size": format(holding.qty, "f"),
-                "feeRate": format(rate if holding.qty > 0 else -rate, "f"),
-            }
-            balance = account.wallet - amount
-            account.book(Entry(now, "SETTLEMENT", -amount, balance, funding=-amount, detail=detail))
-            execution = render.funding_view(holding, market, amount, rate, id_, now, engine.seq)
-            account.executions.append(execution)
-            if account.watchers:
-                engine.outbox.append((account, "execution", execution))
+            account.wallet -= amount
+            engine.record_funding(holding, market, amount, rate)
             account.touch(holding)
 
     def _holdings(self, market: Market) -> list[tuple[Account, Holding]]:
@@ -260,8 +243,11 @@ class Clearing:
 
     # --- the end of a contract ----------------------------------------------------------------------------
 
-    def close_market(self, market: Market, now: int) -> None:
-        """A delisted contract: orders are cancelled, positions settled at the mark price without a fee."""
+    def close_market(self, market: Market, now: int, price: int | None = None, kind: str = "Settle") -> None:
+        """A delisted contract: orders are cancelled and positions are settled, the book is emptied.
+
+        At the mark price and without a fee, unless `price` (ticks) or another `kind` of execution is given.
+        """
         engine = self._engine
         engine.now = max(engine.now, now)
         for account in engine.accounts:
@@ -269,7 +255,7 @@ class Clearing:
                 if order.contract is market.contract:
                     engine.end(order, cancel_type=BY_SETTLEMENT)
         for account, holding in self._holdings(market):
-            self._force(account, holding, market, market.mark, "CreateBySettle", "Settle")
+            self._force(account, holding, market, price or market.mark, "CreateBySettle", kind)
         market.contract.status = CLOSED
         for half in (market.book.buys, market.book.sells):
             for level in list(half.best_first()):

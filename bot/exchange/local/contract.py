@@ -50,7 +50,7 @@ TIERS: Final = _tiers(
 
 @dataclass
 class Contract:
-    """One symbol. `status` and `delivery_time` change at run time, the rest does not."""
+    """One symbol. `status`, `delivery_time` and the instrument's filters may change at run time."""
 
     instrument: Instrument
     taker_fee: Decimal = Decimal("0.00055")
@@ -68,6 +68,10 @@ class Contract:
         return self.instrument.tick_size
 
     @cached_property
+    def _tick(self) -> float:
+        return float(self.tick)
+
+    @cached_property
     def step(self) -> Decimal:
         return self.instrument.qty_step
 
@@ -75,6 +79,12 @@ class Contract:
     def unit(self) -> Decimal:
         """Quote coin per tick and lot."""
         return self.tick * self.step
+
+    def change(self, instrument: Instrument) -> None:
+        """Other filters of the same symbol. What is counted in ticks and lots of the old grid is not ours."""
+        self.instrument = instrument
+        for name in ("tick", "_tick", "step", "unit"):
+            self.__dict__.pop(name, None)
 
     @property
     def base_coin(self) -> str:
@@ -98,7 +108,7 @@ class Contract:
         return _multiple(qty, self.step)
 
     def nearest_ticks(self, price: float) -> int:
-        return max(1, round(price / float(self.tick)))
+        return max(1, round(price / self._tick))
 
     def price_text(self, ticks: int) -> str:
         return _text(ticks, self.tick)

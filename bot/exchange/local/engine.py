@@ -16,6 +16,7 @@ from bot.exchange.local import render
 from bot.exchange.local.account import Account, Entry, Holding
 from bot.exchange.local.admission import (
     bound,
+    check_order,
     check_tradable,
     is_post_only_taker,
     read_order,
@@ -34,17 +35,18 @@ from bot.exchange.local.orders import (
     NEW,
     NO_ERROR,
     NO_FULL_FILL,
+    NO_LIQUIDITY,
     PARTIALLY_FILLED,
     POST_ONLY,
     UNTRIGGERED,
+    WOULD_TAKE,
+    Execution,
     Order,
     Refused,
 )
+from bot.exchange.local.position import SMALLEST_CASH, ZERO
 from bot.exchange.local.terms import PARAMS, text, wrong
 from bot.exchange.local.triggers import Triggers
-from bot.exchange.simulated.account import ZERO
-from bot.exchange.simulated.costs import SMALLEST_CASH
-from bot.exchange.simulated.matching import NO_LIQUIDITY, WOULD_TAKE
 
 BY_USER: Final = "CancelByUser"
 BY_REDUCE_ONLY: Final = "CancelByReduceOnly"
@@ -63,7 +65,7 @@ class Engine:
         self._number = 0
         self.outbox: list[tuple[Account, str, dict[str, Any]]] = []  # (account, topic, rendered)
         self.triggers = Triggers(self)
-        self._amendments = Amendments(self)
+        self.amendments = Amendments(self)
 
     # --- markets and accounts -----------------------------------------------------------------------------
 
@@ -72,8 +74,8 @@ class Engine:
         self.markets[contract.symbol] = market
         return market
 
-    def add_account(self, balance: Decimal, now: int) -> Account:
-        account = Account(1000 + len(self.accounts), balance, now)
+    def add_account(self, balance: Decimal, now: int, **more: Any) -> Account:
+        account = Account(1000 + len(self.accounts), balance, now, **more)
         self.accounts.append(account)
         return account
 
@@ -112,16 +114,12 @@ class Engine:
         self.now = max(self.now, now)
         market = self.market(text(body, "symbol"))
         order = read_order(body, account, market, self.new_id(), self.next_number(), self.now)
-        holding = self.holding(order)
+        self.accept(order, market)
         if order.trigger_price:
-            account.admit(order)
             self.wait(order, market)
         else:
-            self.price(order, market)
-            require_margin(order, market, holding)
-            account.admit(order)
             self.enter(order, market)
-        account.touch(holding)
+        account.touch(self.holding(order))
         self.triggers.settle(market)
         return order
 
@@ -131,7 +129,7 @@ class Engine:
         order = self._find(account, body, "order not exists or too late to replace")
         market = self.market(order.symbol)
         check_tradable(market)
-        if not self._amendments.apply(order, market, body):
+        if not self.amendments.apply(order, market, body):
             raise Refused(PARAMS, "order not modified")
         order.updated = self.now
         if order.status == UNTRIGGERED or order.is_booked:
@@ -166,12 +164,29 @@ class Engine:
     # --- the life of an order -----------------------------------------------------------------------------
 
     def holding(self, order: Order) -> Holding:
-        holding = order.account.holding(order.contract, order.index)
-        if not holding.mark:
-            market = self.markets[order.symbol]
-            holding.mark = order.contract.price(market.mark)
-            holding.created = holding.created or self.now
-        return holding
+        if order.holding is None:
+            order.holding = holding = order.account.holding(order.contract, order.index)
+            if not holding.mark:
+                holding.mark = order.contract.price(self.markets[order.symbol].mark)
+                holding.created = holding.created or self.now
+        return order.holding
+
+    def accept(self, order: Order, market: Market) -> None:
+        """The door. Raises Refused, and then nothing has happened; conditional orders take no margin yet."""
+        check_order(order, market)
+        holding = self.holding(order)
+        if not order.trigger_price:
+            self.price(order, market)
+            require_margin(order, market, holding)
+        order.account.admit(order)
+
+    def arrive(self, order: Order, market: Market) -> None:
+        """An order that was accepted some time ago reaches the book."""
+        self.release(order)
+        if self.fit(order):
+            self.attract(order, market)
+            self.price(order, market)
+            self.enter(order, market)
 
     def wait(self, order: Order, market: Market) -> None:
         """A conditional order is set aside until its price comes."""
@@ -187,6 +202,32 @@ class Engine:
         highest, lowest = market.price_limits()
         order.price = min(order.price, highest) if order.side is Side.BUY else max(order.price, lowest)
 
+    def fit(self, order: Order) -> bool:
+        """Cut a reduce-only order to the position; without one to reduce it ends, and the answer is False."""
+        holding = self.holding(order)
+        if not order.reduce_only:
+            return True
+        if holding.side is not order.side.opposite:
+            self.end(order, cancel_type=BY_REDUCE_ONLY)
+            return False
+        if not order.qty:  # closes whatever there is
+            order.qty = order.leaves = holding.lots
+        elif order.leaves > holding.lots:
+            order.qty -= order.leaves - holding.lots
+            order.leaves = holding.lots
+        return True
+
+    def reserve(self, order: Order) -> None:
+        """Count what the order may open among the open orders of its holding, until `release`."""
+        if not order.reduce_only:
+            self.holding(order).reserve(order, order.leaves, order.price)
+            order.is_reserved = True
+
+    def release(self, order: Order) -> None:
+        if order.is_reserved:
+            self.holding(order).reserve(order, -order.leaves, order.price)
+            order.is_reserved = False
+
     def enter(self, order: Order, market: Market) -> None:
         """The order meets the book: it takes what is there and rests with the remainder, or ends."""
         order.status = PARTIALLY_FILLED if order.executed else NEW
@@ -197,9 +238,7 @@ class Engine:
         if order.time_in_force == FOK and market.book.available(order.side, order.price) < order.leaves:
             self.end(order, reject=NO_FULL_FILL)
             return
-        if not order.reduce_only:
-            self.holding(order).reserve(order, order.leaves, order.price)
-            order.is_reserved = True
+        self.reserve(order)
         may_rest = order.time_in_force in (GTC, POST_ONLY)
         if may_rest:
             self.tell(order)
@@ -213,7 +252,7 @@ class Engine:
             if order.reduce_only:
                 self.holding(order).closers[order.id] = order
         else:
-            self.end(order, reject=NO_LIQUIDITY)
+            self.leave_over(order)
 
     def end(
         self, order: Order, status: str = CANCELLED, *, cancel_type: str = "UNKNOWN", reject: str = NO_ERROR
@@ -223,9 +262,7 @@ class Engine:
         if order.is_booked:
             market.book.remove(order)
             order.is_booked = False
-        if order.is_reserved:
-            holding.reserve(order, -order.leaves, order.price)
-            order.is_reserved = False
+        self.release(order)
         market.waiting.pop(order.id, None)
         holding.forget(order)
         order.status, order.cancel_type, order.reject_reason = status, cancel_type, reject
@@ -233,10 +270,6 @@ class Engine:
         order.account.finish(order)
         order.account.touch(holding)
         self.tell(order)
-
-    def tell(self, order: Order) -> None:
-        if order.account.watchers:
-            self.outbox.append((order.account, "order", render.order_view(order)))
 
     def _prevent_self_trade(self, taker: Order, maker: Resting) -> Meeting:
         """Only the taker's flag counts."""
@@ -296,8 +329,7 @@ class Engine:
         """Money and position of one fill: the wallet changes by the realised P&L less the fee."""
         contract, account = order.contract, order.account
         price, qty = contract.price(trade.price), contract.quantity(trade.lots)
-        value = price * qty
-        fee = (value * rate).quantize(SMALLEST_CASH, ROUND_CEILING)
+        fee = (price * qty * rate).quantize(SMALLEST_CASH, ROUND_CEILING)
         order.fee += fee
         entry, held = holding.entry, abs(holding.qty)
         closed = min(qty, holding.position.opposed_by(order.side))
@@ -311,19 +343,10 @@ class Engine:
         holding.session_realised += net
         holding.updated, holding.seq = self.now, trade.seq
         account.realised += net
-        entry_line = Entry(
-            self.now, "TRADE" if kind == "Trade" else "LIQUIDATION", net, account.wallet + net, realised, fee,
-            detail=render.ledger_detail(order, trade, rate, holding, is_maker=is_maker),
-        )  # fmt: skip
-        account.book(entry_line)
-        execution = render.execution_view(
-            order, market, trade, fee, rate, closed, realised, is_maker=is_maker, kind=kind
+        account.wallet += net
+        self.record(
+            Execution(order, holding, trade, fee, rate, entry, closed, realised, fees, is_maker, kind), market
         )
-        account.executions.append(execution)
-        if account.watchers:
-            self.outbox.append((account, "execution", execution))
-        if closed:
-            render.add_closed(account, order, holding, trade, entry, closed, realised, fees, kind)
         account.touch(holding)
 
     def after_position(self, holding: Holding) -> None:
@@ -336,3 +359,47 @@ class Engine:
                 self.markets[order.symbol].book.reduce(order, holding.lots)
                 self.tell(order)
         self.triggers.follow(holding)
+
+    # --- what a venue says, or does, in its own way -------------------------------------------------------
+
+    def attract(self, order: Order, market: Market) -> None:
+        """An order is about to meet the book: whoever would trade with it comes now. Here nobody does."""
+
+    def leave_over(self, order: Order) -> None:
+        """An order that must not rest found too little."""
+        self.end(order, reject=NO_LIQUIDITY)
+
+    def tell(self, order: Order) -> None:
+        """An order has changed."""
+        if order.account.watchers:
+            self.outbox.append((order.account, "order", render.order_view(order)))
+
+    def record(self, execution: Execution, market: Market) -> None:
+        """An execution goes into the statements of its account."""
+        account = execution.order.account
+        kind = "TRADE" if execution.kind == "Trade" else "LIQUIDATION"
+        account.ledger.append(
+            Entry(
+                self.now, kind, execution.realised - execution.fee, account.wallet, execution.realised,
+                execution.fee, detail=render.ledger_detail(execution),
+            )
+        )  # fmt: skip
+        self._publish(account, render.execution_view(execution, market))
+        if execution.closed:
+            render.add_closed(account, execution)
+
+    def record_funding(self, holding: Holding, market: Market, amount: Decimal, rate: Decimal) -> None:
+        """So does a funding payment, which is an execution of no order."""
+        account, id_ = holding.account, self.new_id()
+        account.ledger.append(
+            Entry(
+                self.now, "SETTLEMENT", -amount, account.wallet, funding=-amount,
+                detail=render.funding_detail(holding, market, rate, id_),
+            )
+        )  # fmt: skip
+        self._publish(account, render.funding_view(holding, market, amount, rate, id_, self.now, self.seq))
+
+    def _publish(self, account: Account, execution: dict[str, Any]) -> None:
+        account.executions.append(execution)
+        if account.watchers:
+            self.outbox.append((account, "execution", execution))

@@ -36,9 +36,6 @@ class Range:
         self.low = min(self.low, price)
         self.high = max(self.high, price)
 
-    def reset(self) -> None:
-        self.low = self.high = self.last
-
 
 class Market:
     def __init__(self, contract: Contract, price: int) -> None:
@@ -90,7 +87,7 @@ class Market:
         self.is_moved = False
         self.looked = number
         for prices in self.ranges.values():
-            prices.reset()
+            prices.low = prices.high = prices.last
 
     def reaches(self, order: Order) -> bool:
         """Has the trigger price of a waiting order been seen? A new one only knows the newest price."""

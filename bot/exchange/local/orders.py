@@ -1,14 +1,15 @@
 """An order inside the exchange, from the door to its end."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from bot.core.types import Side
 from bot.exchange.local.contract import Contract
 
 if TYPE_CHECKING:
-    from bot.exchange.local.account import Account
+    from bot.exchange.local.account import Account, Holding
+    from bot.exchange.local.market import Print
 
 MARKET: Final = "Market"
 LIMIT: Final = "Limit"
@@ -24,6 +25,8 @@ OPEN: Final = frozenset({NEW, PARTIALLY_FILLED, UNTRIGGERED})
 NO_ERROR: Final = "EC_NoError"
 NO_FULL_FILL: Final = "EC_CancelForNoFullFill"
 NO_MARGIN: Final = "EC_NoEnoughBalance"
+NO_LIQUIDITY: Final = "EC_NoImmediateQtyToFill"
+WOULD_TAKE: Final = "EC_PostOnlyWillTakeLiquidity"
 
 
 class Refused(Exception):
@@ -35,7 +38,7 @@ class Refused(Exception):
         self.text = text
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, frozen=True)
 class Protection:
     """Take profit and stop loss that an order carries to its position. 0: none. Prices in ticks."""
 
@@ -49,6 +52,9 @@ class Protection:
 
     def __bool__(self) -> bool:
         return bool(self.take_profit or self.stop_loss)
+
+
+UNPROTECTED: Final = Protection()
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -72,7 +78,7 @@ class Order:
     trigger_price: int = 0
     trigger_direction: int = 0
     trigger_by: str = ""
-    protection: Protection = field(default_factory=Protection)
+    protection: Protection = UNPROTECTED
     smp: str = "None"
     slippage: tuple[str, Decimal] | None = None  # how far a market order may walk
     stop_type: str = ""  # stopOrderType
@@ -87,6 +93,7 @@ class Order:
     cancel_type: str = "UNKNOWN"
     reject_reason: str = NO_ERROR
     updated: int = 0
+    holding: "Holding | None" = None  # that its fills change, once it has been looked up
     is_booked: bool = False  # rests in the book
     is_reserved: bool = False  # counted in the holding's open orders
     pair: "Order | None" = None  # the other leg of a partial take profit and stop loss
@@ -104,3 +111,19 @@ class Order:
     @property
     def is_conditional(self) -> bool:
         return self.trigger_price > 0 or self.distance > 0
+
+
+class Execution(NamedTuple):
+    """One account's side of a trade. Money in quote coin, `closed` (of the position) in base coin."""
+
+    order: Order
+    holding: "Holding"
+    trade: "Print"
+    fee: Decimal
+    rate: Decimal
+    entry: Decimal  # average price of the position before
+    closed: Decimal
+    realised: Decimal
+    fees: tuple[Decimal, Decimal]  # of what was closed: to open it, and to close it
+    is_maker: bool
+    kind: str  # execType

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from bot.exchange.local.account import CROSS, Account, Entry, Holding
 from bot.exchange.local.market import Market, Print
-from bot.exchange.local.orders import Order
+from bot.exchange.local.orders import Execution, Order
 
 _CASH: Final = Decimal("1e-8")
 
@@ -89,18 +89,8 @@ def _mode(order: Order) -> str:
     return "Full" if order.stop_type in ("TakeProfit", "StopLoss", "TrailingStop") else ""
 
 
-def execution_view(
-    order: Order,
-    market: Market,
-    trade: Print,
-    fee: Decimal,
-    rate: Decimal,
-    closed: Decimal,
-    realised: Decimal,
-    *,
-    is_maker: bool,
-    kind: str,
-) -> dict[str, Any]:
+def execution_view(execution: Execution, market: Market) -> dict[str, Any]:
+    order, trade, is_maker = execution.order, execution.trade, execution.is_maker
     contract = order.contract
     return {
         "category": "linear",
@@ -114,26 +104,26 @@ def execution_view(
         "createType": order.create_type,
         "orderType": order.type,
         "stopOrderType": order.stop_type or "UNKNOWN",
-        "execFee": cash(fee),
+        "execFee": cash(execution.fee),
         "execFeeV2": "",
-        "execId": execution_id(trade, is_maker=is_maker),
+        "execId": execution_id(trade, is_maker=execution.is_maker),
         "execPrice": contract.price_text(trade.price),
         "execQty": contract.quantity_text(trade.lots),
-        "execPnl": cash(realised),
-        "execType": kind,
+        "execPnl": cash(execution.realised),
+        "execType": execution.kind,
         "execValue": cash(contract.unit * trade.price * trade.lots),
         "execTime": str(trade.ts),
         "feeCurrency": "USDT",
         "isMaker": is_maker,
         "isLeverage": "0",
-        "feeRate": format(rate, "f"),
+        "feeRate": format(execution.rate, "f"),
         "tradeIv": "",
         "markIv": "",
         "markPrice": contract.price_text(market.mark),
         "indexPrice": contract.price_text(market.index),
         "underlyingPrice": "",
         "blockTradeId": "",
-        "closedSize": format(closed, "f"),
+        "closedSize": format(execution.closed, "f"),
         "marketUnit": "",
         "extraFees": [],
         "seq": trade.seq,
@@ -189,9 +179,21 @@ def execution_id(trade: Print, *, is_maker: bool) -> str:
     return f"{trade.id[:-1]}{'m' if is_maker else 't'}"
 
 
-def ledger_detail(
-    order: Order, trade: Print, rate: Decimal, holding: Holding, *, is_maker: bool
-) -> dict[str, Any]:
+def funding_detail(holding: Holding, market: Market, rate: Decimal, id_: str) -> dict[str, Any]:
+    return {
+        "symbol": market.symbol,
+        "side": holding.side.value if holding.side else "",
+        "tradeId": id_,
+        "tradePrice": market.contract.price_text(market.mark),
+        "category": "linear",
+        "qty": market.contract.quantity_text(holding.lots),
+        "size": format(holding.qty, "f"),
+        "feeRate": format(rate if holding.qty > 0 else -rate, "f"),
+    }
+
+
+def ledger_detail(execution: Execution) -> dict[str, Any]:
+    order, trade = execution.order, execution.trade
     contract = order.contract
     return {
         "symbol": contract.symbol,
@@ -199,11 +201,11 @@ def ledger_detail(
         "side": order.side.value,
         "orderId": order.id,
         "orderLinkId": order.link_id,
-        "tradeId": execution_id(trade, is_maker=is_maker),
+        "tradeId": execution_id(trade, is_maker=execution.is_maker),
         "tradePrice": contract.price_text(trade.price),
         "qty": contract.quantity_text(trade.lots),
-        "size": format(holding.qty, "f"),
-        "feeRate": format(rate, "f"),
+        "size": format(execution.holding.qty, "f"),
+        "feeRate": format(execution.rate, "f"),
     }
 
 
@@ -233,31 +235,22 @@ def ledger_view(entry: Entry, number: int) -> dict[str, Any]:
     }
 
 
-def add_closed(
-    account: Account,
-    order: Order,
-    holding: Holding,
-    trade: Print,
-    entry: Decimal,
-    closed: Decimal,
-    realised: Decimal,
-    fees: tuple[Decimal, Decimal],
-    kind: str,
-) -> None:
-    """Closed P&L, one line for each order that closes something; `fees` to open it and to close it."""
-    contract = order.contract
-    price = contract.price(trade.price)
+def add_closed(account: Account, execution: Execution) -> None:
+    """Closed P&L, one line for each order that closes something, less the fees to open and to close it."""
+    order, trade, closed = execution.order, execution.trade, execution.closed
+    price = order.contract.price(trade.price)
     last = account.closed[-1] if account.closed else None
     if last is None or last["order"] is not order:
-        last = {"order": order, "entry": entry, "closed": Decimal(0), "exit": Decimal(0), "pnl": Decimal(0)}
-        last |= {"fills": 0, "created": order.created, "leverage": holding.leverage}
-        last |= {"open_fee": Decimal(0), "close_fee": Decimal(0), "kind": kind}
+        last = {"order": order, "entry": execution.entry, "closed": Decimal(0), "exit": Decimal(0)}
+        last |= {"pnl": Decimal(0), "fills": 0, "created": order.created}
+        last |= {"leverage": execution.holding.leverage, "kind": execution.kind}
+        last |= {"open_fee": Decimal(0), "close_fee": Decimal(0)}
         account.closed.append(last)
     last["closed"] += closed
     last["exit"] += closed * price
-    last["pnl"] += realised - sum(fees)
-    last["open_fee"] += fees[0]
-    last["close_fee"] += fees[1]
+    last["pnl"] += execution.realised - sum(execution.fees)
+    last["open_fee"] += execution.fees[0]
+    last["close_fee"] += execution.fees[1]
     last["fills"] += 1
     last["updated"] = trade.ts
 

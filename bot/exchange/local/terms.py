@@ -63,21 +63,25 @@ def number(body: Body, name: str) -> Decimal | None:
 def ticks(body: Body, name: str, contract: Contract) -> int | None:
     """A price on the grid; 0 is a value of its own ("remove"), None means absent."""
     value = number(body, name)
-    if value is None:
-        return None
-    found = contract.ticks(value)
+    return None if value is None else ticks_of(value, name, contract)
+
+
+def ticks_of(price: Decimal, name: str, contract: Contract) -> int:
+    found = contract.ticks(price)
     if found is None:
-        raise wrong(f"{name} {value} is not a multiple of the tick {contract.tick}")
+        raise wrong(f"{name} {price} is not a multiple of the tick {contract.tick}")
     return found
 
 
 def lots(body: Body, name: str, contract: Contract) -> int | None:
     value = number(body, name)
-    if value is None:
-        return None
-    found = contract.lots(value)
+    return None if value is None else lots_of(value, contract)
+
+
+def lots_of(qty: Decimal, contract: Contract) -> int:
+    found = contract.lots(qty)
     if found is None:
-        raise Refused(PARAMS, f"Qty invalid: {value} is not a multiple of the step {contract.step}")
+        raise Refused(PARAMS, f"Qty invalid: {qty} is not a multiple of the step {contract.step}")
     return found
 
 
@@ -85,8 +89,7 @@ def side(body: Body) -> Side:
     return Side(choice(body, "side", ("Buy", "Sell")))
 
 
-def link_id(body: Body) -> str:
-    value = text(body, "orderLinkId")
+def link_id(value: str) -> str:
     if value and not _LINK_ID.fullmatch(value):
         raise wrong("orderLinkId must be 1 to 36 letters, digits, - or _")
     return value

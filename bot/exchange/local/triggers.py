@@ -62,11 +62,9 @@ class Triggers:
         holding.forget(order)
         order.status, order.updated = TRIGGERED, engine.now
         engine.tell(order)
-        if order.reduce_only:
-            if holding.side is not order.side.opposite:
-                engine.end(order, cancel_type="CancelByReduceOnly")
-                return
-            order.qty = order.leaves = min(order.qty, holding.lots) if order.qty else holding.lots
+        if not engine.fit(order):
+            return
+        engine.attract(order, market)
         if order.type == MARKET:
             if order.stop_type != "Stop":
                 order.slippage = ("Percent", STOP_REACH)
@@ -90,16 +88,19 @@ class Triggers:
                 ("take_profit", terms.take_profit, terms.tp_by),
                 ("stop_loss", terms.stop_loss, terms.sl_by),
             ):
-                if price:
-                    self._set_whole(holding, leg, price, by, order.account, order.link_id)
+                if price and self._may_set(holding, leg, order, filled):
+                    self.protect(holding, leg, price, by, order.link_id)
             return
-        self._add_pair(holding, terms, filled, order.account, order.link_id)
+        self._add_pair(holding, terms, filled, order.link_id)
 
-    def _add_pair(
-        self, holding: Holding, terms: Protection, size: int, account: Account, parent: str
-    ) -> None:
+    def _may_set(self, holding: Holding, leg: str, order: Order, filled: int) -> bool:
+        """A later fill of an order must not undo what was moved after the first one."""
+        current: Order | None = getattr(holding, leg)
+        return order.executed == filled or current is None or current.side is holding.side
+
+    def _add_pair(self, holding: Holding, terms: Protection, size: int, parent: str) -> None:
         legs = [
-            self._keep(holding, account, f"Partial{name}", price, by, size, limit, parent)
+            self._keep(holding, f"Partial{name}", price, by, size, limit, parent)
             for name, price, by, limit in (
                 ("TakeProfit", terms.take_profit, terms.tp_by, terms.tp_limit),
                 ("StopLoss", terms.stop_loss, terms.sl_by, terms.sl_limit),
@@ -111,16 +112,14 @@ class Triggers:
         for order in legs:
             holding.partial_stops[order.id] = order
 
-    def _set_whole(
-        self, holding: Holding, leg: str, price: int, by: str, account: Account, parent: str = ""
-    ) -> None:
-        """Set or move the one take profit or stop loss of the whole position."""
+    def protect(self, holding: Holding, leg: str, price: int, by: str = LAST_PRICE, parent: str = "") -> None:
+        """Set or move the one "take_profit" or "stop_loss" of the whole position, to a price in ticks."""
         order: Order | None = getattr(holding, leg)
         if order is not None and order.side is holding.side:  # of the position that a fill has just flipped
             self.deactivate(order)
             order = None
         if order is None:
-            order = self._keep(holding, account, _LEGS[leg], price, by, 0, 0, parent)
+            order = self._keep(holding, _LEGS[leg], price, by, 0, 0, parent)
             setattr(holding, leg, order)
             return
         if (order.trigger_price, order.trigger_by) == (price, by):
@@ -134,7 +133,6 @@ class Triggers:
     def _keep(
         self,
         holding: Holding,
-        account: Account,
         stop_type: str,
         price: int,
         by: str,
@@ -150,7 +148,7 @@ class Triggers:
         order = Order(
             number=engine.next_number(),
             id=engine.new_id(),
-            account=account,
+            account=holding.account,
             contract=contract,
             side=Side.SELL if is_long else Side.BUY,
             type=LIMIT if limit else MARKET,
@@ -171,7 +169,7 @@ class Triggers:
             last_on_created=market.last,
         )
         order.leaves = order.qty
-        account.admit(order)
+        holding.account.admit(order)
         engine.wait(order, market)
         market.is_moved = True  # it may be behind the price already
         return order
@@ -181,11 +179,12 @@ class Triggers:
 
     def follow(self, holding: Holding) -> None:
         """The position has changed: its stops grow and shrink with it, and end with it."""
+        side, lots = holding.side, holding.lots
         for order in holding.stops():
-            if holding.side is not order.side.opposite:
+            if side is not order.side.opposite:
                 self.deactivate(order)
             elif order.id not in holding.partial_stops:
-                order.qty = order.leaves = holding.lots
+                order.qty = order.leaves = lots
 
     def _trail(self, order: Order, market: Market) -> None:
         """The stop follows the best price at its distance; it never goes back."""
@@ -222,23 +221,21 @@ class Triggers:
         )
         check_protection(terms, holding.side, market.last)
         if terms.mode == "Partial":
-            has_changed = self._partial_stop(holding, terms, account, body)
+            has_changed = self._partial_stop(holding, terms, body)
         else:
             has_changed = any(
                 [
-                    self._whole_stop(holding, "take_profit", body, terms.take_profit, terms.tp_by, account),
-                    self._whole_stop(holding, "stop_loss", body, terms.stop_loss, terms.sl_by, account),
+                    self._whole_stop(holding, "take_profit", body, terms.take_profit, terms.tp_by),
+                    self._whole_stop(holding, "stop_loss", body, terms.stop_loss, terms.sl_by),
                 ]
             )
-        has_changed |= self._trailing_stop(holding, account, body, market)
+        has_changed |= self._trailing_stop(holding, body, market)
         if not has_changed:
             raise Refused(34040, "not modified")
         account.touch(holding)
         engine.triggers.settle(market)
 
-    def _partial_stop(
-        self, holding: Holding, terms: Protection, account: Account, body: Mapping[str, Any]
-    ) -> bool:
+    def _partial_stop(self, holding: Holding, terms: Protection, body: Mapping[str, Any]) -> bool:
         if not terms:
             return False
         sizes = [lots(body, name, holding.contract) for name in ("tpSize", "slSize")]
@@ -246,12 +243,10 @@ class Triggers:
         if len(given) > 1:
             raise Refused(PARAMS, "tpSize and slSize must be equal")
         size = given.pop() if given else holding.lots
-        self._add_pair(holding, terms, min(size, holding.lots), account, "")
+        self._add_pair(holding, terms, min(size, holding.lots), "")
         return True
 
-    def _whole_stop(
-        self, holding: Holding, leg: str, body: Mapping[str, Any], price: int, by: str, account: Account
-    ) -> bool:
+    def _whole_stop(self, holding: Holding, leg: str, body: Mapping[str, Any], price: int, by: str) -> bool:
         """Whether it changed anything."""
         name = "takeProfit" if leg == "take_profit" else "stopLoss"
         if body.get(name) in (None, ""):
@@ -264,12 +259,10 @@ class Triggers:
             return True
         if current is not None and (current.trigger_price, current.trigger_by) == (price, by):
             return False
-        self._set_whole(holding, leg, price, by, account)
+        self.protect(holding, leg, price, by)
         return True
 
-    def _trailing_stop(
-        self, holding: Holding, account: Account, body: Mapping[str, Any], market: Market
-    ) -> bool:
+    def _trailing_stop(self, holding: Holding, body: Mapping[str, Any], market: Market) -> bool:
         distance = ticks(body, "trailingStop", holding.contract)
         if distance is None:
             return False
@@ -285,7 +278,7 @@ class Triggers:
             start = ticks(body, "activePrice", holding.contract) or market.last
             begin = max(start, market.last) if sign > 0 else min(start, market.last)
             stop = max(1, begin - sign * distance)
-            order = self._keep(holding, account, "TrailingStop", stop, LAST_PRICE, 0, 0, "")
+            order = self._keep(holding, "TrailingStop", stop, LAST_PRICE, 0, 0, "")
             order.distance = distance
             order.trigger_direction = FALLS if sign > 0 else RISES
             order.extreme = begin

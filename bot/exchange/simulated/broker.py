@@ -1,14 +1,16 @@
 """The exchange's side of a backtest and of paper trading: it holds the truth, the engine learns it by events.
 
-Where it is a choice, the choice is the one that costs us:
+It owns the matching core of the local exchange (`bot/exchange/local/engine.py`) and moves its books along the
+path of each closed bar (`walk.py`), so that paper orders live by the rules of the real book: what is refused,
+how it fills, what triggers, what it costs. Where the path of a bar is a choice, it is the one that costs us:
 
 - Market orders fill at the open of the next bar, across the spread, with slippage. What exceeds the share of
   the bar's volume is cancelled, as Bybit does at its slippage bound.
 - Limit orders fill as maker when the bar traded beyond their price by a tick, never better than their price.
-- A stop loss is looked for in the whole bar of an entry, and before a take profit. Both are market orders of
-  the exchange; what the volume cannot take of them follows at the next opens, never better than their price.
-- Conditional orders reserve margin at once (Bybit: when triggered). A triggered limit order reaches the book
-  at the next open.
+- The extreme that hurts what is held comes first, so a stop loss before a take profit, and once more after an
+  entry inside the bar: the whole bar counts for its stop. Both are market orders of the exchange; what the
+  volume cannot take of them follows at the next opens, never better than their price.
+- A triggered order never does better than its trigger, over a gap neither.
 - Without published funding rates either side pays the default rate at 00:00, 08:00 and 16:00 UTC.
 - A delisted contract is settled at its last close, with costs, as an execution with an empty link id.
 
@@ -35,24 +37,24 @@ from bot.core.events import (
     OrderRejected,
     StopMoved,
 )
-from bot.core.types import OrderRequest, Side
-from bot.exchange.simulated.account import ZERO, Account
-from bot.exchange.simulated.admission import (
-    DUPLICATE,
-    NO_BALANCE,
-    base_price,
-    objection,
-    off_grid,
-    stop_objection,
-)
-from bot.exchange.simulated.contract import Contract, Phase, WorkingOrder
-from bot.exchange.simulated.costs import CostModel, Quote
-from bot.exchange.simulated.matching import match
+from bot.core.money import exact, to_grid
+from bot.core.types import Instrument, OrderRequest, OrderType
+from bot.exchange.local.account import Holding
+from bot.exchange.local.admission import check_protection
+from bot.exchange.local.clearing import Clearing
+from bot.exchange.local.contract import TRADING
+from bot.exchange.local.orders import FALLS, IOC, LAST_PRICE, RISES, UNTRIGGERED, Order, Protection, Refused
+from bot.exchange.local.position import ZERO
+from bot.exchange.local.terms import link_id, lots_of, ticks_of, wrong
+from bot.exchange.simulated.bar_engine import BarEngine
+from bot.exchange.simulated.bar_market import FUNDING_INTERVAL, NEVER, BarMarket
+from bot.exchange.simulated.costs import CostModel
+from bot.exchange.simulated.walk import Walk
 from bot.settings import Costs
 
-LINK_IDS: Final = 100_000  # that are known to be taken; a bound on memory, about 15 MB
 TOO_LATE: Final = "order not exists or too late to cancel"
-BY_USER: Final = "CancelByUser"
+REGRIDDED: Final = "the tick or the step of the instrument has changed"
+LEGS: Final = {"StopLoss": "stop_loss", "TakeProfit": "take_profit"}
 
 
 class HeldPosition(NamedTuple):
@@ -86,32 +88,38 @@ class SimulatedBroker:
         volume_share: float = 0.1,
     ) -> None:
         self._costs = CostModel(costs, half_spread)
-        self._account = Account(balance)
-        self._leverage = leverage
+        self._leverage = Decimal(leverage)
         self._volume_share = volume_share
-        self._contracts: dict[str, Contract] = {}
-        self._link_ids: dict[str, None] = {}  # of the newest accepted orders, oldest first
-        self._accepted = 0
+        self._engine = BarEngine()
+        self._clearing = Clearing(self._engine)
+        self._account = self._engine.add_account(balance, 0, kept=0)
+        self._markets: dict[str, BarMarket] = {}
         self._clock = 0
 
     @property
     def balance(self) -> Decimal:
         """Wallet balance without unrealised P&L, quote coin."""
-        return self._account.balance
+        return self._account.wallet
 
     def position(self, symbol: str) -> HeldPosition:
-        contract = self._contracts.get(symbol)
-        if contract is None:
+        holding = self._holding(symbol)
+        if holding is None or not holding.qty:
             return HeldPosition(ZERO, ZERO, None)
-        return HeldPosition(contract.position.qty, contract.position.average_price, contract.stop_loss)
+        stop = holding.stop_loss or self._markets[symbol].pending_stop
+        level = None if stop is None else stop.contract.price(stop.trigger_price)
+        return HeldPosition(holding.qty, holding.entry, level)
 
     def open_orders(self) -> list[OpenOrder]:
-        """Oldest first within a symbol."""
+        """Oldest first."""
+        requests = self._engine.requests
         return [
-            OpenOrder(order.request, order.order_id, order.leaves)
-            for contract in self._contracts.values()
-            for order in contract.orders.values()
+            OpenOrder(requests[order.link_id], order.id, order.contract.quantity(order.leaves))
+            for order in self._account.open_orders.values()
+            if order.link_id
         ]
+
+    def _holding(self, symbol: str) -> Holding | None:
+        return self._account.holdings.get((symbol, 0))
 
     # --- commands -----------------------------------------------------------------------------------------
 
@@ -122,7 +130,7 @@ class SimulatedBroker:
         that cannot be moved (no position, wrong side of the last price, off the tick, exit under way) is
         answered by StopMoved with the stop as it is. An order that cannot be amended stays as it is.
         """
-        ts = max(command.ts, self._clock)
+        ts = self._engine.now = max(command.ts, self._clock)
         if isinstance(command, PlaceOrder):
             self._place(command.order, ts)
         elif isinstance(command, CancelOrder):
@@ -131,112 +139,138 @@ class SimulatedBroker:
             self._amend(command, ts)
         else:
             self._move_stop(command, ts)
-        return self._account.collect()
+        return self._engine.collect()
 
     def _place(self, request: OrderRequest, ts: int) -> None:
-        contract = self._contracts.get(request.symbol)
-        if contract is None or not contract.trading:
-            self._reject(request, f"symbol {request.symbol} is not trading", ts)
+        engine, number = self._engine, self._engine.next_number()
+        try:
+            market = self._quoted(request.symbol)
+            order = self._order(request, market, number, ts)
+            engine.accept(order, market)
+        except Refused as refused:
+            engine.publish(OrderRejected(ts, ts, request.link_id, refused.text))
             return
-        if contract.bar is None:
-            self._reject(request, f"symbol {request.symbol} has no price yet", ts)
-            return
-        if request.link_id in self._link_ids:
-            self._reject(request, DUPLICATE, ts)
-            return
-        last = contract.last_price()
-        quote = self._costs.quote(contract.bar.close, contract.bar)
-        reason = objection(request, contract.instrument, contract.position, last, quote)
-        if reason is not None:
-            self._reject(request, reason, ts)
-            return
-        margin = self._required_margin(request, contract, quote)
-        if margin and margin > self._free_margin():
-            self._reject(request, NO_BALANCE, ts)
-            return
-        self._accept(request, contract, margin, ts)
+        if not order.trigger_price:
+            engine.reserve(order)
+        engine.requests[order.link_id] = request
+        market.arrivals.append(order)
+        market.watch()
+        engine.publish(OrderAccepted(ts, ts, order.link_id, order.id))
 
-    def _accept(self, request: OrderRequest, contract: Contract, margin: Decimal, ts: int) -> None:
-        self._accepted += 1
-        self._link_ids[request.link_id] = None
-        if len(self._link_ids) > LINK_IDS:
-            del self._link_ids[next(iter(self._link_ids))]
-        trigger = request.trigger_price
-        order = WorkingOrder(
-            request,
-            order_id=f"sim-{ts}-{self._accepted}",
-            since=ts,
-            leaves=request.qty,
-            phase=Phase.ARRIVING if trigger is None else Phase.UNTRIGGERED,
-            rising=trigger is not None and trigger > contract.last_price(),
-            margin=margin,
+    def _order(self, request: OrderRequest, market: BarMarket, number: int, ts: int) -> Order:
+        """Raises Refused for what is not on the grid, and for what V5 would read as "none" or by chance."""
+        contract = market.contract
+
+        def ticks(name: str, price: Decimal | None) -> int:
+            if price is None:
+                return 0
+            if not _is_price(price):
+                raise wrong(f"{name} {price} is not a price")
+            return ticks_of(price, name, contract)
+
+        if not request.link_id:
+            raise wrong("orderLinkId is required")
+        is_limit = request.type is OrderType.LIMIT
+        order = Order(
+            number=number,
+            id=f"sim-{ts}-{number}",
+            account=self._account,
+            contract=contract,
+            side=request.side,
+            type=request.type,
+            time_in_force=request.time_in_force if is_limit else IOC,
+            qty=lots_of(request.qty, contract),
+            price=ticks("price", request.price) if is_limit else 0,
+            created=ts,
+            link_id=link_id(request.link_id),
+            reduce_only=request.reduce_only,
+            trigger_price=ticks("triggerPrice", request.trigger_price),
+            protection=Protection(
+                take_profit=ticks("takeProfit", request.take_profit),
+                stop_loss=ticks("stopLoss", request.stop_loss),
+            ),
         )
-        contract.orders[request.link_id] = order
-        contract.watch()
-        self._account.publish(OrderAccepted(ts, ts, request.link_id, order.order_id))
+        if order.trigger_price:
+            order.stop_type, order.trigger_by = "Stop", LAST_PRICE
+            order.trigger_direction = RISES if order.trigger_price > market.last else FALLS
+        return order
 
-    def _reject(self, request: OrderRequest, reason: str, ts: int) -> None:
-        self._account.publish(OrderRejected(ts, ts, request.link_id, reason))
+    def _quoted(self, symbol: str) -> BarMarket:
+        """The market of a symbol, after every price that margins depend on has become that of the last close.
+
+        Raises Refused when it has none.
+        """
+        market = self._markets.get(symbol)
+        if market is None or market.bar is None:
+            raise Refused(10001, f"symbol {symbol} is not listed or has no price yet")
+        market.stand()
+        for holding in self._account.held():
+            self._mark(self._markets[holding.contract.symbol], holding)
+        return market
+
+    def _mark(self, market: BarMarket, holding: Holding) -> None:
+        market.stand()
+        holding.mark = market.contract.price(market.mark)
 
     def _cancel(self, command: CancelOrder, ts: int) -> None:
-        contract = self._contracts.get(command.symbol)
-        order = contract.orders.get(command.link_id) if contract is not None else None
-        if contract is None or order is None:
-            self._account.publish(OrderCancelled(ts, ts, command.link_id, TOO_LATE))
+        try:
+            self._engine.cancel(self._account, {"symbol": command.symbol, "orderLinkId": command.link_id}, ts)
+        except Refused:
+            self._engine.publish(OrderCancelled(ts, ts, command.link_id, TOO_LATE))
             return
-        contract.cancel(order, BY_USER, ts)
-        contract.watch()
+        market = self._markets[command.symbol]
+        market.arrivals = [order for order in market.arrivals if order.is_open]
+        market.watch()
 
     def _amend(self, command: AmendOrder, ts: int) -> None:
         """At its new price the order reaches the book anew, at the next open, behind everybody there."""
-        contract = self._contracts.get(command.symbol)
-        order = contract.orders.get(command.link_id) if contract is not None else None
-        if contract is None or order is None or order.request.price is None:
+        engine, order = self._engine, self._account.by_link.get(command.link_id)
+        if (
+            order is None
+            or not order.is_open
+            or order.type != OrderType.LIMIT
+            or not _is_price(command.price)
+        ):
             return
-        if off_grid(command.price, contract.instrument.tick_size):
+        try:
+            market = self._quoted(command.symbol)
+            price = ticks_of(command.price, "price", market.contract)
+            if order in market.arrivals:
+                engine.release(order)
+                order.price = price
+                engine.reserve(order)
+            elif engine.amendments.apply(order, market, {"price": format(command.price, "f")}):
+                self._arrive_again(order, market)
+        except Refused:
             return
-        order.request = msgspec.structs.replace(order.request, price=command.price)
-        if order.phase is Phase.RESTING:
-            order.phase, order.since = Phase.ARRIVING, ts
-        contract.watch()
+        engine.requests[order.link_id] = msgspec.structs.replace(
+            engine.requests[order.link_id], price=command.price
+        )
+        market.watch()
+
+    def _arrive_again(self, order: Order, market: BarMarket) -> None:
+        if not order.is_booked and order.status != UNTRIGGERED:
+            self._engine.reserve(order)
+            market.arrivals.append(order)
 
     def _move_stop(self, command: MoveStop, ts: int) -> None:
-        contract = self._contracts.get(command.symbol)
-        if contract is None:
-            self._account.publish(StopMoved(ts, ts, command.symbol, None))
-            return
-        held = contract.position.qty
-        side = Side.BUY if held > 0 else Side.SELL
-        is_valid = (
-            held
-            and contract.exit is None
-            and not off_grid(command.stop_loss, contract.instrument.tick_size)
-            and stop_objection(command.stop_loss, side, contract.last_price()) is None
-        )
-        if is_valid:
-            contract.move_stop(command.stop_loss, ts)
-            contract.watch()
-        else:
-            contract.confirm_stop(ts)
-
-    def _required_margin(self, request: OrderRequest, contract: Contract, quote: Quote) -> Decimal:
-        """Initial margin with the fees to open and to close, of what the order would open."""
-        opening = request.qty - contract.position.opposed_by(request.side)
-        if request.reduce_only or opening <= 0:
-            return ZERO
-        price = base_price(request, quote.ask if request.side is Side.BUY else quote.bid)
-        return opening * price * (1 / Decimal(self._leverage) + 2 * self._costs.taker_fee)
-
-    def _free_margin(self) -> Decimal:
-        """Equity less the margin of positions and open orders."""
-        free = self._account.balance
-        for contract in self._contracts.values():
-            if contract.is_idle:
-                continue
-            last = contract.last_price()
-            free += contract.position.unrealised(last) - abs(contract.position.qty) * last / self._leverage
-            free -= sum((order.reserved for order in contract.orders.values()), ZERO)
-        return free
+        market, holding = self._markets.get(command.symbol), self._holding(command.symbol)
+        try:
+            if market is None or holding is None or not holding.side:
+                raise wrong("there is no position")
+            if market.rests or not _is_price(command.stop_loss):
+                raise wrong("there is no stop to move, or it is not a price")
+            market.stand()
+            level = ticks_of(command.stop_loss, "stopLoss", market.contract)
+            check_protection(Protection(stop_loss=level), holding.side, market.last)
+            is_news = holding.stop_loss is None or holding.stop_loss.trigger_price != level
+            self._engine.triggers.protect(holding, "stop_loss", level)
+            market.watch()
+        except Refused:
+            is_news = False
+        if not is_news:
+            stop = self.position(command.symbol).stop_loss
+            self._engine.publish(StopMoved(ts, ts, command.symbol, stop))
 
     # --- market -------------------------------------------------------------------------------------------
 
@@ -246,59 +280,130 @@ class SimulatedBroker:
         A listing counts from its place in the group on; then come bars, funding on what is held at their
         close, and delistings. Bars of symbols that are not listed are ignored.
         """
-        contracts = self._contracts
-        bars: list[tuple[Contract, BarClosed]] = []
-        others: list[FundingRatePublished | InstrumentDelisted] = []
+        markets = self._markets
+        news: list[Event] = []  # that changes more than a price
         for event in events:
             if type(event) is BarClosed:
-                contract = contracts.get(event.symbol)
-                if contract is None:
+                market = markets.get(event.symbol)
+                if market is None:
                     continue
-                if event.low > contract.floor and event.high < contract.ceiling and event.ts < contract.due:
-                    if contract.bar is None or event.start >= contract.bar.ts:  # an old one is no news
-                        contract.bar = event
-                else:
-                    bars.append((contract, event))
+                if event.low > market.floor and event.high < market.ceiling and event.ts < market.due:
+                    if market.bar is None or event.start >= market.bar.ts:  # an old one is no news
+                        market.bar = event
+                    continue
             elif isinstance(event, InstrumentListed):
                 self._list(event)
-            elif isinstance(event, FundingRatePublished | InstrumentDelisted):
-                others.append(event)
-        facts: list[Event] = []
-        if bars or others:
-            self._play(bars, others)
-            facts = self._account.collect()
-            facts.sort(key=attrgetter("ts"))
+            news.append(event)
+        facts = self._play(news) if news else []
         if events and events[-1].ts > self._clock:
             self._clock = events[-1].ts
         return facts
 
-    def _list(self, event: InstrumentListed) -> None:
-        contract = self._contracts.get(event.instrument.symbol)
-        if contract is None:
-            self._contracts[event.instrument.symbol] = Contract(event.instrument, self._account, self._costs)
-            return
-        contract.instrument = event.instrument  # its filters may have changed
-        contract.trading = True
-        contract.watch()
+    def _play(self, news: list[Event]) -> list[Event]:
+        markets = self._markets
+        rates = [
+            (markets[event.symbol], event)
+            for event in news
+            if isinstance(event, FundingRatePublished) and event.symbol in markets
+        ]
+        for market, _ in rates:  # before the bars, which else would charge the default rate for the same mark
+            market.publishes_funding = True
+            self._set_due(market, self._holding(market.symbol))
+        for event in news:
+            if isinstance(event, BarClosed):
+                self._match(markets[event.symbol], event)
+        for market, rate in rates:
+            self._pay_funding(market, exact(rate.rate), rate.ts)
+        for event in news:
+            if isinstance(event, InstrumentDelisted) and event.symbol in markets:
+                self._close_down(markets[event.symbol], event.ts)
+        facts = self._engine.collect()
+        facts.sort(key=attrgetter("ts"))
+        return facts
 
-    def _play(
-        self,
-        bars: list[tuple[Contract, BarClosed]],
-        others: list[FundingRatePublished | InstrumentDelisted],
-    ) -> None:
-        rates = [event for event in others if isinstance(event, FundingRatePublished)]
-        for rate in rates:  # before the bars, which else would charge the default rate for the same mark
-            if (contract := self._contracts.get(rate.symbol)) is not None:
-                contract.publishes_funding = True
-                contract.watch()
-        for contract, bar in bars:
-            match(contract, bar, self._clock, self._volume_share)
-        for rate in rates:
-            if (contract := self._contracts.get(rate.symbol)) is not None:
-                contract.pay_published_funding(rate.rate, rate.ts)
-        for event in others:
-            if (
-                isinstance(event, InstrumentDelisted)
-                and (contract := self._contracts.get(event.symbol)) is not None
-            ):
-                contract.close_down(event.ts)
+    def _match(self, market: BarMarket, bar: BarClosed) -> None:
+        """A bar that overlaps the last one is ignored. Without a bar before there is no order yet."""
+        holding, now = self._holding(market.symbol), self._clock
+        if market.bar is None or holding is None or bar.start < market.bar.ts:
+            return
+        if bar.ts >= market.due:
+            self._pay_default_funding(market, holding, bar.start, now)
+        market.stand()
+        market.bar = bar
+        engine = self._engine
+        engine.walk = Walk(engine, market, bar, self._costs, self._volume_share)
+        engine.walk.run(holding, now)
+        engine.walk = None
+        self._pay_default_funding(market, holding, bar.ts, max(bar.ts, now))
+        self._set_due(market, holding)
+
+    def _set_due(self, market: BarMarket, holding: Holding | None) -> None:
+        is_due = holding is not None and holding.qty and self._has_default_funding(market)
+        market.due = market.next_funding if is_due else NEVER
+
+    # --- funding, listings and delistings -----------------------------------------------------------------
+
+    def _has_default_funding(self, market: BarMarket) -> bool:
+        return bool(self._costs.default_funding) and not market.publishes_funding
+
+    def _pay_default_funding(self, market: BarMarket, holding: Holding, until: int, now: int) -> None:
+        """Settle every 8-hour mark up to `until` (ms) that no published rate covers; either side pays."""
+        while holding.qty and market.next_funding <= until and self._has_default_funding(market):
+            rate = self._costs.default_funding.copy_sign(holding.qty)
+            self._pay_funding(market, rate, max(market.next_funding, now))
+            market.next_funding += FUNDING_INTERVAL
+
+    def _pay_funding(self, market: BarMarket, rate: Decimal, ts: int) -> None:
+        holding = self._holding(market.symbol)
+        if holding is not None and holding.qty:
+            self._mark(market, holding)
+            self._engine.now = ts
+            self._clearing.pay_funding(market, rate, ts)
+
+    def _list(self, event: InstrumentListed) -> None:
+        """New, or known with other filters, or back after a delisting."""
+        instrument = event.instrument
+        market = self._markets.get(instrument.symbol)
+        if market is None:
+            market = self._markets[instrument.symbol] = BarMarket(instrument, self._costs)
+            self._engine.markets[instrument.symbol] = market
+            self._account.leverage[instrument.symbol] = self._leverage, self._leverage
+            return
+        contract = market.contract
+        if (contract.tick, contract.step) != (instrument.tick_size, instrument.qty_step):
+            self._engine.now = max(event.ts, self._clock)
+            self._regrid(market, instrument)
+        contract.change(instrument)
+        contract.status = TRADING
+
+    def _regrid(self, market: BarMarket, instrument: Instrument) -> None:
+        """Orders end with the grid that they are counted on; stops of a position go over to the new one."""
+        engine, contract = self._engine, market.contract
+        holding = self._holding(market.symbol)
+        stops = [] if holding is None else [*holding.stops(), *market.rests]
+        levels = {order.stop_type: contract.price(order.trigger_price) for order in stops}
+        for order in list(self._account.open_orders.values()):
+            if order.contract is contract:
+                engine.end(order, cancel_type=REGRIDDED)
+        market.arrivals, market.rests = [], []
+        market.regrid(instrument)
+        if holding is not None and holding.qty:
+            for stop_type, level in levels.items():
+                price = to_grid(level, contract.tick, up=holding.qty > 0)  # no stop becomes wider
+                engine.triggers.protect(holding, LEGS[stop_type], ticks_of(price, stop_type, contract))
+        market.watch()
+
+    def _close_down(self, market: BarMarket, ts: int) -> None:
+        """Delisting: orders are cancelled and the position is settled at the last close, with costs."""
+        self._engine.now, holding, bar = ts, self._holding(market.symbol), market.bar
+        price = None
+        if bar is not None and holding is not None and holding.side is not None:
+            contract, side = market.contract, holding.side.opposite
+            price = contract.ticks(self._costs.taker_price(side, exact(bar.close), bar, contract.tick))
+        self._clearing.close_market(market, ts, price, "Trade")
+        market.arrivals, market.rests = [], []
+        market.watch()
+
+
+def _is_price(value: Decimal) -> bool:
+    return value.is_finite() and value > 0

@@ -1,15 +1,13 @@
 """What a trade costs in the simulation: spread, slippage, fees, funding. Every rounding is against us."""
 
 from collections.abc import Callable
-from decimal import ROUND_CEILING, Decimal
-from typing import Final, NamedTuple
+from decimal import Decimal
+from typing import NamedTuple
 
 from bot.core.events import BarClosed
 from bot.core.money import exact, to_grid
 from bot.core.types import Side
 from bot.settings import Costs
-
-SMALLEST_CASH: Final = Decimal("1e-8")  # decimals of the fees that Bybit books
 
 
 class Quote(NamedTuple):
@@ -25,19 +23,18 @@ class CostModel:
     """Prices and fees of our trades. `half_spread(symbol, start)` is a fraction of the price, >= 0."""
 
     def __init__(self, costs: Costs, half_spread: Callable[[str, int], float]) -> None:
-        self.default_funding = costs.default_funding
+        self.default_funding = exact(costs.default_funding)
         self.taker_fee = exact(costs.taker_fee)
-        self._maker_fee = exact(costs.maker_fee)
+        self.maker_fee = exact(costs.maker_fee)
         self._slippage = exact(costs.slippage_sigmas)
         self._half_spread = half_spread
 
-    def quote(self, price: float, bar: BarClosed) -> Quote:
-        """Best bid and ask around `price`, not rounded."""
-        middle = exact(price)
+    def quote(self, middle: Decimal, bar: BarClosed) -> Quote:
+        """Best bid and ask around a price, not rounded."""
         half = middle * exact(self._half_spread(bar.symbol, bar.start))
         return Quote(middle - half, middle + half)
 
-    def taker_price(self, side: Side, reference: float, bar: BarClosed, tick: Decimal) -> Decimal:
+    def taker_price(self, side: Side, reference: Decimal, bar: BarClosed, tick: Decimal) -> Decimal:
         """What a market order gets when the price is `reference`: across the spread, then slippage.
 
         Slippage is a share of the bar's range, so the price may lie outside the bar. Rounded to the tick
@@ -48,13 +45,3 @@ class CostModel:
         if side is Side.BUY:
             return to_grid(ask + slippage, tick, up=True)
         return max(to_grid(bid - slippage, tick), tick)
-
-    def fee(self, price: Decimal, qty: Decimal, *, is_maker: bool) -> Decimal:
-        """Positive when paid (a rebate is negative), quote coin."""
-        rate = self._maker_fee if is_maker else self.taker_fee
-        return (price * qty * rate).quantize(SMALLEST_CASH, ROUND_CEILING)
-
-
-def funding_amount(qty: Decimal, price: float, rate: float) -> Decimal:
-    """What a position of signed `qty` pays at `rate`; negative when it receives, quote coin."""
-    return (qty * exact(price) * exact(rate)).quantize(SMALLEST_CASH, ROUND_CEILING)
