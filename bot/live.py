@@ -17,9 +17,9 @@ from typing import Final
 from rich.console import Console
 
 from bot.app import DATABASE, models_directory, source_model, summary, with_stop
+from bot.control import Control, commanded
 from bot.core.errors import DataError
 from bot.core.events import AdaptationFailed, CandidateArrived, EntriesAllowed, EntriesBlocked, Event
-from bot.core.records import BreakerReleased
 from bot.core.types import DAY_MS, MINUTE_MS, Instrument
 from bot.dashboard.audit_table import audit_table
 from bot.dashboard.lines import LineView
@@ -43,6 +43,7 @@ from bot.settings import Settings
 from bot.storage import barfiles
 from bot.storage.database import Database
 from bot.storage.journal import Journal
+from bot.storage.mailbox import Request
 from bot.storage.survey import FUNDING_FOLDER
 from bot.wiring import Wiring
 from risk.breaker import Breaker
@@ -56,7 +57,8 @@ from strategies.transfer import TransferStrategy
 _TERM: Final = 7 * DAY_MS  # the source model stays for so long: its bars end on a grid of this
 _SETTLED: Final = 30_000  # ms after which the exchange certainly has a closed bar
 _LEAVE_SECONDS: Final = 1.0  # for commands under way when the run is given up
-_AUDIT_SECONDS: Final = 5.0
+_AUDIT_SECONDS: Final = 3.0
+_STOP_SECONDS: Final = 9.5  # from SIGTERM to the end, whatever happens
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,19 +69,26 @@ class Choice:
     environment: Environment
     credentials: Credentials | None
     tokens: tuple[str, ...] = ()
-    clear_halt: bool = False  # trade on although an earlier run of this account halted
 
 
 def run_live(settings: Settings, choice: Choice) -> None:
     """Trade until stopped. Raises BotError."""
     console = Console()
     with Database.open(settings.storage.database or settings.storage.directory / DATABASE) as database:
-        asyncio.run(with_stop(lambda stop: _session(settings, choice, database, console, stop)))
+        control = Control(database, choice.kind)
+        control.begin()
+        asyncio.run(
+            with_stop(
+                lambda stop: _session(settings, choice, database, console, control, stop), _STOP_SECONDS
+            )
+        )
+        control.require_alive()
 
 
 async def _session(
-    settings: Settings, choice: Choice, database: Database, console: Console, stop: asyncio.Event
-) -> None:
+    settings: Settings, choice: Choice, database: Database, console: Console, control: Control,
+    stop: asyncio.Event,
+) -> None:  # fmt: skip
     rest = Rest(choice.environment, choice.credentials)
     account = ""
     try:
@@ -88,7 +97,7 @@ async def _session(
             key = await rest.account.key()
             account = str(key.user_id)
             warn(console, check_key(key, choice.environment, allowed=settings.bybit.allowed_permissions))
-        await LiveRun(settings, choice, account, rest, database, console).run(stop)
+        await LiveRun(settings, choice, account, rest, database, console, control).run(stop)
     finally:
         rest.close()
 
@@ -98,7 +107,7 @@ class LiveRun:
 
     def __init__(
         self, settings: Settings, choice: Choice, account: str, rest: Rest, database: Database,
-        console: Console,
+        console: Console, control: Control,
     ) -> None:  # fmt: skip
         """`account`: the exchange's number of it, "" for paper money."""
         self._account_id = account
@@ -107,6 +116,7 @@ class LiveRun:
         self._rest = rest
         self._database = database
         self._console = console
+        self._control = control
         self._interval = settings.market.decision_minutes * MINUTE_MS
         self._data = settings.storage.directory / "bars" / choice.environment.name
         self._inbox: asyncio.Queue[Event] = asyncio.Queue()
@@ -114,6 +124,20 @@ class LiveRun:
         self._preparation = preparation_of(settings, rest)
 
     async def run(self, stop: asyncio.Event) -> None:
+        async with self._control.serving(self._deliver, self._on_deaf):
+            await self._run(stop)
+
+    def _deliver(self, request: Request) -> None:
+        self._inbox.put_nowait(commanded(request, self._rest.clock.now_ms()))
+
+    def _on_deaf(self, fault: str) -> None:
+        """Nobody could stop us: no entries while the mailbox cannot be read."""
+        now = self._rest.clock.now_ms()
+        self._inbox.put_nowait(
+            EntriesBlocked(now, now, "mailbox", fault) if fault else EntriesAllowed(now, now, "mailbox")
+        )
+
+    async def _run(self, stop: asyncio.Event) -> None:
         broker, balance, held = await self._account()
         try:
             market = self._market(held)
@@ -217,27 +241,31 @@ class LiveRun:
             self._rest, self._inbox, market, broker,
             engine_of(settings, strategy, breaker, balance, self._interval, self._started), self._journal(),
             LineView(float(balance), self._console), candidates,
-            settings.adaptation.delay_bars * self._interval,
+            settings.adaptation.delay_bars * self._interval, control=self._control,
+            flatten_at_stop=settings.live.on_stop == "flatten",
         )  # fmt: skip
-        if self._choice.clear_halt:
-            wiring.journal.write(BreakerReleased(self._started, "cleared by a person"))
-            wiring.journal.commit()
+        for request in self._control.opening():
+            self._deliver(request)
         try:
             await self._replay(wiring, past, stop)
             if not stop.is_set():
                 self._begin(market, followed, past)
                 await wiring.live(stop)
-            with suppress(ExchangeError, TimeoutError):
-                async with asyncio.timeout(_AUDIT_SECONDS):
-                    lines = await wiring.close(self._started)
-                if lines:
-                    self._console.print(audit_table(lines))
+            if self._control.killed is None:
+                await self._audit(wiring)
         except BaseException:
             wiring.journal.interrupt()
             raise
         finally:
             worker.close()
         wiring.journal.finish(summary(wiring.view.state))
+
+    async def _audit(self, wiring: Wiring) -> None:
+        with suppress(ExchangeError, TimeoutError):
+            async with asyncio.timeout(_AUDIT_SECONDS):
+                lines = await wiring.close(self._started)
+            if lines:
+                self._console.print(audit_table(lines))
 
     async def _replay(self, wiring: Wiring, past: "Past", stop: asyncio.Event) -> None:
         """The past, without entries."""
@@ -261,7 +289,7 @@ class LiveRun:
     def _breaker(self, balance: Decimal) -> Breaker:
         """With the day of the account's earlier runs: no restart makes good a loss or ends a halt."""
         breaker = Breaker(self._settings.risk.daily_drawdown, float(balance))
-        if self._choice.credentials is None or self._choice.clear_halt:
+        if self._choice.credentials is None:
             return breaker
         runs = [
             run.id
@@ -273,7 +301,7 @@ class LiveRun:
         reason, until = self._database.halt(runs) or ("", None)
         breaker.restore(self._started, opening, until)
         if breaker.halted:
-            end = "until --clear-halt is given" if not until else "until the next UTC day, or --clear-halt"
+            end = "before `bot resume`" if not until else "before the next UTC day, or `bot resume`"
             warn(self._console, [f"an earlier run halted: {reason}. No entries {end}"])
         return breaker
 

@@ -5,11 +5,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from bot.core.events import EntriesAllowed, EntriesBlocked, Event
+from bot.control import Control
+from bot.core.events import EntriesAllowed, EntriesBlocked, Event, OperatorCommanded
+from bot.core.types import Verb
 from bot.dashboard.lines import LineView
 from bot.engine.engine import Engine
 from bot.engine.live import follow
 from bot.engine.runner import Adapter, Runner
+from bot.engine.standing import standing
 from bot.exchange.bybit.audit import Line, RunLog, audit
 from bot.exchange.bybit.broker import BybitBroker
 from bot.exchange.bybit.clock import Health, keep_measured
@@ -17,14 +20,19 @@ from bot.exchange.bybit.live_market import LiveMarket
 from bot.exchange.bybit.rest import Rest
 from bot.exchange.bybit.streams.connection import first_to_end
 from bot.exchange.simulated.broker import SimulatedBroker
+from bot.ops.systemd import Notifier
 from bot.storage.journal import Journal
 
 _LEAVE_SECONDS: Final = 1.0  # for commands under way when the run is stopped
+_FLATTEN_SECONDS: Final = 4.5
 
 
 @dataclass(slots=True)
 class Wiring:
-    """`inbox` is what market and broker were given to tell."""
+    """`inbox` is what market and broker were given to tell.
+
+    control: what a person may tell the run by, if anything. flatten_at_stop: close everything when stopped.
+    """
 
     rest: Rest
     inbox: "asyncio.Queue[Event]"
@@ -35,14 +43,19 @@ class Wiring:
     view: LineView
     adapter: Adapter
     adaptation_delay: int  # ms
+    control: Control | None = None
+    flatten_at_stop: bool = False
+    notifier: Notifier = field(default_factory=Notifier)
     log: RunLog = field(default_factory=RunLog)
     runner: Runner = field(init=False)
 
     def __post_init__(self) -> None:
+        observers = [self.view.apply, self.log.apply]
+        if self.control is not None:
+            observers.append(self.control.apply)
         self.runner = Runner(
-            self.engine, self.broker, self.adapter, self.journal, self.adaptation_delay,
-            (self.view.apply, self.log.apply),
-        )  # fmt: skip
+            self.engine, self.broker, self.adapter, self.journal, self.adaptation_delay, observers
+        )
 
     async def live(self, stop: asyncio.Event) -> None:
         """Until `stop`. Raises what ends a service that should not end."""
@@ -50,12 +63,38 @@ class Wiring:
         services = [self.market.run(), keep_measured(clock, self.rest.market.time_ms, self._on_clock)]
         if isinstance(self.broker, BybitBroker):
             services.append(self.broker.run())
-        await first_to_end(
-            follow(
-                self.runner, self.inbox, stop, self.journal.commit, lambda: self.view.tick(clock.now_ms())
-            ),
-            *services,
-        )
+        await first_to_end(self._follow(stop), *services)
+
+    async def _follow(self, stop: asyncio.Event) -> None:
+        if self.control is not None:
+            self.control.watch(self.engine)
+        self.notifier.ready()
+        await follow(self.runner, self.inbox, stop, self.journal.commit, self._tick)
+        self.notifier.stopping()
+        killed = self.control is not None and self.control.killed is not None
+        if self.flatten_at_stop and not killed and isinstance(self.broker, BybitBroker):
+            await self._flatten()
+
+    def _tick(self) -> None:
+        """Whenever the loop comes round."""
+        self.view.tick(self.rest.clock.now_ms())
+        self.notifier.alive()
+
+    async def _flatten(self) -> None:
+        """While all services still run: close everything and see it closed, or give up in time."""
+        now = self.rest.clock.now_ms()
+        wish = OperatorCommanded(now, now, 0, Verb.FLATTEN, "the stop of the process", "live.on_stop")
+        self.inbox.put_nowait(wish)
+        flat = asyncio.Event()
+
+        def look() -> None:
+            self._tick()
+            if standing(self.engine).is_flat:
+                flat.set()
+
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_FLATTEN_SECONDS):
+                await follow(self.runner, self.inbox, flat, self.journal.commit, look)
 
     async def close(self, since: int) -> list[Line]:
         """Let what is under way come to its end, then compare our books with the exchange's.

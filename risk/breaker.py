@@ -33,6 +33,14 @@ class Breaker:
             self.halted = True
             self._until = halted_until
 
+    def release(self, ts: int, reason: str) -> BreakerReleased | None:
+        """A person wants to trade on: the day is measured from the next equity. None when not halted."""
+        if not self.halted:
+            return None
+        self.halted = False
+        self._day = -1
+        return BreakerReleased(ts, reason)
+
     def transfer(self, amount: float) -> None:
         """Money that came or went without trading is neither a gain nor a loss."""
         self._day_equity += amount

@@ -21,6 +21,7 @@ LAYERS = [
         "bot.live",
         "bot.rehearsal",
         "bot.wiring",
+        "bot.control",
         "bot.study_command",
         "bot.models_command",
     ),

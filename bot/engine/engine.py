@@ -18,6 +18,7 @@ from bot.core.events import (
     InstrumentListed,
     MarketHealthChanged,
     MicrostructureSampled,
+    OperatorCommanded,
     OrderAccepted,
     OrderCancelled,
     OrderFilled,
@@ -27,7 +28,7 @@ from bot.core.events import (
 )
 from bot.core.records import Alarm, BreakerTripped, DecisionMade, Record, Refused
 from bot.core.signal import Action, Signal
-from bot.core.types import Instrument, Position
+from bot.core.types import Instrument, Position, Verb
 from bot.engine.portfolio import Portfolio
 from bot.execution.orders import Orders
 from bot.execution.protection import due_stop
@@ -38,6 +39,7 @@ from risk.manager import Denied, RiskManager
 from strategies.base import Advice, Strategy
 
 Message = Command | Record
+_OPERATOR_WISH: Final = "paused"  # the cause of blocks that a person asked for
 _NAKED_MS: Final = 90_000  # a position that could not be given a stop for so long is closed
 
 
@@ -68,6 +70,8 @@ class Engine:
         self._unsold: set[str] = set()  # delisted, or the exchange did not carry out the exit
         self._blocked: dict[str, str] = {}  # why no position may be opened now, by cause
         self._faults: dict[str, tuple[str, ...]] = {}  # of our view of the market, by symbol
+        self._flattening = False  # a person wants nothing held
+        self._decided = 0  # close of the newest decision bar, ms
         self._now = 0  # ts of the newest fact
         self._mark_due = False  # a decision bar closed at that time
         self._handlers: dict[type[Event], Callable[[Any], list[Message]]] = {
@@ -89,6 +93,7 @@ class Engine:
             PositionAdopted: self._on_adopted,
             EntriesBlocked: self._on_blocked,
             EntriesAllowed: self._on_allowed,
+            OperatorCommanded: self._on_operator,
         }
 
     def step(self, event: Event) -> list[Message]:
@@ -123,6 +128,7 @@ class Engine:
         if decision is None:
             return out
         self._mark_due = True
+        self._decided = decision.ts
         for advice in self._strategy.on_bar(decision, self.portfolio.positions):
             out += self._take(advice)
         return out
@@ -131,7 +137,7 @@ class Engine:
         """Revalue a position at each of its bars; the drawdown limit and the stop are checked here."""
         self.portfolio.mark(bar.symbol, bar.close)
         out = self._check_drawdown(bar.ts)
-        if self._breaker.halted:  # an exit that the exchange rejected is tried again
+        if self._must_be_flat:  # an exit that the exchange rejected is tried again
             return out + self._close(position, bar.ts)
         if self._guarded.get(bar.symbol) is position:  # nothing changed since its stop was found good
             return out
@@ -169,11 +175,12 @@ class Engine:
         record = self._breaker.mark(ts, self.portfolio.equity)
         if record is None:
             return []
-        out: list[Message] = [record]
-        if isinstance(record, BreakerTripped):
-            out += self.orders.cancel_entries(ts)
-            for position in list(self.portfolio.positions.values()):
-                out += self._close(position, ts)
+        return [record, *(self._flatten(ts) if isinstance(record, BreakerTripped) else [])]
+
+    def _flatten(self, ts: int) -> list[Message]:
+        out: list[Message] = [*self.orders.cancel_entries(ts)]
+        for position in list(self.portfolio.positions.values()):
+            out += self._close(position, ts)
         return out
 
     def _on_listed(self, event: InstrumentListed) -> list[Message]:
@@ -257,8 +264,8 @@ class Engine:
         self.orders.on_filled(event)
         position = self.portfolio.apply_fill(event)
         out: list[Message] = self._check_drawdown(event.ts)
-        if position is not None and self._breaker.halted:
-            return out + self._close(position, event.ts)  # an entry that filled while we were halting
+        if position is not None and self._must_be_flat:
+            return out + self._close(position, event.ts)  # an entry that filled while we were closing
         return out
 
     def _on_funding(self, event: FundingPaid) -> list[Message]:
@@ -285,6 +292,41 @@ class Engine:
     def _on_allowed(self, event: EntriesAllowed) -> list[Message]:
         self._blocked.pop(event.cause, None)
         return []
+
+    def _on_operator(self, event: OperatorCommanded) -> list[Message]:
+        """Told as an alarm: whoever looks at the run must see why it does not trade."""
+        told = Alarm(event.ts, "", str(event))
+        if event.verb is Verb.RESUME:
+            self._blocked.pop(_OPERATOR_WISH, None)
+            self._flattening = False
+            released = self._breaker.release(event.ts, str(event))
+            return [told, released] if released else [told]
+        self._blocked[_OPERATOR_WISH] = str(event)
+        if event.verb is not Verb.FLATTEN:
+            return [told, *self.orders.cancel_entries(event.ts)]
+        self._flattening = True
+        return [told, *self._flatten(event.ts)]
+
+    @property
+    def _must_be_flat(self) -> bool:
+        return self._breaker.halted or self._flattening
+
+    # --- what others may look at ----------------------------------------------------------------------------
+
+    @property
+    def blocks(self) -> dict[str, str]:
+        """Why no position may be opened now, by cause; the halt of the breaker is one of them."""
+        return {**self._blocked, **({"halted": "by the drawdown breaker"} if self._breaker.halted else {})}
+
+    @property
+    def faults(self) -> dict[str, tuple[str, ...]]:
+        """What is wrong with our view of the market, by symbol; only symbols that have a fault."""
+        return {symbol: faults for symbol, faults in self._faults.items() if faults}
+
+    @property
+    def decided(self) -> int:
+        """Close of the newest decision bar, ms UTC; 0 before the first."""
+        return self._decided
 
     # --- what risk asks of the account (risk.manager.AccountState) -----------------------------------------
 

@@ -19,8 +19,9 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 
 from bot.core.errors import DataError
-from bot.core.events import AdaptationFailed, AdaptationReport, CandidateArrived
+from bot.core.events import AdaptationFailed, AdaptationReport, CandidateArrived, OperatorCommanded
 from bot.core.records import BreakerReleased, BreakerTripped
+from bot.core.types import Verb
 from bot.storage import schema
 from bot.storage.connection import RESTORE, check_file, display_name, faults, is_file, make_engine, parse_url
 from bot.storage.lock import FileLock, ServerLock
@@ -140,12 +141,26 @@ class Database:
         query = sa.select(table).where(table.c.run_id == run_id).order_by(table.c.seq)
         return [_candidate(row) for row in self._rows(query)]
 
+    def operator(self, run_id: int) -> list[OperatorCommanded]:
+        """What a person told a run, as the very events, in their order."""
+        table = schema.operator
+        query = sa.select(table).where(table.c.run_id == run_id).order_by(table.c.seq)
+        return [
+            OperatorCommanded(row.ts, row.received, row.number, Verb(row.verb), row.by, row.reason)
+            for row in self._rows(query)
+        ]
+
     def opening_equity(self, run_ids: Sequence[int], since: int) -> float | None:
-        """The equity that the day of these runs opened with at `since` (ms UTC); None when none had begun.
+        """The equity that the day of these runs opened with at `since` (ms UTC), or began anew with when a
+        halt was released later; None when none had begun.
 
         Until a loss has been seen it is the first equity of the day: at most a bar's gain too high.
         """
-        table = schema.equity
+        alarms, table = schema.alarms, schema.equity
+        released = sa.select(sa.func.max(alarms.c.ts)).where(
+            alarms.c.run_id.in_(run_ids), alarms.c.kind == BreakerReleased.__name__
+        )
+        since = max(since, self._rows(released)[0][0] or 0)
         query = sa.select(table).where(table.c.run_id.in_(run_ids), table.c.ts >= since)
         rows = self._rows(query.order_by(table.c.run_id, table.c.seq).limit(1))
         return rows[0].equity / (1 - rows[0].day_drawdown) if rows else None
@@ -182,8 +197,9 @@ class Database:
         """Remove a run and everything it wrote."""
         with faults(self.engine), self.engine.begin() as connection:
             for table in reversed(schema.metadata.sorted_tables):
-                key = table.c.id if table is schema.runs else table.c.run_id
-                connection.execute(table.delete().where(key == run_id))
+                if table is schema.runs or "run_id" in table.c:
+                    key = table.c.id if table is schema.runs else table.c.run_id
+                    connection.execute(table.delete().where(key == run_id))
 
     def _rows(self, query: sa.Select[Any]) -> list[Any]:
         with faults(self.engine), self.engine.connect() as connection:
