@@ -20,6 +20,7 @@ import msgspec
 from bot.core.commands import Command
 from bot.core.errors import Latched, RuntimeFault
 from bot.core.events import Event, OperatorCommanded
+from bot.core.interrupt import end_with
 from bot.core.records import Record
 from bot.core.types import Verb
 from bot.engine.engine import Engine
@@ -36,7 +37,7 @@ _LAST_SECONDS: Final = 1.0  # for the look that is under way at the end
 class Control:
     """`begin`, then `serving` for as long as the process trades.
 
-    end: how the process is ended by a kill; as SIGTERM ends it, so that a hanging start ends as well.
+    end: how the process is ended; by default as SIGTERM ends it, so that a hanging start ends as well.
     """
 
     def __init__(
@@ -115,7 +116,7 @@ class Control:
         on_fault: told why the mailbox does not work, and "" when it works again.
         """
         task = asyncio.create_task(self._serve(deliver, on_fault))
-        task.add_done_callback(lambda ended: None if ended.cancelled() else self._end())
+        task.add_done_callback(self._ended)
         try:
             yield
         finally:
@@ -126,6 +127,13 @@ class Control:
                 await asyncio.wait({self._work}, timeout=_LAST_SECONDS)
             with suppress(RuntimeFault):
                 self._exchange(self._unsent + self._answers(), self._beat("stopped"))
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """By a kill, or by what should not happen: nobody could stop the bot any more."""
+        if not task.cancelled():
+            if self.killed is not None:
+                end_with(Latched.exit_code)
+            self._end()
 
     def apply(self, message: Event | Command | Record) -> None:
         """An observer of the run."""

@@ -27,6 +27,7 @@ from bot.engine.candidates import Candidates
 from bot.engine.driver import drive
 from bot.engine.engine import Engine
 from bot.engine.portfolio import Portfolio
+from bot.exchange.bybit.audit import Line
 from bot.exchange.bybit.broker import BrokerSettings, BybitBroker
 from bot.exchange.bybit.download import BarDownload, FundingDownload
 from bot.exchange.bybit.environment import Credentials, Environment, check_key
@@ -120,7 +121,7 @@ class LiveRun:
         self._interval = settings.market.decision_minutes * MINUTE_MS
         self._data = settings.storage.directory / "bars" / choice.environment.name
         self._inbox: asyncio.Queue[Event] = asyncio.Queue()
-        self._started = rest.clock.now_ms()
+        self._started = self._opened = rest.clock.now_ms()
         self._preparation = preparation_of(settings, rest)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -175,6 +176,7 @@ class LiveRun:
             prepare=self._preparation.symbol,
         )  # fmt: skip
         opening = await broker.start()
+        self._opened = opening.ts
         self._console.print(
             f"{choice.environment.name}: {opening.balance:,.2f} USDT, {len(opening.positions)} positions",
             highlight=False,
@@ -242,7 +244,8 @@ class LiveRun:
             engine_of(settings, strategy, breaker, balance, self._interval, self._started), self._journal(),
             LineView(float(balance), self._console), candidates,
             settings.adaptation.delay_bars * self._interval, control=self._control,
-            flatten_at_stop=settings.live.on_stop == "flatten",
+            flatten_at_stop=settings.live.on_stop == "flatten", opened=self._opened,
+            tell_audit=self._tell_audit,
         )  # fmt: skip
         for request in self._control.opening():
             self._deliver(request)
@@ -263,9 +266,12 @@ class LiveRun:
     async def _audit(self, wiring: Wiring) -> None:
         with suppress(ExchangeError, TimeoutError):
             async with asyncio.timeout(_AUDIT_SECONDS):
-                lines = await wiring.close(self._started)
+                lines = await wiring.close()
             if lines:
-                self._console.print(audit_table(lines))
+                self._tell_audit(lines)
+
+    def _tell_audit(self, lines: Sequence[Line]) -> None:
+        self._console.print(audit_table(lines))
 
     async def _replay(self, wiring: Wiring, past: "Past", stop: asyncio.Event) -> None:
         """The past, without entries."""

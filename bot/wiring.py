@@ -1,10 +1,12 @@
 """The parts of a run on an exchange, wired: market and broker tell the inbox, one loop feeds the engine."""
 
 import asyncio
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
+from bot.auditing import DailyAudit
 from bot.control import Control
 from bot.core.events import EntriesAllowed, EntriesBlocked, Event, OperatorCommanded
 from bot.core.types import Verb
@@ -32,6 +34,7 @@ class Wiring:
     """`inbox` is what market and broker were given to tell.
 
     control: what a person may tell the run by, if anything. flatten_at_stop: close everything when stopped.
+    opened: when the balance was read, ms UTC. tell_audit: takes the lines of each day's audit.
     """
 
     rest: Rest
@@ -45,11 +48,17 @@ class Wiring:
     adaptation_delay: int  # ms
     control: Control | None = None
     flatten_at_stop: bool = False
+    opened: int = 0
+    tell_audit: Callable[[Sequence[Line]], None] = lambda _: None
     notifier: Notifier = field(default_factory=Notifier)
     log: RunLog = field(default_factory=RunLog)
     runner: Runner = field(init=False)
+    audits: DailyAudit = field(init=False)
 
     def __post_init__(self) -> None:
+        self.audits = DailyAudit(
+            self.rest, self.engine, self.log, self.inbox.put_nowait, self.tell_audit, self.opened
+        )
         observers = [self.view.apply, self.log.apply]
         if self.control is not None:
             observers.append(self.control.apply)
@@ -62,7 +71,7 @@ class Wiring:
         clock = self.rest.clock
         services = [self.market.run(), keep_measured(clock, self.rest.market.time_ms, self._on_clock)]
         if isinstance(self.broker, BybitBroker):
-            services.append(self.broker.run())
+            services += [self.broker.run(), self.audits.run()]
         await first_to_end(self._follow(stop), *services)
 
     async def _follow(self, stop: asyncio.Event) -> None:
@@ -96,10 +105,9 @@ class Wiring:
             async with asyncio.timeout(_FLATTEN_SECONDS):
                 await follow(self.runner, self.inbox, flat, self.journal.commit, look)
 
-    async def close(self, since: int) -> list[Line]:
-        """Let what is under way come to its end, then compare our books with the exchange's.
-
-        Empty for paper money. Raises ExchangeError.
+    async def close(self) -> list[Line]:
+        """Let what is under way come to its end, then compare our books with the exchange's since the last
+        audit. Empty for paper money. Raises ExchangeError.
         """
         if not isinstance(self.broker, BybitBroker):
             return []
@@ -110,7 +118,8 @@ class Wiring:
         while not self.inbox.empty():
             self.runner.advance([self.inbox.get_nowait()])
         books = self.engine.portfolio
-        return await audit(self.rest, self.log, list(books.positions.values()), books.balance, since)
+        held = list(books.positions.values())
+        return await audit(self.rest, self.log, held, books.balance, self.audits.since)
 
     def _on_clock(self, health: Health) -> None:
         now = self.rest.clock.now_ms()

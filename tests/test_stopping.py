@@ -101,6 +101,7 @@ async def run(
                 engine_of(settings, Scripted(nothing), Breaker(0.5, float(opening.balance)),
                           opening.balance, MINUTE_MS, started),
                 Journal.start(database, **RUN), LineView(0.0, Console(quiet=True)), _NoAdaptation(), 0,
+                opened=opening.ts,
                 control=control, flatten_at_stop=on_stop == "flatten",
                 notifier=Notifier(supervisor.variables),
             )  # fmt: skip

@@ -41,6 +41,7 @@ class Opening:
     positions: dict[str, Held]
     leftovers: list[str] = field(default_factory=list)  # open orders that were left alone
     cancelled: list[str] = field(default_factory=list)  # entries of earlier runs
+    ts: int = 0  # when it was so, ms UTC
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,7 @@ class Reconciler:
             cancelled, leftovers = await self._clear()  # before positions are read: it may have filled
             start = self._rest.clock.now_ms() - _OVERLAP
             while True:
+                ts = self._rest.clock.now_ms()
                 before = {item.exec_id for item in await self._executions(start)}
                 positions = await self._positions()
                 transfers = await self._transferred(start, self._rest.clock.now_ms())
@@ -94,7 +96,7 @@ class Reconciler:
             for symbol, held in positions.items():
                 self._adopt(symbol, held, "held at the start")
             self._ledger.balance, self._agreed = balance, self._since
-            return Opening(balance, positions, leftovers, sorted(cancelled))
+            return Opening(balance, positions, leftovers, sorted(cancelled), ts)
 
     async def _clear(self) -> tuple[set[str], list[str]]:
         """Entries of earlier runs are wanted no more. Their link ids, and what else is open, by name.
