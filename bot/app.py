@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 from rich.console import Console
 
+from bot.control import Control, Wishes
 from bot.core.errors import BotError, RuntimeFault, UsageError
 from bot.core.money import exact
 from bot.core.types import MINUTE_MS
@@ -19,7 +20,7 @@ from bot.dashboard.progress import WorkProgress
 from bot.dashboard.state import DashboardState
 from bot.dashboard.terminal import TerminalView
 from bot.engine.candidates import Candidates
-from bot.engine.driver import at_speed, drive, stopped_by_signals
+from bot.engine.driver import STOP_SECONDS, at_speed, drive, stopped_by_signals
 from bot.engine.engine import Engine
 from bot.engine.portfolio import Portfolio
 from bot.engine.runner import Runner
@@ -63,7 +64,9 @@ def run_paper(settings: Settings, recorded: Mapping[str, Any] | None, *, fresh: 
             if stored.state == "finished":
                 _show_finished(stored, settings, database)
                 return
-        _run(settings, market, database, "paper", config, stored, speed)
+        control = Control(database, "paper")
+        control.begin()
+        _run(settings, market, database, "paper", config, stored, speed, control)
 
 
 def run_backtest(settings: Settings, recorded: Mapping[str, Any] | None) -> None:
@@ -121,7 +124,9 @@ def _run(
     config: str,
     stored: Run | None,
     speed: float,
+    control: Control | None = None,
 ) -> None:
+    """`control`: what a person may tell the run by; None for a backtest, which hears nobody."""
     console = Console()
     for note in market.notes:
         console.print(f"Note: {note}", highlight=False, soft_wrap=True)
@@ -135,6 +140,8 @@ def _run(
         console=console,
     )
 
+    wishes = Wishes(control)
+
     async def session(stop: asyncio.Event) -> bool | None:
         pretrained = await source_model(pretraining, settings, console, stop)
         if pretrained is None:
@@ -142,9 +149,17 @@ def _run(
         journal = _journal(database, stored, kind, market, settings, config)
         if stored is not None:
             console.print(f"Resuming run {stored.id}: replaying what is stored …", highlight=False)
-        return await _trade(settings, market, database, journal, pretrained, pretraining, view, speed, stop)
+        return await _trade(
+            settings, market, database, journal, pretrained, pretraining, view, speed, wishes, stop
+        )
 
-    finished = asyncio.run(with_stop(session))
+    async def controlled(stop: asyncio.Event) -> bool | None:
+        async with wishes.serving():
+            return await session(stop)
+
+    finished = asyncio.run(with_stop(controlled))
+    if control is not None:
+        control.require_alive()
     if finished is None:
         console.print("Stopped before the run began; nothing was traded.")
         raise KeyboardInterrupt
@@ -170,6 +185,7 @@ async def _trade(
     pretraining: Pretraining,
     view: TerminalView,
     speed: float,
+    wishes: Wishes,
     stop: asyncio.Event,
 ) -> bool:
     """Whether the run came to its end; on the way out nothing is lost."""
@@ -181,19 +197,20 @@ async def _trade(
     candidates = Candidates(worker, registry, models, database.candidates(journal.run_id))
     interval = settings.market.decision_minutes * MINUTE_MS
     earlier = earlier_listings(settings, market, _histories(settings, market), pretrained)
-    strategy = TransferStrategy(settings, pretrained, models, earlier)
+    engine = _engine(settings, TransferStrategy(settings, pretrained, models, earlier))
+    heard = wishes.begin(engine, database.operator(journal.run_id), lambda: journal.replaying)
     runner = Runner(
-        _engine(settings, strategy),
+        engine,
         SimulatedBroker(settings.costs, market.half_spread, _balance(settings)),
         candidates,
         journal,
         settings.adaptation.delay_bars * interval,
-        (view.apply,),
+        (view.apply, *heard),
     )
     try:
         with view:
             pace = at_speed(speed, lambda: journal.replaying)
-            finished = await drive(runner, market.events(), stop, journal.commit, view.tick, pace)
+            finished = await drive(runner, market.events(), stop, journal.commit, view.tick, pace, wishes.at)
             if finished:
                 view.tick(market.end)
     except BaseException:
@@ -237,10 +254,12 @@ def summary(state: DashboardState) -> dict[str, float]:
     }
 
 
-async def with_stop(body: Callable[[asyncio.Event], Coroutine[Any, Any, T]]) -> T:
-    """Run `body` with an event that Ctrl-C and SIGTERM set."""
+async def with_stop(
+    body: Callable[[asyncio.Event], Coroutine[Any, Any, T]], seconds: float = STOP_SECONDS
+) -> T:
+    """Run `body` with an event that Ctrl-C and SIGTERM set; it has `seconds` to end after that."""
     stop = asyncio.Event()
-    with stopped_by_signals(stop):
+    with stopped_by_signals(stop, seconds):
         return await body(stop)
 
 
@@ -321,7 +340,7 @@ def _report_path(settings: Settings, run: Run) -> Path:
 def _config_json(settings: Settings, recorded: Mapping[str, Any] | None, market: HistoricalMarket) -> str:
     """What the run depends on: the settings (not where things are kept), the recorded market's choice and
     what had to be inferred or left out of it."""
-    config = settings.model_dump(mode="json", exclude={"storage", "exchange"})
+    config = settings.model_dump(mode="json", exclude={"storage", "exchange", "live"})
     if recorded is not None:
         config["recorded"] = {
             name: value if value is None else str(value) for name, value in recorded.items()

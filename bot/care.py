@@ -12,10 +12,9 @@ from typing import Final, NoReturn
 from bot.core.commands import AdaptModel, ExtendChain
 from bot.core.events import AdaptationFailed, BarClosed, CandidateArrived, Event, InstrumentListed
 from bot.core.types import Instrument, Position
-from bot.dashboard.lines import LineView
 from bot.engine.engine import Engine
 from bot.engine.live import follow
-from bot.engine.runner import Broker, Journal, Runner
+from bot.engine.runner import Broker, Journal, Observer, Runner
 from bot.exchange.bybit.audit import RunLog
 from strategies.base import Advice
 
@@ -50,14 +49,14 @@ class Care:
 
     def __init__(
         self, engine: Engine, broker: Broker, inbox: "asyncio.Queue[Event]", journal: Journal,
-        view: LineView, now: Callable[[], int],
+        observers: Iterable[Observer], now: Callable[[], int],
     ) -> None:  # fmt: skip
         self.engine = engine
         self.log = RunLog()
         self._inbox = inbox
         self._journal = journal
         self._now = now
-        self._runner = Runner(engine, broker, NoAdaptation(), journal, 0, (view.apply, self.log.apply))
+        self._runner = Runner(engine, broker, NoAdaptation(), journal, 0, (*observers, self.log.apply))
 
     def begin(self, tradable: Iterable[Instrument]) -> None:
         """The held instruments that can still be traded: what else is held will be closed."""

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from bot.commands import control
 from bot.commands import data as data_commands
 from bot.commands import models as model_commands
 from bot.commands.instruments import instruments
@@ -38,6 +39,8 @@ app = typer.Typer(
 app.add_typer(data_commands.app, name="data")
 app.command(epilog=_EPILOG)(_told(instruments))
 app.command(epilog=_EPILOG)(_told(trade))
+for command in (control.status, control.pause, control.resume, control.flatten, control.kill):
+    app.command(epilog=_EPILOG)(_told(command))
 app.command(epilog=_EPILOG)(_told(rehearse))
 app.command(epilog=_EPILOG)(_told(study))
 app.add_typer(model_commands.app, name="models")

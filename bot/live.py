@@ -20,6 +20,7 @@ from rich.console import Console
 
 from bot.app import DATABASE, earlier_listings, models_directory, source_model, summary, with_stop
 from bot.care import Care, NoStrategy
+from bot.control import Control, commanded
 from bot.core.errors import DataError
 from bot.core.events import (
     HISTORY,
@@ -30,7 +31,6 @@ from bot.core.events import (
     Event,
 )
 from bot.core.money import exact
-from bot.core.records import BreakerReleased
 from bot.core.types import DAY_MS, MINUTE_MS, Instrument
 from bot.dashboard.audit_table import audit_table
 from bot.dashboard.lines import LineView
@@ -38,6 +38,7 @@ from bot.engine.candidates import Candidates
 from bot.engine.driver import drive
 from bot.engine.engine import Engine
 from bot.engine.portfolio import Portfolio
+from bot.exchange.bybit.audit import Line
 from bot.exchange.bybit.broker import BrokerSettings, BybitBroker
 from bot.exchange.bybit.download import BarDownload, FundingDownload
 from bot.exchange.bybit.environment import Credentials, Environment, check_key
@@ -58,6 +59,7 @@ from bot.storage import barfiles
 from bot.storage.database import Database, Mark, Run
 from bot.storage.journal import Journal
 from bot.storage.lock import FileLock
+from bot.storage.mailbox import Request
 from bot.storage.survey import FUNDING_FOLDER
 from bot.wiring import Wiring, watch_clock
 from risk.breaker import Breaker
@@ -72,8 +74,9 @@ from strategies.transfer import TransferStrategy
 _TERM: Final = 7 * DAY_MS  # the source model stays for so long: its bars end on a grid of this
 _SETTLED: Final = 30_000  # ms after which the exchange certainly has a closed bar
 _LEAVE_SECONDS: Final = 1.0  # for commands under way when the run is given up
-_AUDIT_SECONDS: Final = 5.0
+_AUDIT_SECONDS: Final = 3.0
 _GUARD_SECONDS: Final = 10.0  # for positions that are found without a stop, before anything slow begins
+_STOP_SECONDS: Final = 9.5  # from SIGTERM to the end, whatever happens
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,30 +87,37 @@ class Choice:
     environment: Environment
     credentials: Credentials | None
     tokens: tuple[str, ...] = ()
-    clear_halt: bool = False  # trade on although an earlier run of this account halted
 
 
 def run_live(settings: Settings, choice: Choice) -> None:
     """Trade until stopped. Raises BotError."""
     console = Console()
     with Database.open(settings.storage.database or settings.storage.directory / DATABASE) as database:
-        asyncio.run(with_stop(lambda stop: _session(settings, choice, database, console, stop)))
+        control = Control(database, choice.kind)
+        control.begin()
+        asyncio.run(
+            with_stop(
+                lambda stop: _session(settings, choice, database, console, control, stop), _STOP_SECONDS
+            )
+        )
+        control.require_alive()
 
 
 async def _session(
-    settings: Settings, choice: Choice, database: Database, console: Console, stop: asyncio.Event
-) -> None:
+    settings: Settings, choice: Choice, database: Database, console: Console, control: Control,
+    stop: asyncio.Event,
+) -> None:  # fmt: skip
     rest = Rest(choice.environment, choice.credentials)
     try:
         await rest.measure_clock()
         if choice.credentials is None:
-            await LiveRun(settings, choice, "", rest, database, console).run(stop)
+            await LiveRun(settings, choice, "", rest, database, console, control).run(stop)
             return
         key = await rest.account.key()
         warn(console, check_key(key, choice.environment, allowed=settings.bybit.allowed_permissions))
         account = str(key.user_id)
         with account_lock(choice.environment, account):
-            await LiveRun(settings, choice, account, rest, database, console).run(stop)
+            await LiveRun(settings, choice, account, rest, database, console, control).run(stop)
     finally:
         rest.close()
 
@@ -127,7 +137,7 @@ class LiveRun:
 
     def __init__(
         self, settings: Settings, choice: Choice, account: str, rest: Rest, database: Database,
-        console: Console,
+        console: Console, control: Control,
     ) -> None:  # fmt: skip
         """`account`: the exchange's number of it, "" for paper money."""
         self._account_id = account
@@ -136,14 +146,29 @@ class LiveRun:
         self._rest = rest
         self._database = database
         self._console = console
+        self._control = control
         self._interval = settings.market.decision_minutes * MINUTE_MS
         self._data = settings.storage.directory / "bars" / choice.environment.name
         self._inbox: asyncio.Queue[Event] = asyncio.Queue()
-        self._started = rest.clock.now_ms()
+        self._started = self._opened = rest.clock.now_ms()
         self._preparation = preparation_of(settings, rest)
         self._fees: tuple[float, float] | None = None  # taker and maker, as the exchange says
 
     async def run(self, stop: asyncio.Event) -> None:
+        async with self._control.serving(self._deliver, self._on_deaf):
+            await self._run(stop)
+
+    def _deliver(self, request: Request) -> None:
+        self._inbox.put_nowait(commanded(request, self._rest.clock.now_ms()))
+
+    def _on_deaf(self, fault: str) -> None:
+        """Nobody could stop us: no entries while the mailbox cannot be read."""
+        now = self._rest.clock.now_ms()
+        self._inbox.put_nowait(
+            EntriesBlocked(now, now, "mailbox", fault) if fault else EntriesAllowed(now, now, "mailbox")
+        )
+
+    async def _run(self, stop: asyncio.Event) -> None:
         broker, opening = await self._account()
         try:
             journal = self._journal()
@@ -167,14 +192,15 @@ class LiveRun:
     ) -> None:  # fmt: skip
         """Prepare, with the account in care meanwhile; then trade."""
         breaker = await self._breaker(opening)
-        if self._choice.clear_halt:
-            journal.write(BreakerReleased(self._started, "cleared by a person"))
-            journal.commit()
+        for request in self._control.opening():
+            self._deliver(request)
         market = self._market(opening.positions)
         engine = engine_of(
             self._settings, NoStrategy(), breaker, opening.balance, self._interval, self._started
         )
-        care = Care(engine, broker, self._inbox, journal, view, self._rest.clock.now_ms)
+        care = Care(
+            engine, broker, self._inbox, journal, (view.apply, self._control.apply), self._rest.clock.now_ms
+        )
         watching: list[Coroutine[Any, Any, None]] = []
         if isinstance(broker, BybitBroker):
             tradable = await market.tradable()
@@ -204,6 +230,7 @@ class LiveRun:
             prepare=self._preparation.symbol, earlier=[tag_of(run.start_ts) for run in self._earlier()],
         )  # fmt: skip
         opening = await real.start()
+        self._opened = opening.ts
         self._console.print(
             f"{choice.environment.name}: {opening.balance:,.2f} USDT, {len(opening.positions)} positions",
             highlight=False,
@@ -299,7 +326,9 @@ class LiveRun:
         wiring = Wiring(
             self._rest, self._inbox, market, broker,
             engine_of(settings, strategy, breaker, balance, self._interval, self._started), journal, view,
-            candidates, settings.adaptation.delay_bars * self._interval, care.log,
+            candidates, settings.adaptation.delay_bars * self._interval, control=self._control,
+            flatten_at_stop=settings.live.on_stop == "flatten", opened=self._opened,
+            tell_audit=self._tell_audit, log=care.log,
         )  # fmt: skip
         try:
             await self._replay(wiring, past, stop)
@@ -315,13 +344,20 @@ class LiveRun:
             if not stop.is_set():
                 self._begin(wiring.market, prepared.followed, prepared.past)
                 await wiring.live(stop)
-            with suppress(ExchangeError, TimeoutError):
-                async with asyncio.timeout(_AUDIT_SECONDS):
-                    lines = await wiring.close(self._started)
-                if lines:
-                    self._console.print(audit_table(lines))
+            if self._control.killed is None:
+                await self._audit(wiring)
         finally:
             prepared.worker.close()
+
+    async def _audit(self, wiring: Wiring) -> None:
+        with suppress(ExchangeError, TimeoutError):
+            async with asyncio.timeout(_AUDIT_SECONDS):
+                lines = await wiring.close()
+            if lines:
+                self._tell_audit(lines)
+
+    def _tell_audit(self, lines: Sequence[Line]) -> None:
+        self._console.print(audit_table(lines))
 
     async def _replay(self, wiring: Wiring, past: "Past", stop: asyncio.Event) -> None:
         """The past, without entries."""
@@ -349,7 +385,7 @@ class LiveRun:
         """
         risk, database = self._settings.risk, self._database
         breaker = Breaker(risk, float(opening.balance))
-        if self._choice.credentials is None or self._choice.clear_halt:
+        if self._choice.credentials is None:
             return breaker
         runs = [run.id for run in self._earlier()]
         cleared, today = database.cleared(runs), self._started // DAY_MS * DAY_MS
@@ -374,8 +410,8 @@ class LiveRun:
         )
         for halt in halts:
             if not halt.until or halt.until > self._started:
-                end = "the next UTC day, or --clear-halt" if halt.until else "--clear-halt is given"
-                warn(self._console, [f"an earlier run halted: {halt.reason}. No entries until {end}"])
+                end = "the next UTC day, or `bot resume`" if halt.until else "`bot resume`"
+                warn(self._console, [f"an earlier run halted: {halt.reason}. No entries before {end}"])
         return breaker
 
     def _earlier(self) -> list[Run]:

@@ -106,14 +106,14 @@ async def _trade(
             rest, inbox, market, broker,
             engine_of(settings, Exercise(sources), breaker, opening.balance, _BAR, started),
             _journal(database, settings, plan, started), LineView(float(opening.balance), console),
-            NoAdaptation(), 0,
+            NoAdaptation(), 0, opened=opening.ts,
         )  # fmt: skip
         for item in await market.open():
             market.follow(item, started // _BAR * _BAR)  # the bar that is open now is the first
         trouble = asyncio.create_task(_make_trouble(environment.rest, plan, console, stop))
         await wiring.live(stop)
         trouble.cancel()
-        lines = await wiring.close(started)
+        lines = await wiring.close()
         wiring.journal.finish(summary(wiring.view.state))
         return lines
     finally:

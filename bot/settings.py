@@ -314,6 +314,14 @@ class Bybit(Section):
     history_days: Count = Field(180, description="BTC and ETH history for pretraining, in days")
 
 
+class Live(Section):
+    """How a run on the exchange ends and is watched."""
+
+    on_stop: Literal["keep", "flatten"] = Field(
+        "keep", description="what SIGTERM does with positions: they stay with their stops, or are closed"
+    )
+
+
 class Storage(Section):
     directory: Path = Field(Path("var"), description="database, models, reports")
     database: str = Field("", description="postgresql://user@host/name; empty = SQLite in `directory`")
@@ -365,6 +373,7 @@ class Settings(Section):
     execution: Execution = Execution()
     costs: Costs = Costs()
     bybit: Bybit = Bybit()
+    live: Live = Live()
     storage: Storage = Storage()
     exchange: Exchange = Exchange()
 

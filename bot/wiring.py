@@ -1,17 +1,22 @@
 """The parts of a run on an exchange, wired: market and broker tell the inbox, one loop feeds the engine."""
 
 import asyncio
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
+from bot.auditing import DailyAudit
+from bot.control import Control
 from bot.core.commands import Command
-from bot.core.events import EntriesAllowed, EntriesBlocked, Event
+from bot.core.events import EntriesAllowed, EntriesBlocked, Event, OperatorCommanded
 from bot.core.records import Record
+from bot.core.types import Verb
 from bot.dashboard.lines import LineView
 from bot.engine.engine import Engine
 from bot.engine.live import follow
 from bot.engine.runner import Adapter, Runner
+from bot.engine.standing import standing
 from bot.exchange.bybit.audit import Line, RunLog, audit
 from bot.exchange.bybit.broker import BybitBroker
 from bot.exchange.bybit.clock import Health, keep_measured
@@ -19,14 +24,20 @@ from bot.exchange.bybit.live_market import LiveMarket
 from bot.exchange.bybit.rest import Rest
 from bot.exchange.bybit.streams.connection import first_to_end
 from bot.exchange.simulated.broker import SimulatedBroker
+from bot.ops.systemd import Notifier
 from bot.storage.journal import Journal
 
 _LEAVE_SECONDS: Final = 1.0  # for commands under way when the run is stopped
+_FLATTEN_SECONDS: Final = 4.5
 
 
 @dataclass(slots=True)
 class Wiring:
-    """`inbox` is what market and broker were given to tell."""
+    """`inbox` is what market and broker were given to tell.
+
+    control: what a person may tell the run by, if anything. flatten_at_stop: close everything when stopped.
+    opened: when the balance was read, ms UTC. tell_audit: takes the lines of each day's audit.
+    """
 
     rest: Rest
     inbox: "asyncio.Queue[Event]"
@@ -37,41 +48,71 @@ class Wiring:
     view: LineView
     adapter: Adapter
     adaptation_delay: int  # ms
+    control: Control | None = None
+    flatten_at_stop: bool = False
+    opened: int = 0
+    tell_audit: Callable[[Sequence[Line]], None] = lambda _: None
+    notifier: Notifier = field(default_factory=Notifier)
     log: RunLog = field(default_factory=RunLog)
     replaying: bool = False  # the past: for the counts, not for the screen
     runner: Runner = field(init=False)
+    audits: DailyAudit = field(init=False)
 
     def __post_init__(self) -> None:
+        self.audits = DailyAudit(
+            self.rest, self.engine, self.log, self.inbox.put_nowait, self.tell_audit, self.opened
+        )
+        observers = [self._show, self.log.apply]
+        if self.control is not None:
+            observers.append(self.control.apply)
         self.runner = Runner(
-            self.engine, self.broker, self.adapter, self.journal, self.adaptation_delay,
-            (self._show, self.log.apply),
-        )  # fmt: skip
+            self.engine, self.broker, self.adapter, self.journal, self.adaptation_delay, observers
+        )
 
     def _show(self, message: Event | Command | Record) -> None:
         (self.view.learn if self.replaying else self.view.apply)(message)
 
     async def live(self, stop: asyncio.Event) -> None:
         """Until `stop`. Raises what ends a service that should not end."""
-        clock = self.rest.clock
         services = [self.market.run(), watch_clock(self.rest, self.inbox)]
         if isinstance(self.broker, BybitBroker):
-            services.append(self.broker.run())
-        await first_to_end(
-            follow(
-                self.runner,
-                self.inbox,
-                stop,
-                self.journal.commit,
-                lambda: self.view.tick(clock.now_ms()),
-                clock.now_ms,
-            ),
-            *services,
-        )
+            services += [self.broker.run(), self.audits.run()]
+        await first_to_end(self._follow(stop), *services)
 
-    async def close(self, since: int) -> list[Line]:
-        """Let what is under way come to its end, then compare our books with the exchange's.
+    async def _follow(self, stop: asyncio.Event) -> None:
+        if self.control is not None:
+            self.control.watch(self.engine)
+        self.notifier.ready()
+        await follow(self.runner, self.inbox, stop, self.journal.commit, self._tick, self.rest.clock.now_ms)
+        self.notifier.stopping()
+        killed = self.control is not None and self.control.killed is not None
+        if self.flatten_at_stop and not killed and isinstance(self.broker, BybitBroker):
+            await self._flatten()
 
-        Empty for paper money. Raises ExchangeError.
+    def _tick(self) -> None:
+        """Whenever the loop comes round."""
+        self.view.tick(self.rest.clock.now_ms())
+        self.notifier.alive()
+
+    async def _flatten(self) -> None:
+        """While all services still run: close everything and see it closed, or give up in time."""
+        now = self.rest.clock.now_ms()
+        wish = OperatorCommanded(now, now, 0, Verb.FLATTEN, "the stop of the process", "live.on_stop")
+        self.inbox.put_nowait(wish)
+        flat = asyncio.Event()
+
+        def look() -> None:
+            self._tick()
+            if standing(self.engine).is_flat:
+                flat.set()
+
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_FLATTEN_SECONDS):
+                await follow(self.runner, self.inbox, flat, self.journal.commit, look, self.rest.clock.now_ms)
+
+    async def close(self) -> list[Line]:
+        """Let what is under way come to its end, then compare our books with the exchange's since the last
+        audit. Empty for paper money. Raises ExchangeError.
         """
         if not isinstance(self.broker, BybitBroker):
             return []
@@ -82,7 +123,8 @@ class Wiring:
         while not self.inbox.empty():
             self.runner.advance([self.inbox.get_nowait()])
         books = self.engine.portfolio
-        return await audit(self.rest, self.log, list(books.positions.values()), books.balance, since)
+        held = list(books.positions.values())
+        return await audit(self.rest, self.log, held, books.balance, self.audits.since)
 
 
 async def watch_clock(rest: Rest, inbox: "asyncio.Queue[Event]") -> None:

@@ -38,6 +38,7 @@ class LiveDesk:
         self.journal = Recorder()
         self.log = RunLog()
         self.stop = asyncio.Event()
+        self.opened = 0  # when the account was read, ms
         self.engine: Engine
         self.runner: Runner
 
@@ -79,6 +80,7 @@ async def live_desk(
     desk = LiveDesk(rest, broker, inbox)
     try:
         opening = await broker.start()
+        desk.opened = opening.ts
         desk.build(wish, opening.balance, interval)
         loop = asyncio.create_task(
             follow(desk.runner, inbox, desk.stop, desk.journal.commit, lambda: None, rest.clock.now_ms)

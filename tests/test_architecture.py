@@ -15,7 +15,16 @@ LAYERS = [
     ("bot.market", "strategies", "risk"),
     ("bot.engine", "bot.execution"),
     ("bot.exchange", "bot.storage", "bot.ops", "bot.research", "bot.dashboard"),
-    ("bot.app", "bot.care", "bot.reporting", "bot.live", "bot.rehearsal", "bot.wiring"),
+    (
+        "bot.app",
+        "bot.auditing",
+        "bot.care",
+        "bot.control",
+        "bot.reporting",
+        "bot.live",
+        "bot.rehearsal",
+        "bot.wiring",
+    ),
     ("bot.cli", "bot.commands", "bot.__main__"),
 ]
 TORCH_ROOMS = "strategies.learning"

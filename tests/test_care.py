@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from bot.control import Control
 from bot.core.commands import MoveStop
 from bot.core.errors import RuntimeFault
 from bot.core.events import (
@@ -66,7 +67,8 @@ async def starting(
     with Database.open(directory / "bot.sqlite") as database:
         earlier(database, exchange.venue.world.now + 1)
         choice = Choice("testnet", local(exchange.url), KEYS)
-        run = LiveRun(chosen, choice, "1", rest, database, Console(quiet=True))
+        control = Control(database, "testnet")
+        run = LiveRun(chosen, choice, "1", rest, database, Console(quiet=True), control)
         task = asyncio.create_task(run.run(asyncio.Event()))
         try:
             yield database
@@ -178,7 +180,8 @@ async def test_the_fees_that_the_account_pays_are_those_of_the_run(
             assert (costs["taker_fee"], costs["maker_fee"]) == (0.00055, 0.0002)
             rest = Rest(local(exchange.url))
             paper = Choice("paper", local(exchange.url), None)
-            run = LiveRun(Settings(costs=guessed), paper, "", rest, database, Console(quiet=True))
+            control = Control(database, "paper")
+            run = LiveRun(Settings(costs=guessed), paper, "", rest, database, Console(quiet=True), control)
             assert run.known_fees() == (0.00055, 0.0002)
             rest.close()
 

@@ -23,7 +23,7 @@ from alembic.script import ScriptDirectory
 from bot.core import commands, events, records
 from bot.core.commands import AdaptModel, AmendOrder, CancelOrder, ExtendChain, MoveStop, PlaceOrder
 from bot.core.errors import DataError, RuntimeFault, UsageError
-from bot.core.types import FillOrigin, OrderRequest, OrderType, Side, Stage
+from bot.core.types import FillOrigin, OrderRequest, OrderType, Side, Stage, Verb
 from bot.storage import schema
 from bot.storage.connection import make_engine, parse_url
 from bot.storage.database import Database
@@ -34,6 +34,7 @@ RUN: dict[str, Any] = {
     "kind": "paper", "title": "a market", "simulated": True, "config_json": '{"risk":{}}', "seed": 7,
     "started": 1_750_000_000_000, "start_ts": 100, "end_ts": 10_000,
 }  # fmt: skip
+OF_A_RUN = [name for name, table in schema.metadata.tables.items() if "run_id" in table.c]
 NOT_STORED = {
     events.BarClosed, events.InstrumentListed, events.InstrumentDelisted, events.FundingRatePublished,
     events.InstrumentStatusChanged, events.Traded, events.TickerChanged, events.FeedChanged,
@@ -145,11 +146,7 @@ def journal(database: Database) -> Journal:
 
 
 def tables(database: Database, run_id: int) -> dict[str, Any]:
-    return {
-        name: database.frame(run_id, name).to_dict("list")
-        for name in schema.metadata.tables
-        if name != "runs"
-    }
+    return {name: database.frame(run_id, name).to_dict("list") for name in OF_A_RUN}
 
 
 # --- writing and reading -----------------------------------------------------------------------------------
@@ -205,6 +202,7 @@ def test_every_row_has_the_columns_of_its_table(database: Database, journal: Jou
         records.Alarm(1, "ABCUSDT", "look"),
         events.EntriesBlocked(1, 2, "feed", "silent"),
         events.EntriesAllowed(1, 2, "feed"),
+        events.OperatorCommanded(1, 2, 3, Verb.PAUSE, "ann", "lunch"),
     ]
     assert {type(sample) for sample in samples} == set(LOGGED)
     for sample in samples:
@@ -326,6 +324,17 @@ def test_a_later_run_finds_the_days_opening_equity_and_the_halt(database: Databa
     assert database.halts(runs) == []
     assert database.cleared(runs) == 40
     assert database.peak(runs, 40) is None
+
+
+def test_what_a_person_told_a_run_comes_back_as_the_very_events(database: Database, journal: Journal) -> None:
+    told = [
+        events.OperatorCommanded(5, 6, 1, Verb.PAUSE, "ann on desk", "lunch"),
+        events.OperatorCommanded(7, 8, 0, Verb.FLATTEN, "the stop of the process", ""),
+    ]
+    for event in told:
+        journal.write(event)
+    journal.commit()
+    assert database.operator(journal.run_id) == told
 
 
 def test_an_order_follows_its_life(database: Database, journal: Journal) -> None:
@@ -507,13 +516,11 @@ def test_a_killed_run_leaves_whole_steps_and_resumes_to_the_same_end(
         done = len(database.frame(run.id, "decisions"))
         assert done >= committed
         assert run.last_ts == 1000 + 10 * (done - 1) + 4
-        counts = {
-            name: len(database.frame(run.id, name)) for name in schema.metadata.tables if name != "runs"
-        }
+        counts = {name: len(database.frame(run.id, name)) for name in OF_A_RUN}
         assert counts == {
             **dict.fromkeys(("decisions", "alarms", "orders", "candidates", "labels", "equity"), done),
             **dict.fromkeys(("commands", "fills"), 2 * done),
-            **dict.fromkeys(("gates", "stages", "funding"), 0),
+            **dict.fromkeys(("gates", "stages", "funding", "operator"), 0),
             "positions": 1,
         }
         resumed = Journal.resume(database, run.id)

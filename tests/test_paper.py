@@ -255,3 +255,40 @@ def wait_for_a_candidate(directory: Path, process: subprocess.Popen[str]) -> Non
                 pass
         time.sleep(0.05)
     raise AssertionError("no candidate came")
+
+
+def test_a_person_holds_a_running_bot_from_elsewhere_and_the_killed_run_goes_on_after_resume(
+    home: Path,
+) -> None:
+    where = "held"
+    keep_the_source_model(home, where)
+    process = subprocess.Popen(
+        [*command(home, "paper", directory=where), "--speed", "20000"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    wait_for_a_candidate(home / where, process)
+    assert bot(home, "status", directory=where).returncode == 0
+    done = bot(home, "flatten", "--reason", "lunch", directory=where)
+    assert done.returncode == 0, done.stderr
+    assert "flat; no entries before `bot resume`" in done.stdout
+    held = bot(home, "status", directory=where)
+    assert held.returncode == 1
+    assert "held by flatten" in held.stdout
+    assert "0 positions" in held.stdout
+    assert "entries allowed" in bot(home, "resume", directory=where).stdout
+    done = bot(home, "kill", directory=where)
+    assert "keep their stops" in done.stdout, done.stdout + done.stderr
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 5, errors
+    refused = bot(home, "paper", directory=where)
+    assert (refused.returncode, "`bot resume --mode paper` lets it start again" in refused.stderr) == (
+        5,
+        True,
+    )
+    assert bot(home, "status", directory=where).returncode == 3
+    assert "next start of paper" in bot(home, "resume", directory=where).stdout
+    done = bot(home, "paper", directory=where)
+    assert done.returncode == 0, done.stderr
+    with Database.open(home / where / "bot.sqlite", readonly=True) as database:
+        heard = [event.verb for event in database.operator(1)]
+        assert heard == ["flatten", "resume", "kill", "resume"]

@@ -14,7 +14,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 EPILOG = (
-    "Exit codes: 0 done, 2 wrong usage or configuration, 3 bad data, 4 failure while running, 130 stopped."
+    "Exit codes: 0 done, 2 wrong usage or configuration, 3 bad data, 4 failure while running, 5 killed by "
+    "`bot kill`, 130 stopped."
 )
 
 

@@ -12,6 +12,9 @@ from bot.exchange.bybit.environment import Environment, credentials, require_con
 
 Mode = Literal["testnet", "demo", "live"]
 
+RegionOption = Annotated[
+    str | None, typer.Option("--region", help="Regional host for live: eu, nl, tr, kz, ae, id, jp, ge.")
+]
 TokensOption = Annotated[
     str | None,
     typer.Option("--tokens", help="Comma-separated tokens. Default: the newest listings."),
@@ -24,14 +27,9 @@ def trade(
         typer.Option("--mode", help="testnet: play money, thin books. demo: play money on mainnet's market."),
     ],
     tokens: TokensOption = None,
-    region: Annotated[
-        str | None, typer.Option("--region", help="Regional host for live: eu, nl, tr, kz, ae, id, jp, ge.")
-    ] = None,
+    region: RegionOption = None,
     accept: Annotated[
         bool, typer.Option("--i-accept-real-money", help="The second yes that live needs.")
-    ] = False,
-    clear_halt: Annotated[
-        bool, typer.Option("--clear-halt", help="Trade on after a halt that an earlier run left behind.")
     ] = False,
     url: UrlOption = None,
     config: ConfigOption = None,
@@ -41,7 +39,7 @@ def trade(
 
     Keys: BOT_TESTNET_API_KEY and BOT_TESTNET_API_SECRET; BOT_DEMO_..., BOT_LIVE_... for the others. A live
     key that may withdraw is refused. Positions and their stops stay at the exchange when the bot stops; the
-    next start takes them over.
+    next start takes them over. `bot status`, `pause`, `resume`, `flatten` and `kill` reach it from elsewhere.
     """
     environment = environment_of(mode, region, url)
     settings = settings_of(config, directory)
@@ -51,10 +49,10 @@ def trade(
     keys = credentials(environment, os.environ)
     from bot.live import Choice, run_live  # here, not above: help and mistakes answer at once
 
-    run_live(settings, Choice(mode, environment, keys, names_of(tokens), clear_halt))
+    run_live(settings, Choice(mode, environment, keys, names_of(tokens)))
 
 
-def environment_of(mode: Mode, region: str | None, url: str | None) -> Environment:
+def environment_of(mode: str, region: str | None, url: str | None) -> Environment:
     """Raises UsageError for a choice that contradicts itself."""
     if mode == "live":
         if url is not None:

@@ -29,3 +29,9 @@ class RuntimeFault(BotError):
     """The world failed while running: disk full, child process lost, exchange unreachable."""
 
     exit_code = 4
+
+
+class Latched(BotError):
+    """A person has ended the bot, and no start trades before a person lets it."""
+
+    exit_code = 5

@@ -5,7 +5,7 @@ from typing import Final
 
 import msgspec
 
-from bot.core.types import Feed, FillOrigin, Instrument, Side, TradingStatus
+from bot.core.types import Feed, FillOrigin, Instrument, Side, TradingStatus, Verb
 
 
 class Event(msgspec.Struct, frozen=True, tag=True):
@@ -272,6 +272,18 @@ class EntriesAllowed(Event, frozen=True):
     """`cause` is over. Entries go on when no other is left."""
 
     cause: str
+
+
+class OperatorCommanded(Event, frozen=True):
+    """A person, or the stop of the process, wants something. `number`: of the stored request, 0 for none."""
+
+    number: int
+    verb: Verb
+    by: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.verb} by {self.by}{f': {self.reason}' if self.reason else ''}"
 
 
 # --- model ------------------------------------------------------------------------------------------------

@@ -11,7 +11,14 @@ from types import FrameType
 from typing import Final
 
 STOPPED: Final = 130  # the exit code, as a shell has it for Ctrl-C
+_code = STOPPED
 _SHOW_CURSOR: Final = "\x1b[?25h"
+
+
+def end_with(code: int) -> None:
+    """From now on `end_at_once` ends with another exit code than that of Ctrl-C."""
+    global _code
+    _code = code
 
 
 def end_at_once(_number: int, _frame: FrameType | None) -> None:
@@ -23,7 +30,7 @@ def end_at_once(_number: int, _frame: FrameType | None) -> None:
     for child in multiprocessing.active_children():
         child.kill()  # else it would notice by a broken pipe, and say so with a traceback
     os.write(sys.stderr.fileno(), f"{cursor}Stopped.\n".encode())
-    os._exit(STOPPED)
+    os._exit(_code)
 
 
 @contextmanager

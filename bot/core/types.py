@@ -85,6 +85,15 @@ class TradingStatus(StrEnum):
     CLOSED = "Closed"
 
 
+class Verb(StrEnum):
+    """What a person can tell a running bot."""
+
+    PAUSE = "pause"  # no entries; exits go on
+    RESUME = "resume"  # ends a pause, a flattening, a kill and a halt
+    FLATTEN = "flatten"  # close everything, then as PAUSE
+    KILL = "kill"  # end the process at once; no start trades before RESUME
+
+
 class Feed(StrEnum):
     """What is heard of a symbol."""
 

@@ -27,6 +27,7 @@ from bot.core.events import (
     MarketHealthChanged,
     MarketHealthMeasured,
     MicrostructureSampled,
+    OperatorCommanded,
     OrderAccepted,
     OrderCancelled,
     OrderFilled,
@@ -39,7 +40,7 @@ from bot.core.events import (
 from bot.core.money import limit_price
 from bot.core.records import Alarm, BreakerTripped, DecisionMade, Record, Refused
 from bot.core.signal import Action, Signal
-from bot.core.types import OrderRequest, OrderType, Position, TimeInForce, Trigger
+from bot.core.types import OrderRequest, OrderType, Position, TimeInForce, Trigger, Verb
 from bot.engine.account_view import AccountView
 from bot.engine.market_view import MarketView
 from bot.engine.portfolio import Portfolio
@@ -53,6 +54,7 @@ from risk.manager import Approved, Denied, RiskManager
 from strategies.base import Advice, Strategy
 
 Message = Command | Record
+_OPERATOR_WISH: Final = "paused"  # the cause of blocks that a person asked for
 _PAUSE_MS: Final = 15_000  # after an exit that was not carried out, a bar at most; doubled each time
 _LONGEST_PAUSE_MS: Final = 300_000
 
@@ -87,6 +89,8 @@ class Engine:
         self._unsold: set[str] = set()  # delisted, or the exchange did not carry out the exit
         self._pauses: dict[str, tuple[int, int]] = {}  # until when no exit is tried again, and how long it is
         self._blocked: dict[str, str] = {}  # why no position may be opened now, by cause
+        self._flattening = False  # a person wants nothing held
+        self._decided = 0  # close of the newest decision bar, ms
         self._now = 0  # ts of the newest fact
         self._heard = 0  # when the newest fact was received, ms
         self._mark_due = False  # a decision bar closed at that time
@@ -116,6 +120,7 @@ class Engine:
             EntriesBlocked: self._on_blocked,
             EntriesAllowed: self._on_allowed,
             TimePassed: self._on_time,
+            OperatorCommanded: self._on_operator,
         }
 
     def step(self, event: Event) -> list[Message]:
@@ -146,6 +151,7 @@ class Engine:
         self._unsold, self._pauses, self._protection = other._unsold, other._pauses, other._protection
         self._instruments |= other._instruments
         self._blocked |= other._blocked
+        self._flattening = other._flattening
 
     # --- market --------------------------------------------------------------------------------------------
 
@@ -166,6 +172,7 @@ class Engine:
             return out
         self._mark_due = True
         self._markets.on_decision_bar(decision)
+        self._decided = decision.ts
         for advice in self._strategy.on_bar(decision, self.portfolio.positions):
             out += self._take(advice)
         return out
@@ -218,7 +225,7 @@ class Engine:
         return out
 
     def _stop_trading(self, ts: int, symbol: str) -> list[Message]:
-        """A breaker has tripped, of one token or ("") of the account."""
+        """A breaker has tripped, of one token or ("") of the account, or a person wants nothing held."""
         out: list[Message] = self._give_up_entries(ts, symbol)
         for position in list(self.portfolio.positions.values()):
             if self._must_be_flat(position.symbol):
@@ -226,7 +233,7 @@ class Engine:
         return out
 
     def _must_be_flat(self, symbol: str) -> bool:
-        return self._breaker.flattens or self._breaker.flattens_token(symbol)
+        return self._flattening or self._breaker.flattens or self._breaker.flattens_token(symbol)
 
     def _on_delisted(self, event: InstrumentDelisted) -> list[Message]:
         """What is still held is sold while that can be done."""
@@ -446,6 +453,35 @@ class Engine:
     def _on_allowed(self, event: EntriesAllowed) -> list[Message]:
         self._blocked.pop(event.cause, None)
         return []
+
+    def _on_operator(self, event: OperatorCommanded) -> list[Message]:
+        """Told as an alarm: whoever looks at the run must see why it does not trade."""
+        told = Alarm(event.ts, "", str(event))
+        if event.verb is Verb.RESUME:
+            self._blocked.pop(_OPERATOR_WISH, None)
+            self._flattening = False
+            released = self._breaker.release(event.ts, str(event))
+            return [told, released] if released else [told]
+        self._blocked[_OPERATOR_WISH] = str(event)
+        self._flattening = self._flattening or event.verb is Verb.FLATTEN
+        return [told, *self._stop_trading(event.ts, "")]
+
+    # --- what others may look at ----------------------------------------------------------------------------
+
+    @property
+    def blocks(self) -> dict[str, str]:
+        """Why no position may be opened now, by cause; the halt of the breaker is one of them."""
+        return {**self._blocked, **({"halted": self._breaker.reason} if self._breaker.halted else {})}
+
+    @property
+    def faults(self) -> dict[str, tuple[str, ...]]:
+        """What is wrong with our view of the market, by symbol; only symbols that have a fault."""
+        return self._markets.faults
+
+    @property
+    def decided(self) -> int:
+        """Close of the newest decision bar, ms UTC; 0 before the first."""
+        return self._decided
 
     @property
     def account(self) -> AccountView:

@@ -72,6 +72,11 @@ class MarketView:
             before = bar.turnover if math.isnan(symbol.turnover) else symbol.turnover
             symbol.turnover = before + _TURNOVER_WEIGHT * (bar.turnover - before)
 
+    @property
+    def faults(self) -> dict[str, tuple[str, ...]]:
+        """What is wrong with our view of each symbol that has a fault."""
+        return {name: found for name, item in self._symbols.items() if (found := item.faults + item.refused)}
+
     def price(self, name: str) -> float:
         """The newest; NaN before the first."""
         return self._of(name).price

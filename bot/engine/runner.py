@@ -99,6 +99,10 @@ class Runner:
         for event in events:
             self._feed(event)
 
+    def hear(self, event: Event) -> None:
+        """A fact between two moments of the market."""
+        self._feed(event)
+
     def finish(self) -> None:
         """The market has ended: the account as it is left."""
         for message in self._engine.mark():

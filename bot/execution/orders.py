@@ -83,6 +83,11 @@ class Orders:
         return live.request if live else None
 
     @property
+    def open(self) -> list[LiveOrder]:
+        """Not ended yet, oldest first."""
+        return list(self._open.values())
+
+    @property
     def pending_notional(self) -> float:
         """Notional of entries that are not filled yet."""
         return sum(live.notional for live in self._open.values())

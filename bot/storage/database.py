@@ -19,9 +19,9 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 
 from bot.core.errors import DataError
-from bot.core.events import AdaptationFailed, AdaptationReport, CandidateArrived
+from bot.core.events import AdaptationFailed, AdaptationReport, CandidateArrived, OperatorCommanded
 from bot.core.records import BreakerReleased, BreakerTripped, Latch
-from bot.core.types import DAY_MS
+from bot.core.types import DAY_MS, Verb
 from bot.storage import schema
 from bot.storage.connection import RESTORE, check_file, display_name, faults, is_file, make_engine, parse_url
 from bot.storage.lock import FileLock, ServerLock
@@ -148,6 +148,15 @@ class Database:
         query = sa.select(table).where(table.c.run_id == run_id).order_by(table.c.seq)
         return [_candidate(row) for row in self._rows(query)]
 
+    def operator(self, run_id: int) -> list[OperatorCommanded]:
+        """What a person told a run, as the very events, in their order."""
+        table = schema.operator
+        query = sa.select(table).where(table.c.run_id == run_id).order_by(table.c.seq)
+        return [
+            OperatorCommanded(row.ts, row.received, row.number, Verb(row.verb), row.by, row.reason)
+            for row in self._rows(query)
+        ]
+
     def opening_equity(self, run_ids: Sequence[int], since: int) -> Mark | None:
         """The equity that the day of these runs opened with at `since` (ms UTC), transfers until its first
         mark included, at the time of that mark. None when none had begun.
@@ -225,8 +234,9 @@ class Database:
         """Remove a run and everything it wrote."""
         with faults(self.engine), self.engine.begin() as connection:
             for table in reversed(schema.metadata.sorted_tables):
-                key = table.c.id if table is schema.runs else table.c.run_id
-                connection.execute(table.delete().where(key == run_id))
+                if table is schema.runs or "run_id" in table.c:
+                    key = table.c.id if table is schema.runs else table.c.run_id
+                    connection.execute(table.delete().where(key == run_id))
 
     def _rows(self, query: sa.Select[Any]) -> list[Any]:
         with faults(self.engine), self.engine.connect() as connection:

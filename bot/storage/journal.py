@@ -280,6 +280,7 @@ LOGGED: Final[dict[type[Message], tuple[str, Callable[[Any], Row]]]] = {
     events.FundingPaid: ("funding", asdict),
     events.CandidateArrived: ("candidates", _candidate),
     events.AdaptationFailed: ("candidates", _candidate),
+    events.OperatorCommanded: ("operator", lambda m: {**asdict(m), "verb": m.verb.value}),
     events.EntriesBlocked: ("alarms", lambda m: _alarm(m, text=f"no entries ({m.cause}): {m.reason}")),
     events.EntriesAllowed: ("alarms", lambda m: _alarm(m, text=f"entries allowed again ({m.cause})")),
     records.EquityMarked: ("equity", asdict),

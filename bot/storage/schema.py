@@ -1,9 +1,11 @@
 """Tables of the database.
 
-Every table but `runs`, `orders` and `positions` only grows: row `seq` of a run is the seq-th message of that
-kind, counted from 0, so a replay knows which rows it has already written. `orders` and `positions` hold the
-latest state. Times are ms UTC. Prices and quantities of orders are decimal text; a float column holds NULL
-where the value is NaN.
+The tables with a `seq` only grow: row `seq` of a run is the seq-th message of that kind, counted from 0, so a
+replay knows which rows it has already written. `orders` and `positions` hold the latest state. `requests` and
+`heartbeats` belong to no run: by them a person's commands and a running bot find each other.
+
+Times are ms UTC. Prices and quantities of orders are decimal text; a float column holds NULL where the value
+is NaN.
 """
 
 import json
@@ -233,6 +235,42 @@ candidates = _log(
     Column("model_id", String, nullable=False),  # empty when the adaptation failed
     Column("report", JsonText),
     Column("reason", Text, nullable=False),  # of the failure
+)
+
+operator = _log(
+    "operator",
+    Column("received", BigInteger, nullable=False),
+    Column("number", BigInteger, nullable=False),  # of the request; 0 for none
+    Column("verb", String, nullable=False),
+    Column("by", String, nullable=False),
+    Column("reason", Text, nullable=False),
+)
+
+requests = Table(
+    "requests",
+    metadata,
+    Column("number", Integer, primary_key=True),
+    Column("mode", String, nullable=False),  # as `kind` of the run that is meant
+    Column("verb", String, nullable=False),
+    Column("by", String, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("asked", BigInteger, nullable=False),  # wall time, as the other two
+    Column("taken", BigInteger),  # when the run had it in its journal
+    Column("done", BigInteger),
+    Column("answer", Text, nullable=False),
+)
+
+heartbeats = Table(
+    "heartbeats",
+    metadata,
+    Column("mode", String, primary_key=True),
+    Column("host", String, nullable=False),
+    Column("pid", BigInteger, nullable=False),
+    Column("born", String, nullable=False),  # of the process, to tell it from a later one of that number
+    Column("phase", String, nullable=False),  # starting | trading | stopped
+    Column("since", BigInteger, nullable=False),  # wall time of the start
+    Column("beat", BigInteger, nullable=False),  # wall time
+    Column("standing", Text),  # JSON of bot.engine.standing.Standing
 )
 
 LOGS: dict[str, Table] = {table.name: table for table in metadata.sorted_tables if "seq" in table.columns}

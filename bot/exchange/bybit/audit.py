@@ -1,4 +1,4 @@
-"""The closing account of a run: what we believe, beside what the exchange says."""
+"""The account of a day or of a run: what we believe, beside what the exchange says."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,17 +27,17 @@ class Line:
 
 @dataclass(slots=True)
 class RunLog:
-    """An observer of a run: ids of what it sent and booked."""
+    """An observer of a run: ids of what it sent and booked, with their times (ms) where one has to choose."""
 
-    sent: list[str] = field(default_factory=list)
+    sent: dict[str, int] = field(default_factory=dict)
     existed: set[str] = field(default_factory=set)  # accepted or filled
     refused: set[str] = field(default_factory=set)
     finished: set[str] = field(default_factory=set)
-    executions: list[str] = field(default_factory=list)
+    executions: list[tuple[str, int]] = field(default_factory=list)
 
     def apply(self, message: Event | Command | Record) -> None:
         if isinstance(message, PlaceOrder):
-            self.sent.append(message.order.link_id)
+            self.sent[message.order.link_id] = message.ts
         elif isinstance(message, OrderAccepted):
             self.existed.add(message.link_id)
         elif isinstance(message, OrderRejected):
@@ -45,22 +45,35 @@ class RunLog:
         elif isinstance(message, OrderCancelled):
             self.finished.add(message.link_id)
         elif isinstance(message, OrderFilled):
-            self.executions.append(message.exec_id)
+            self.executions.append((message.exec_id, message.ts))
             self.existed.add(message.link_id)
             if not message.leaves_qty:
                 self.finished.add(message.link_id)
+
+    def forget(self, before: int) -> None:
+        """What is older, but for orders that have not ended: a day that was found right need not be kept."""
+        gone = {link for link, ts in self.sent.items() if ts < before} & (self.finished | self.refused)
+        for link in gone:
+            del self.sent[link]
+        for kept in (self.existed, self.refused, self.finished):
+            kept -= gone
+        self.executions = [item for item in self.executions if item[1] >= before]
 
 
 async def audit(
     rest: Rest, log: RunLog, positions: Sequence[Position], balance: Decimal, since: int
 ) -> list[Line]:
-    """Compare with the exchange. `since`: start of the run, ms, at most 7 days ago. Raises ExchangeError."""
+    """Compare with the exchange. `since`: of orders and executions, ms, at most 7 days ago.
+
+    Raises ExchangeError.
+    """
     now = rest.clock.now_ms() + MINUTE_MS
     orders = [
         *await rest.orders.open_orders(settle_coin=_SETTLE),
         *await rest.orders.history(start=since, end=now),
     ]
-    sent = set(log.sent)
+    sent = {link for link, ts in log.sent.items() if ts >= since}
+    booked = [exec_id for exec_id, ts in log.executions if ts >= since]
     there = {order.order_link_id for order in orders} & sent
     refused_there = {order.order_link_id for order in orders if order.order_status == "Rejected"} & sent
     executions = [
@@ -78,13 +91,23 @@ async def audit(
             "orders without an outcome", str(len(sent - log.finished - log.refused)), "0",
             not sent - log.finished - log.refused,
         ),
-        _sets("executions", set(log.executions), {item.exec_id for item in executions}),
-        Line("executions booked twice", str(len(log.executions) - len(set(log.executions))), "0",
-             len(log.executions) == len(set(log.executions))),
+        _sets("executions", set(booked), {item.exec_id for item in executions}),
+        Line("executions booked twice", str(len(booked) - len(set(booked))), "0",
+             len(booked) == len(set(booked))),
         _values("positions", quantities, {name: item.signed_size for name, item in held.items()}),
         _values("stops", stops, {name: item.stop_loss or None for name, item in held.items()}),
         Line("balance", f"{balance:.4f}", f"{cash:.4f}", abs(balance - cash) < _CENT),
     ]  # fmt: skip
+
+
+async def change_of(rest: Rest, ours: Decimal, start: int, end: int) -> Line:
+    """The change of our balance within (start, end] (ms, at most 7 days) beside the exchange's own ledger.
+
+    Raises ExchangeError.
+    """
+    ledger = await rest.account.transactions(start + 1, end)
+    theirs = sum((line.change or Decimal(0) for line in ledger if line.currency == _SETTLE), Decimal(0))
+    return Line("change of the balance", f"{ours:+.4f}", f"{theirs:+.4f}", abs(ours - theirs) < _CENT)
 
 
 def _sets(what: str, ours: set[str], theirs: set[str]) -> Line:

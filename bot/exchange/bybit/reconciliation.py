@@ -81,6 +81,7 @@ class Reconciler:
             cancelled, leftovers = await self._clear()  # before positions are read: it may have filled
             start = self._rest.clock.now_ms() - _OVERLAP
             while True:
+                ts = self._rest.clock.now_ms()
                 before = {item.exec_id for item in await self._executions(start)}
                 positions = await self._positions()
                 moved = await transfers(self._rest, start, self._rest.clock.now_ms())
@@ -94,7 +95,7 @@ class Reconciler:
                 self._adopt(symbol, held, "held at the start")
             self._tell_marks()
             self._wallet.begin(balance, self._since, [line.id for line in moved])
-            return Opening(self._since, balance, positions, leftovers, sorted(cancelled))
+            return Opening(ts, balance, positions, leftovers, sorted(cancelled))
 
     async def _clear(self) -> tuple[set[str], list[str]]:
         """Entries of our earlier runs are wanted no more. Their link ids, and what else is open, by name.

@@ -1,0 +1,246 @@
+"""`bot status | pause | resume | flatten | kill`: from another terminal, with or without a running bot."""
+
+import getpass
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+import typer
+from rich.console import Console
+
+from bot.commands.options import ConfigOption, DirectoryOption, settings_of
+from bot.commands.trade import RegionOption, environment_of
+from bot.commands.venue import UrlOption, interruptible
+from bot.core.errors import BotError, DataError, RuntimeFault, UsageError
+from bot.core.types import Verb
+from bot.exchange.bybit.environment import Environment, credentials
+from bot.settings import Settings
+from bot.storage.database import Database
+from bot.storage.mailbox import Heartbeat, Mailbox, Request, heartbeats
+
+Mode = Literal["paper", "testnet", "demo", "live"]
+ModeOption = Annotated[
+    Mode | None, typer.Option("--mode", help="Which bot. Default: the one that runs, or ran last.")
+]
+ReasonOption = Annotated[str, typer.Option("--reason", help="Kept, and told by `bot status`.")]
+
+_ANSWER_SECONDS: Final = 15.0
+_FLAT_SECONDS: Final = 60.0
+_KILL_SECONDS: Final = 5.0
+_LOOK_SECONDS: Final = 0.1
+_DATABASE: Final = "bot.sqlite"
+
+
+def pause(
+    mode: ModeOption = None,
+    reason: ReasonOption = "",
+    config: ConfigOption = None,
+    directory: DirectoryOption = None,
+) -> None:
+    """Open no more positions; those that are open are looked after, and their exits go on.
+
+    Holds until `bot resume`, through restarts. Without a running bot it holds for the next start.
+    """
+    _ask(Verb.PAUSE, mode, reason, settings_of(config, directory))
+
+
+def resume(
+    mode: ModeOption = None,
+    reason: ReasonOption = "",
+    config: ConfigOption = None,
+    directory: DirectoryOption = None,
+) -> None:
+    """End a pause, a flattening, a kill and a halt of the drawdown breaker.
+
+    Only a person does this. Entries still wait for whatever else stands in their way: the answer names it.
+    """
+    _ask(Verb.RESUME, mode, reason, settings_of(config, directory))
+
+
+def kill(
+    mode: ModeOption = None,
+    reason: ReasonOption = "",
+    config: ConfigOption = None,
+    directory: DirectoryOption = None,
+) -> None:
+    """Cancel entries and end the process at once. Positions keep their stops at the exchange.
+
+    No start trades before `bot resume`, whatever a supervisor does. A process that does not answer within
+    five seconds is killed, if it runs on this machine.
+    """
+    settings = settings_of(config, directory)
+    _ask(Verb.KILL, mode, reason, settings, late=_kill_process, seconds=_KILL_SECONDS)
+
+
+def flatten(
+    mode: ModeOption = None,
+    reason: ReasonOption = "",
+    direct: Annotated[
+        bool, typer.Option("--direct", help="Do not ask the running bot: act on the exchange from here.")
+    ] = False,
+    region: RegionOption = None,
+    url: UrlOption = None,
+    config: ConfigOption = None,
+    directory: DirectoryOption = None,
+) -> None:
+    """Close every position at the market, cancel entries, and open nothing before `bot resume`.
+
+    A running bot does it. When none runs (or hangs, or still starts) it is done from here with the key of
+    --mode testnet, demo or live; then positions that were opened by hand are closed as well. Waits until
+    all is closed; exit code 4 when it is not.
+    """
+    settings = settings_of(config, directory)
+    try:
+        chosen, beat, request = _post(Verb.FLATTEN, mode, reason, settings)
+    except BotError as error:  # no database, or a broken one, must not keep anybody from closing positions
+        if mode is None or isinstance(error, UsageError):
+            raise
+        _say(f"Warning: {error}. Nothing holds the next start back: `bot pause` when the database works.")
+        chosen, beat, request = mode, None, None
+    if not direct and beat is not None and request is not None and beat.phase == "trading":
+        _wait(settings, request, _FLAT_SECONDS, lambda now: now.done is not None)
+        return
+    if chosen == "paper":
+        _say("Written down; paper positions are closed when the run goes on.")
+        return
+    environment = environment_of(chosen, region, url)
+    _say(f"No bot that trades answers for {chosen}: closing everything on {environment.name} from here.")
+    text = interruptible(lambda: _close(environment))
+    if request is not None:
+        with _database(settings) as database:
+            Mailbox(database, chosen).settle(request.number, _wall(), text)
+    _say(text)
+
+
+def status(mode: ModeOption = None, config: ConfigOption = None, directory: DirectoryOption = None) -> None:
+    """Print how the bot stands: alive or not, equity, positions with their stops, open orders, what holds it.
+
+    Exit codes: 0 alive and free to trade, 1 alive but held (or still starting), 3 not alive.
+    """
+    from bot.dashboard.status import lines, verdict
+
+    settings = settings_of(config, directory)
+    with _database(settings) as database:
+        beat = _choose(database, mode)
+        if beat is None:
+            raise DataError("no bot has run here yet")
+        requests = Mailbox(database, beat.mode).in_force()
+    now = _wall()
+    for line in lines(beat, requests, now):
+        _say(line)
+    if code := verdict(beat, requests, now):
+        raise typer.Exit(code)
+
+
+# --- asking ------------------------------------------------------------------------------------------------
+
+
+def _ask(
+    verb: Verb,
+    mode: str | None,
+    reason: str,
+    settings: Settings,
+    late: Callable[[Heartbeat], None] | None = None,
+    seconds: float = _ANSWER_SECONDS,
+) -> None:
+    """`late`: what to do with a bot that is alive and has not answered in `seconds`."""
+    chosen, beat, request = _post(verb, mode, reason, settings)
+    if beat is None:
+        _say(f"Written down for the next start of {chosen}: no bot of it runs now.")
+        return
+    try:
+        _wait(settings, request, seconds, lambda now: now.taken is not None)
+    except RuntimeFault:
+        if late is None:
+            raise
+        late(beat)
+
+
+def _post(
+    verb: Verb, mode: str | None, reason: str, settings: Settings
+) -> tuple[str, Heartbeat | None, Request]:
+    """Write it down; the mode, the heartbeat of a bot that is alive, and the request."""
+    with _database(settings, make=True) as database:
+        beat = _choose(database, mode)
+        chosen = mode or (beat.mode if beat else None)
+        if chosen is None:
+            raise UsageError("no bot has run here yet: name one with --mode")
+        by = f"{getpass.getuser()}@{socket.gethostname()}"
+        request = Mailbox(database, chosen).post(verb, by, reason, _wall())
+        return chosen, beat if beat is not None and beat.is_alive(_wall()) else None, request
+
+
+def _wait(settings: Settings, request: Request, seconds: float, enough: Callable[[Request], bool]) -> None:
+    """Print each new answer until it is enough. Raises RuntimeFault when that takes too long."""
+    told, end = "", time.monotonic() + seconds
+    with _database(settings) as database:
+        mailbox = Mailbox(database, request.mode)
+        while True:
+            now = mailbox.request(request.number)
+            if now.answer != told:
+                told = now.answer
+                _say(told)
+            if enough(now):
+                return
+            if time.monotonic() > end:
+                hint = "; --direct acts from here" if request.verb is Verb.FLATTEN else ""
+                raise RuntimeFault(
+                    f"written down, but the bot has not done it in {seconds:g} s; see `bot status`{hint}"
+                )
+            time.sleep(_LOOK_SECONDS)
+
+
+def _choose(database: Database, mode: str | None) -> Heartbeat | None:
+    """The bot of this mode; without one the one that is alive, or was last."""
+    found = [beat for beat in heartbeats(database.engine) if mode in (None, beat.mode)]
+    now = _wall()
+    return max(found, key=lambda beat: (beat.is_alive(now), beat.beat), default=None)
+
+
+def _kill_process(beat: Heartbeat) -> None:
+    if beat.host != socket.gethostname():
+        raise RuntimeFault(f"it does not answer, and runs on {beat.host}: kill process {beat.pid} there")
+    if beat.is_alive(_wall()):
+        os.kill(beat.pid, signal.SIGKILL)
+    _say(f"It did not answer: process {beat.pid} was killed. Positions keep their stops.")
+
+
+async def _close(environment: Environment) -> str:
+    """What was done, in words."""
+    from bot.exchange.bybit.closing import Closing
+    from bot.exchange.bybit.rest import Rest
+
+    rest = Rest(environment, credentials(environment, os.environ))
+    try:
+        await rest.measure_clock()
+        closed = await Closing(rest, _say).run()
+    finally:
+        rest.close()
+    text = f"flat: {len(closed.positions)} positions closed, {len(closed.cancelled)} entries cancelled"
+    if closed.left:
+        text += f"; open orders of others are left: {', '.join(closed.left)}"
+    return text
+
+
+def _database(settings: Settings, *, make: bool = False) -> Database:
+    """Beside the bot that holds the lock: for requests and looks only. make: there may be none yet."""
+    target: str | Path = settings.storage.database or settings.storage.directory / _DATABASE
+    try:
+        return Database.open(target, readonly=True)
+    except DataError:
+        if not make:
+            raise
+        Database.open(target).close()  # makes it, or brings it up to date
+        return Database.open(target, readonly=True)
+
+
+def _say(text: str) -> None:
+    Console(highlight=False).print(text, markup=False, soft_wrap=True)
+
+
+def _wall() -> int:
+    return int(time.time() * 1_000)

@@ -1,0 +1,286 @@
+"""A running bot's side of the mailbox: it says that it lives, and hears what a person wants.
+
+The database work is done in a thread; everything else in the loop, so that one that hangs does not pass for
+alive. A request counts as taken only when the journal has it: what a dying process had not written down, the
+next one takes up.
+"""
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Final
+
+import msgspec
+
+from bot.core.commands import Command
+from bot.core.errors import Latched, RuntimeFault
+from bot.core.events import Event, OperatorCommanded
+from bot.core.interrupt import end_with
+from bot.core.records import Record
+from bot.core.types import Verb
+from bot.engine.engine import Engine
+from bot.engine.standing import Standing, standing
+from bot.storage.database import Database
+from bot.storage.mailbox import Heartbeat, Mailbox, Request, born
+
+LOOK_SECONDS: Final = 0.5  # between looks at the mailbox
+_BEAT_SECONDS: Final = 1.0
+_UNHEARD: Final = "stopped while it was starting or busy; entries under way were not cancelled"
+_LAST_SECONDS: Final = 1.0  # for the look that is under way at the end
+
+
+class Control:
+    """`begin`, then `serving` for as long as the process trades.
+
+    end: how the process is ended; by default as SIGTERM ends it, so that a hanging start ends as well.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        mode: str,
+        *,
+        look_seconds: float = LOOK_SECONDS,
+        end: Callable[[], None] = lambda: signal.raise_signal(signal.SIGTERM),
+    ) -> None:
+        self.killed: Request | None = None
+        self._mailbox = Mailbox(database, mode)
+        self._look_seconds = look_seconds
+        self._end = end
+        self._engine: Engine | None = None
+        self._delivered: dict[int, Request] = {}
+        self._heard: list[OperatorCommanded] = []
+        self._to_be_flat: set[int] = set()  # requests whose positions are being closed
+        self._unsent: list[tuple[int, str, bool]] = []  # answers that the database has not got yet
+        self._work: asyncio.Future[list[Request]] | None = None
+        self._fault = ""  # why the mailbox cannot be read
+        now, pid = _wall(), os.getpid()
+        self._heartbeat = Heartbeat(
+            mode=mode, host=socket.gethostname(), pid=pid, born=born(pid), phase="starting", since=now,
+            beat=now, standing=None,
+        )  # fmt: skip
+
+    # --- at the start ---------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Say that we are starting. Raises Latched when a person has killed the bot of this mode."""
+        killed = self._mailbox.killed()
+        if killed is not None:
+            mode = self._mailbox.mode
+            if not killed.taken:
+                self._mailbox.settle(killed.number, _wall(), "it was not running, and does not start")
+            raise Latched(f"{killed}; `bot resume --mode {mode}` lets it start again")
+        self._mailbox.beat(self._heartbeat)
+
+    def opening(self, known: Collection[int] = ()) -> list[Request]:
+        """What a new run has to hear first: what is in force, but for requests that are `known` to it.
+
+        A flattening that came to its end goes on as the pause that it left.
+        """
+        requests = []
+        for request in self._mailbox.in_force():
+            if request.verb is Verb.KILL:  # ended by a resume, or this process would not run
+                self._mailbox.settle(request.number, _wall(), "ended by a later resume")
+                continue
+            if request.number not in known and request.number not in self._delivered:
+                over = request.verb is Verb.FLATTEN and request.done is not None
+                requests.append(msgspec.structs.replace(request, verb=Verb.PAUSE) if over else request)
+            self._delivered[request.number] = request
+        return requests
+
+    def require_alive(self) -> None:
+        """At the end. Raises Latched when it was a kill."""
+        if self.killed is not None:
+            raise Latched(
+                f"ended: {self.killed}; `bot resume --mode {self._mailbox.mode}` lets it start again"
+            )
+
+    def watch(self, engine: Engine) -> None:
+        """From now on the engine hears what is delivered."""
+        self._engine = engine
+        self._heartbeat = msgspec.structs.replace(self._heartbeat, phase="trading", beat=0)  # due at once
+
+    # --- while it runs --------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def serving(
+        self, deliver: Callable[[Request], None], on_fault: Callable[[str], None] = lambda _: None
+    ) -> AsyncIterator[None]:
+        """Deliver each request once, answer those that were heard, and beat.
+
+        on_fault: told why the mailbox does not work, and "" when it works again.
+        """
+        task = asyncio.create_task(self._serve(deliver, on_fault))
+        task.add_done_callback(self._ended)
+        try:
+            yield
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+            if self._work is not None:  # a thread goes on, and must not write after us
+                await asyncio.wait({self._work}, timeout=_LAST_SECONDS)
+            with suppress(RuntimeFault):
+                self._exchange(self._unsent + self._answers(), self._beat("stopped"))
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """By a kill, or by what should not happen: nobody could stop the bot any more."""
+        if not task.cancelled():
+            if self.killed is not None:
+                end_with(Latched.exit_code)
+            self._end()
+
+    def apply(self, message: Event | Command | Record) -> None:
+        """An observer of the run."""
+        if isinstance(message, OperatorCommanded):
+            self._heard.append(message)
+
+    async def _serve(self, deliver: Callable[[Request], None], on_fault: Callable[[str], None]) -> None:
+        while True:
+            self._unsent += self._answers()
+            try:
+                self._work = asyncio.ensure_future(
+                    asyncio.to_thread(self._exchange, self._unsent, self._beat())
+                )
+                waiting = await asyncio.shield(self._work)
+            except RuntimeFault as error:
+                self._tell_fault(str(error), on_fault)
+            else:
+                self._unsent = []
+                self._tell_fault("", on_fault)
+                for request in waiting:
+                    if request.number not in self._delivered:
+                        self._delivered[request.number] = request
+                        deliver(request)
+                if self.killed is not None:
+                    return
+            await asyncio.sleep(self._look_seconds)
+
+    def _tell_fault(self, fault: str, on_fault: Callable[[str], None]) -> None:
+        if fault != self._fault:
+            self._fault = fault
+            on_fault(fault)
+
+    # --- answers --------------------------------------------------------------------------------------------
+
+    def _answers(self) -> list[tuple[int, str, bool]]:
+        """What became of the requests that have been heard: number, words, whether that is all."""
+        answers = []
+        heard = list(self._heard)
+        if self._engine is not None:  # before it trades, what was heard is answered later
+            self._heard.clear()
+            now = standing(self._engine)
+            for event in heard:
+                request = self._delivered.get(event.number)
+                if request is not None and request.taken is None:
+                    answers.append((event.number, _answer(event.verb, now), event.verb is not Verb.FLATTEN))
+                if request is not None and request.done is None and event.verb is Verb.FLATTEN:
+                    self._to_be_flat.add(event.number)
+            answers += self._flat(now)
+        return answers + self._end_of_kill({event.number for event in heard})
+
+    def _flat(self, now: Standing) -> list[tuple[int, str, bool]]:
+        if not self._to_be_flat or not now.is_flat:
+            return []
+        done, self._to_be_flat = self._to_be_flat, set()
+        return [(number, "flat; no entries before `bot resume`", True) for number in sorted(done)]
+
+    def _end_of_kill(self, heard: set[int]) -> list[tuple[int, str, bool]]:
+        """A kill does not wait for an engine that does not hear: it may be replaying the past for minutes."""
+        kills = [item for item in self._delivered.values() if item.verb is Verb.KILL and item.taken is None]
+        if not kills or self.killed is not None:
+            return []
+        self.killed = kills[-1]
+        return [(item.number, _UNHEARD, True) for item in kills if item.number not in heard]
+
+    def _exchange(self, answers: list[tuple[int, str, bool]], beat: Heartbeat | None) -> list[Request]:
+        """All that goes to the database at one look; what has come."""
+        for number, text, done in answers:
+            self._mailbox.settle(number, _wall(), text, done=done)
+        if beat is not None:
+            self._mailbox.beat(beat)
+        return self._mailbox.waiting()
+
+    def _beat(self, phase: str = "") -> Heartbeat | None:
+        """The next heartbeat, when it is time for one or something was answered."""
+        now = _wall()
+        if not phase and not self._unsent and now - self._heartbeat.beat < _BEAT_SECONDS * 1_000:
+            return None
+        self._heartbeat = msgspec.structs.replace(
+            self._heartbeat,
+            phase=phase or self._heartbeat.phase,
+            beat=now,
+            standing=msgspec.json.encode(standing(self._engine)).decode() if self._engine else None,
+        )
+        return self._heartbeat
+
+
+def commanded(request: Request, now: int) -> OperatorCommanded:
+    """As an event at `now`, ms UTC of the market's clock."""
+    return OperatorCommanded(now, now, request.number, request.verb, request.by, request.reason)
+
+
+class Wishes:
+    """What a person wants of a run over a past market, at the moments at which the run hears it.
+
+    A resumed run hears again what it heard before, and where; what is new waits until it has caught up.
+    control: None for a run that hears nobody.
+    """
+
+    def __init__(self, control: Control | None) -> None:
+        self._control = control
+        self._new: deque[Request] = deque()
+        self._stored: deque[OperatorCommanded] = deque()
+        self._replaying: Callable[[], bool] = lambda: False
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[None]:
+        if self._control is None:
+            yield
+            return
+        async with self._control.serving(self._new.append):
+            yield
+
+    def begin(
+        self, engine: Engine, stored: Sequence[OperatorCommanded], replaying: Callable[[], bool]
+    ) -> tuple[Callable[[Event | Command | Record], None], ...]:
+        """`stored`: what the run heard before it was interrupted. Gives the observers that the run needs."""
+        self._stored.extend(stored)
+        self._replaying = replaying
+        if self._control is None:
+            return ()
+        self._new.extendleft(reversed(self._control.opening({event.number for event in stored})))
+        self._control.watch(engine)
+        return (self._control.apply,)
+
+    def at(self, ts: int) -> list[OperatorCommanded]:
+        """After the moment at `ts`, ms UTC."""
+        wishes = []
+        while self._stored and self._stored[0].ts <= ts:
+            wishes.append(self._stored.popleft())
+        while self._new and not self._stored and not self._replaying():
+            wishes.append(commanded(self._new.popleft(), ts))
+        return wishes
+
+
+def _answer(verb: Verb, now: Standing) -> str:
+    count = f"{len(now.positions)} positions"
+    if verb is Verb.PAUSE:
+        return f"paused: no entries; {count} are looked after"
+    if verb is Verb.FLATTEN:
+        return f"closing {count}"
+    if verb is Verb.KILL:
+        naked = ", ".join(item.symbol for item in now.positions if item.stop is None)
+        return f"stopped; {count} keep their stops{f', but {naked} has none' if naked else ''}"
+    if now.blocks:
+        return "entries still wait: " + "; ".join(f"{cause}: {text}" for cause, text in now.blocks.items())
+    return "entries allowed"
+
+
+def _wall() -> int:
+    return int(time.time() * 1_000)

@@ -1,0 +1,88 @@
+"""`bot status`: how a bot stands, from what it last said of itself and what it was told."""
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import msgspec
+
+from bot.core.types import Verb
+from bot.dashboard.wording import clock, money
+from bot.engine.standing import Standing
+from bot.storage.mailbox import Heartbeat, Request
+
+FREE: Final = 0
+HELD: Final = 1
+DEAD: Final = 3
+
+
+def verdict(beat: Heartbeat, requests: Sequence[Request], now: int) -> int:
+    """The exit code."""
+    if not beat.is_alive(now):
+        return DEAD
+    stand = _standing(beat)
+    free = stand is not None and beat.phase == "trading" and not stand.blocks
+    return FREE if free and not _held(requests) else HELD
+
+
+def lines(beat: Heartbeat, requests: Sequence[Request], now: int) -> Iterator[str]:
+    """`now`: wall time, ms UTC."""
+    where = f"process {beat.pid} on {beat.host}"
+    if beat.is_alive(now):
+        yield f"{beat.mode}: alive, {beat.phase} since {clock(beat.since)} ({where})"
+    else:
+        how = "stopped" if beat.phase == "stopped" else "dead: it last said that it lives"
+        yield f"{beat.mode}: {how} {clock(beat.beat)}, {_ago(now - beat.beat)} ago ({where})"
+    for request in _held(requests):
+        state = "" if request.taken else ", not taken up yet"
+        yield f"held by {request.verb}, {clock(request.asked)}, {request.by}{_because(request)}{state}"
+    stand = _standing(beat)
+    if stand is None:
+        yield "it has not told how it stands yet"
+        return
+    if not beat.is_alive(now):
+        yield "as it last stood:"
+    yield from _account(stand, now)
+
+
+def _account(stand: Standing, now: int) -> Iterator[str]:
+    equity = "unknown" if stand.equity is None else money(stand.equity)
+    yield f"equity {equity} USDT, balance {money(stand.balance)}"
+    for cause, reason in stand.blocks.items():
+        yield f"no entries ({cause}): {reason}"
+    for symbol, faults in sorted(stand.faults.items()):
+        yield f"market data of {symbol}: {'; '.join(faults)}"
+    if stand.decided:
+        yield f"last decision bar closed {clock(stand.decided)}, {_ago(now - stand.decided)} ago"
+    else:
+        yield "no decision bar yet"
+    for held in stand.positions:
+        stop = f"stop {held.stop:f}" if held.stop is not None else "WITHOUT A STOP"
+        yield f"position {held.symbol} {held.qty:+f} at {held.entry:f}, {stop}"
+    for order in stand.orders:
+        kind = ", reduce only" if order.reduce_only else ""
+        what = f"{order.side.lower()} {order.leaves:f} {order.symbol}{kind}"
+        yield f"order {order.link_id} {what}: {order.status}"
+    yield f"{len(stand.positions)} positions, {len(stand.orders)} open orders"
+
+
+def _held(requests: Sequence[Request]) -> list[Request]:
+    """What holds the bot, or its next start."""
+    held: list[Request] = []
+    for request in requests:
+        held = [] if request.verb is Verb.RESUME else [*held, request]
+    return held
+
+
+def _standing(beat: Heartbeat) -> Standing | None:
+    return None if beat.standing is None else msgspec.json.decode(beat.standing, type=Standing)
+
+
+def _because(request: Request) -> str:
+    return f": {request.reason}" if request.reason else ""
+
+
+def _ago(ms: int) -> str:
+    seconds = max(ms, 0) // 1_000
+    if seconds < 120:
+        return f"{seconds} s"
+    return f"{seconds // 60} min" if seconds < 7_200 else f"{seconds // 3_600} h"

@@ -1,0 +1,121 @@
+"""Closes everything, by REST alone: for a person who has no running bot to ask.
+
+Reduce-only orders cannot open or turn a position, so an order whose outcome is unknown may be followed by
+another one for what is still there.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Final
+
+from bot.core.errors import RuntimeFault
+from bot.core.types import OrderType, Side
+from bot.exchange.bybit.errors import ExchangeError, Kind
+from bot.exchange.bybit.requests import Cancellation, NewOrder
+from bot.exchange.bybit.rest import Rest
+from bot.exchange.bybit.wire.private import Order, Position
+from bot.execution.orders import Orders, run_tag, tag_of
+
+_SETTLE: Final = "USDT"
+_ROUNDS: Final = 12
+_PAUSE: Final = 0.5  # seconds between rounds: an order fills, a list catches up
+_LONGEST_PAUSE: Final = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """What was done, by symbol and link id; `left`: open orders of others, which may open something again."""
+
+    positions: list[str]
+    cancelled: list[str]
+    left: list[str]
+
+
+class Closing:
+    """tell: takes a line for each thing that is done or refused."""
+
+    def __init__(
+        self, rest: Rest, tell: Callable[[str], None],
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    ) -> None:  # fmt: skip
+        self._rest = rest
+        self._tell = tell
+        self._sleep = sleep
+        self._ids = Orders(tag_of(rest.clock.now_ms()))
+        self._largest: dict[str, Decimal | None] = {}  # of one market order, by symbol; None = unknown
+
+    async def run(self) -> Closed:
+        """Cancel our entries, close every position of the account, and see it flat.
+
+        Raises RuntimeFault that names what is still open after the last round.
+        """
+        closed: set[str] = set()
+        cancelled: set[str] = set()
+        trouble = ""
+        for number in range(_ROUNDS):
+            if number:
+                await self._sleep(min(_PAUSE * number, _LONGEST_PAUSE))
+            try:
+                orders = await self._rest.orders.open_orders(settle_coin=_SETTLE)
+                entries = [item for item in orders if run_tag(item.order_link_id) and not item.reduce_only]
+                positions = [item for item in await self._rest.account.positions() if item.size]
+            except ExchangeError as error:
+                if error.kind not in (Kind.RETRY, Kind.UNKNOWN):
+                    raise
+                trouble = str(error)
+                continue
+            if not entries and not positions:
+                foreign = [item for item in orders if not item.reduce_only and not item.stop_order_type]
+                return Closed(sorted(closed), sorted(cancelled), [_name(item) for item in foreign])
+            for order in entries:
+                trouble = await self._cancel(order) or trouble
+                cancelled.add(order.order_link_id)
+            for position in positions:
+                trouble = await self._close(position) or trouble
+                closed.add(position.symbol)
+        raise RuntimeFault(f"not flat after {_ROUNDS} rounds ({trouble or 'no reason told'}): close by hand")
+
+    async def _cancel(self, order: Order) -> str:
+        self._tell(f"cancelling {_name(order)}")
+        wish = Cancellation(symbol=order.symbol, order_link_id=order.order_link_id)
+        return await self._try(self._rest.orders.cancel(wish), f"{_name(order)} is not cancelled")
+
+    async def _close(self, position: Position) -> str:
+        """At most what one market order may have; the next round closes the rest."""
+        symbol, now = position.symbol, self._rest.clock.now_ms()
+        side = Side.SELL if position.side == Side.BUY else Side.BUY
+        largest = await self._largest_of(symbol)
+        qty = position.size if largest is None else min(position.size, largest)
+        self._tell(f"{side.lower()} {qty:f} {symbol} to close it")
+        order = NewOrder(
+            symbol=symbol, side=side, order_type=OrderType.MARKET, qty=qty, reduce_only=True,
+            position_idx=position.position_idx, order_link_id=self._ids.next_id(symbol, now),
+        )  # fmt: skip
+        return await self._try(self._rest.orders.create(order), f"{symbol} is not closed")
+
+    async def _largest_of(self, symbol: str) -> Decimal | None:
+        """Not knowing it is no reason to leave a position open."""
+        if symbol not in self._largest:
+            try:
+                found = await self._rest.market.instruments(symbol=symbol)
+            except ExchangeError:
+                return None
+            limits = [item.lot_size_filter.max_market_order_qty for item in found if item.symbol == symbol]
+            self._largest[symbol] = limits[0] if limits else None
+        return self._largest[symbol]
+
+    async def _try(self, work: Awaitable[object], what: str) -> str:
+        """What went wrong, in words; the next round tries again."""
+        try:
+            await work
+        except ExchangeError as error:
+            if error.kind is not Kind.UNKNOWN:
+                self._tell(f"{what}: {error}")
+            return str(error)
+        return ""
+
+
+def _name(order: Order) -> str:
+    return f"{order.symbol} {order.order_link_id or order.order_id}"

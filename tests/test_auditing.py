@@ -1,0 +1,73 @@
+"""At each day's end: our books equal the exchange's to the cent, or entries stop."""
+
+import asyncio
+from collections.abc import Sequence
+from decimal import Decimal
+
+from bot.auditing import DailyAudit
+from bot.core.events import OPERATOR, BarClosed, InstrumentListed
+from bot.core.types import DAY_MS
+from bot.exchange.bybit.audit import Line
+from bot.exchange.bybit.environment import Credentials, local
+from tests.crash_child import BAR, BROKER, STREAMS
+from tests.live_desk import LiveDesk, live_desk
+from tests.local_exchange import KEY, SECRET, LocalExchange, local_exchange
+from tests.test_live_loop import in_and_out
+
+SYMBOL, PRICE = "ETHUSDT", 2_500.0
+
+
+async def at_once(_: float) -> None:
+    return
+
+
+async def trade(desk: LiveDesk, exchange: LocalExchange) -> None:
+    """In and out, three times."""
+    now = desk.rest.clock.now_ms()
+    desk.tell(InstrumentListed(now, now, exchange.venue.world.listed[SYMBOL].contract.instrument))
+    for number in range(6):
+        end = desk.rest.clock.now_ms() // BAR * BAR
+        desk.tell(BarClosed(end, end, SYMBOL, end - BAR, BAR, PRICE, PRICE, PRICE, PRICE, 1.0, PRICE))
+        held = number % 2 == 0
+        await desk.until(lambda held=held: bool(desk.engine.portfolio.positions) is held, what="a fill")
+        await asyncio.sleep(2 * BAR / 1_000)  # the next bar is another one
+    await desk.broker.settled()
+    await desk.until(desk.inbox.empty, what="quiet")
+
+
+async def test_the_change_of_a_day_equals_the_wallets_and_a_difference_holds_entries() -> None:
+    told: list[Sequence[Line]] = []
+    with local_exchange(manual=False) as exchange:
+        async with live_desk(
+            local(exchange.url), Credentials(KEY, SECRET), in_and_out, BAR, settings=BROKER,
+            streams=STREAMS,
+        ) as desk:  # fmt: skip
+            daily = DailyAudit(
+                desk.rest, desk.engine, desk.log, desk.inbox.put_nowait, told.append, desk.opened, at_once
+            )
+            await trade(desk, exchange)
+            await daily.look()
+            assert [line for line in told[0] if not line.equal] == []
+            assert told[0][-1].what == "change of the balance"
+            assert float(told[0][-1].ours) < -0.1  # fees
+            assert daily.since > desk.opened
+            desk.engine.portfolio.balance += Decimal("0.02")  # our books go wrong
+            await daily.look()
+            await desk.until(lambda: OPERATOR in desk.engine.blocks, what="a block")
+            assert "change of the balance: +0.0200, the exchange: +0.0000" in desk.engine.blocks[OPERATOR]
+
+
+async def test_a_day_that_was_looked_at_is_forgotten_but_for_what_has_not_ended() -> None:
+    with local_exchange(manual=False) as exchange:
+        async with live_desk(
+            local(exchange.url), Credentials(KEY, SECRET), in_and_out, BAR, settings=BROKER,
+            streams=STREAMS,
+        ) as desk:  # fmt: skip
+            await trade(desk, exchange)
+            later = desk.rest.clock.now_ms() + DAY_MS
+            assert len(desk.log.sent) == 6
+            desk.log.sent["under way"] = 0
+            desk.log.forget(later)
+            assert list(desk.log.sent) == ["under way"]
+            assert desk.log.executions == []
+            assert not desk.log.existed

@@ -1,0 +1,181 @@
+"""kill -9 at every point of an order's life: nothing lost, nothing doubled, no position without its stop.
+
+One exchange outlives many bots. Each bot is killed at its point; the next one must find the account as it is,
+from the exchange and the database that the dead one left.
+"""
+
+import multiprocessing
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bot.core.types import DAY_MS
+from bot.exchange.local import assets
+from bot.exchange.local.assets import Asset
+from bot.execution.orders import is_ours
+from bot.storage.database import Database
+from tests.crash_child import POINTS, Books, Death, Life, live
+from tests.local_exchange import LocalExchange, local_exchange
+
+PRICES = {"AAAUSDT": 100.0, "BBBUSDT": 50.0, "CCCUSDT": 200.0}
+NAKED_SECONDS = 1.0  # T: so long may a position be without a stop
+PATIENCE = 60.0
+CHILD = multiprocessing.get_context("forkserver")
+CHILD.set_forkserver_preload(["tests.crash_child"])  # a birth costs a fork, not seconds of imports
+
+
+def three_symbols(now: int) -> list[Asset]:
+    launch = now - 30 * DAY_MS
+    return [assets.plain(name, price, launch, turnover=8e8) for name, price in PRICES.items()]
+
+
+class Witness:
+    """What the exchange sees: what is held, for how long without a stop, and every execution."""
+
+    def __init__(self, exchange: LocalExchange) -> None:
+        self.exchange = exchange
+        self.longest_naked = 0.0
+        self._naked: dict[str, float] = {}
+        flush = exchange.venue.flush
+
+        def watched() -> None:
+            self._look()
+            flush()
+
+        exchange.do(lambda: setattr(exchange.venue, "flush", watched))
+
+    def _look(self) -> None:
+        now = time.monotonic()
+        naked = {item.contract.symbol for item in self.exchange.account.held() if item.stop_loss is None}
+        for symbol in naked:
+            since = self._naked.setdefault(symbol, now)
+            self.longest_naked = max(self.longest_naked, now - since)
+        for symbol in self._naked.keys() - naked:
+            del self._naked[symbol]
+
+    def books(self) -> Books:
+        def look() -> Books:
+            held = {
+                item.contract.symbol: (
+                    item.qty,
+                    None if item.stop_loss is None else item.contract.price(item.stop_loss.trigger_price),
+                )
+                for item in self.exchange.account.held()
+            }
+            return held, self.exchange.account.wallet
+
+        return self.exchange.do(look)
+
+    def orders(self) -> list[Any]:
+        return self.exchange.do(lambda: list(self.exchange.account.orders.values()))
+
+    def doubled(self) -> list[str]:
+        """Symbols that ever held more than one entry's quantity, by the executions in their order."""
+        executions = self.exchange.do(lambda: list(self.exchange.account.executions))
+        largest: dict[str, Decimal] = {}
+        for order in self.orders():
+            if is_ours(order.link_id) and not order.reduce_only:
+                qty = order.contract.quantity(order.qty)
+                largest[order.symbol] = max(largest.get(order.symbol, Decimal(0)), qty)
+        held: Counter[str] = Counter()
+        found = []
+        for execution in executions:
+            sign = 1 if execution["side"] == "Buy" else -1
+            held[execution["symbol"]] += sign * Decimal(execution["execQty"])  # type: ignore[assignment]
+            if abs(held[execution["symbol"]]) > largest.get(execution["symbol"], Decimal(0)):
+                found.append(execution["symbol"])
+        return found
+
+
+def born(life: Life) -> tuple[Any, Any]:
+    ours, theirs = CHILD.Pipe()
+    process = CHILD.Process(target=live, args=(life, theirs))
+    process.start()
+    theirs.close()
+    return process, ours
+
+
+def said(pipe: Any) -> Any:
+    """What a bot reports; None when it died before."""
+    try:
+        return pipe.recv() if pipe.poll(PATIENCE) else pytest.fail("a bot neither spoke nor died")
+    except EOFError:
+        return None
+
+
+def equal(ours: Books, theirs: Books) -> bool:
+    return ours[0] == theirs[0] and abs(ours[1] - theirs[1]) < Decimal("0.01")
+
+
+def campaign(deaths: Sequence[Death], directory: Path) -> dict[str, Any]:
+    """One bot after the other, each to its death; the last one lives, trades, and compares everything."""
+    path = str(directory / "bot.sqlite")
+    fates: Counter[str] = Counter()
+    differing: list[str] = []
+    with local_exchange(three_symbols, manual=False, balance=100_000) as exchange:
+        witness = Witness(exchange)
+        market = [
+            (exchange.venue.world.listed[name].contract.instrument, price) for name, price in PRICES.items()
+        ]
+        for number, death in enumerate([*deaths, Death()]):
+            life = Life(
+                exchange.url, path, market, death, seconds=8.0 if death.point else 1.5, run_number=number
+            )
+            process, pipe = born(life)
+            if (found := said(pipe)) is not None:
+                fates["traded"] += 1
+                if not equal(found, witness.books()):
+                    differing.append(f"before {death}: {found} but {witness.books()}")
+                pipe.send("go")
+            ending = said(pipe)
+            process.join(PATIENCE)
+            fates["killed" if process.exitcode == -signal.SIGKILL else f"ended {process.exitcode}"] += 1
+            if ending is not None:
+                books, lines = ending
+                if not equal(books, witness.books()) or lines:
+                    differing.append(f"{death}: {books} but {witness.books()}; {lines}")
+        sent = {order.link_id for order in witness.orders() if is_ours(order.link_id)}
+        with Database.open(path) as database:
+            written = {
+                link
+                for run in database.runs()
+                for link in database.frame(run.id, "orders", ["link_id"])["link_id"]
+            }
+        return {
+            "fates": dict(fates), "differing": differing, "orders": len(sent), "unwritten": sent - written,
+            "doubled": witness.doubled(), "naked": witness.longest_naked, "held": witness.books()[0],
+        }  # fmt: skip
+
+
+def deaths(count: int, seed: int) -> list[Death]:
+    """Every point in turn, at one of the first times that a life comes to it."""
+    rng = random.Random(seed)
+    points = (POINTS[number % len(POINTS)] for number in range(count))
+    return [Death(point, 1 if point.startswith("opening") else rng.randint(1, 4)) for point in points]
+
+
+def survived(result: dict[str, Any], count: int) -> None:
+    assert result["differing"] == [], result
+    assert result["unwritten"] == set(), result
+    assert result["doubled"] == [], result
+    assert result["naked"] < NAKED_SECONDS, result
+    assert result["fates"]["killed"] >= 0.9 * count, result  # a point may not come up in a life
+    assert result["orders"] > count, result
+
+
+@pytest.mark.slow
+def test_forty_deaths_are_survived(tmp_path: Path) -> None:
+    survived(campaign(deaths(40, 1), tmp_path), 40)
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("seed", range(2, 12))
+def test_fifty_more_deaths_are_survived(tmp_path: Path, seed: int) -> None:
+    survived(campaign(deaths(50, seed), tmp_path), 50)

@@ -1,0 +1,72 @@
+"""A start that finds a full account: fifty positions, two hundred orders, and Bybit's own limits."""
+
+import asyncio
+import time
+
+import pytest
+
+from bot.core.events import InstrumentListed
+from bot.core.types import DAY_MS
+from bot.exchange.bybit.broker import BrokerSettings
+from bot.exchange.bybit.environment import Credentials, local
+from bot.exchange.bybit.order_desk import DeskSettings
+from bot.exchange.bybit.streams import ConnectionBudget
+from bot.exchange.local import assets
+from bot.exchange.local.assets import Asset
+from bot.execution.orders import Orders, tag_of
+from tests.builders import START
+from tests.crash_child import STREAMS
+from tests.live_desk import live_desk
+from tests.local_exchange import KEY, SECRET, LocalExchange, local_exchange
+from tests.test_live_loop import MINUTE_MS, bar_now, in_and_out
+
+POSITIONS, FOREIGN, ENTRIES = 50, 60, 40  # each position has a stop loss and a take profit: 200 orders
+SECONDS = 10.0
+
+
+def symbols(now: int) -> list[Asset]:
+    names = [f"T{number:02}USDT" for number in range(POSITIONS)]
+    return [assets.plain(name, 100.0, now - 30 * DAY_MS, turnover=8e8) for name in names]
+
+
+def fill_up(exchange: LocalExchange) -> None:
+    """As earlier runs, a person and time have left it."""
+    engine, account = exchange.venue.world.engine, exchange.account
+    ids = Orders(tag_of(START))
+
+    def create(symbol: str, **more: str) -> None:
+        body = {"category": "linear", "symbol": symbol, "side": "Buy", "qty": "1", **more}
+        engine.create(account, body, exchange.venue.world.now)
+
+    def all_of_them() -> None:
+        held = list(exchange.venue.world.listed)
+        for name in held:
+            create(name, orderType="Market", stopLoss="90", takeProfit="120")
+        for number in range(FOREIGN + ENTRIES):
+            name = held[number % len(held)]
+            link = f"by-hand-{number}" if number < FOREIGN else ids.next_id(name, START)
+            create(name, orderType="Limit", price="95", timeInForce="GTC", orderLinkId=link)
+
+    exchange.do(all_of_them)
+
+
+@pytest.mark.slow
+async def test_a_restart_with_fifty_positions_and_two_hundred_orders_trades_within_ten_seconds() -> None:
+    with local_exchange(symbols, manual=False, rate_limit_scale=1.0, balance=1_000_000) as exchange:
+        await asyncio.to_thread(fill_up, exchange)
+        assert len(exchange.account.open_orders) == 200
+        began = time.monotonic()
+        async with live_desk(
+            local(exchange.url), Credentials(KEY, SECRET), in_and_out, MINUTE_MS,
+            settings=BrokerSettings(desk=DeskSettings(), patience=60.0), streams=STREAMS,
+            budget=ConnectionBudget(1_000_000),
+        ) as desk:  # fmt: skip
+            now, listed = desk.rest.clock.now_ms(), exchange.venue.world.listed["T00USDT"]
+            desk.tell(InstrumentListed(now, now, listed.contract.instrument), bar_now(symbol="T00USDT"))
+            await desk.until(lambda: desk.log.finished != set(), 60.0, "an order that is filled")
+            took = time.monotonic() - began
+            positions = desk.engine.portfolio.positions
+            assert len(positions) == POSITIONS - 1  # the first was closed
+            assert all(item.stop is not None for item in positions.values())
+            assert len(exchange.account.open_orders) <= 200 - ENTRIES
+        assert took <= SECONDS
