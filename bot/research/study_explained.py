@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from bot.core.types import DAY_MS
 from bot.research.study_data import Market, Study, cut_before
@@ -27,7 +28,8 @@ def explained(study: Study) -> str:
     chosen = np.unique(np.linspace(0, len(study.tokens) - 1, TOKENS).astype(int))
     markets = [Market.load(study, study.tokens[number]) for number in chosen]
     nets = [load_net(study, chain_key(cut_before(study, one.first), twin=False)) for one in markets]
-    parts = [_importance(study, markets, nets), *_pictures(study, markets, nets[-1])]
+    with threadpool_limits(1):  # small passes and small matrices: threads would only wait for each other
+        parts = [_importance(study, markets, nets), *_pictures(study, markets, nets[-1])]
     figures = [
         figure.to_html(full_html=False, include_plotlyjs=number == 0) for number, figure in enumerate(parts)
     ]
