@@ -1,5 +1,6 @@
 """The account as risk sees it (risk.context.AccountState): what is held and what is on its way alike."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -98,8 +99,9 @@ class AccountView:
 
     def _unsent(self) -> dict[str, float]:
         """Notional of the parts of entries that have not left yet."""
-        return {
-            symbol: float(work.unsent) * work.signal.price
-            for symbol, work in self.works.items()
-            if work.unsent
-        }
+        works = self.works.items()
+        return {symbol: float(work.unsent) * self._price(work) for symbol, work in works if work.unsent}
+
+    def _price(self, work: Work) -> float:
+        price = self.markets.price(work.whole.symbol)
+        return work.signal.price if math.isnan(price) else price

@@ -162,11 +162,11 @@ class Engine:
             candles = self._candles[symbol] = Candles(symbol, self._interval)
         out = self._sell_again(bar.ts)
         self._markets.on_bar(bar)
-        if symbol in self._works:
-            out += self._work_on(symbol, bar)
         position = self.portfolio.positions.get(symbol)
         if position is not None and not candles.is_old(bar):
             out += self._watch(position, bar.close, bar)
+        if symbol in self._works:
+            out += self._work_on(symbol, bar)
         decision = candles.update(bar)
         if decision is None:
             return out
@@ -218,6 +218,8 @@ class Engine:
         records: list[Message] = [*breaker.mark(ts, equity)]
         if symbol:
             records += breaker.mark_token(ts, symbol, self.portfolio.pnl(symbol), equity)
+        if not records:
+            return records
         out = list(records)
         for record in records:
             if isinstance(record, BreakerTripped):

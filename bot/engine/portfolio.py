@@ -22,6 +22,7 @@ class Portfolio:
         self.positions: dict[str, Position] = {}
         self.last_loss: dict[str, int] = {}
         self._realised: dict[str, Decimal] = {}  # of each token since the beginning, after fees and funding
+        self._gains: dict[str, float] = {}  # the same as floats
         self._before: dict[str, Decimal] = {}  # of that, before the open position
         self._last: dict[str, float] = {}  # last price of symbols with a position
         self._floats: dict[str, tuple[float, float]] = {}  # signed quantity and entry
@@ -86,8 +87,9 @@ class Portfolio:
 
     def pnl(self, symbol: str) -> float:
         """Of one token since the beginning: realised, unrealised and costs."""
-        qty, entry = self._floats.get(symbol, (0.0, 0.0))
-        return float(self._realised.get(symbol, _ZERO)) + qty * (self._last.get(symbol, entry) - entry)
+        held = self._floats.get(symbol)
+        open_profit = held[0] * (self._last[symbol] - held[1]) if held else 0.0
+        return self._gains.get(symbol, 0.0) + open_profit
 
     def _end(self, symbol: str, ts: int) -> None:
         """A position of `symbol` was closed, or turned over: what follows is another one."""
@@ -97,7 +99,8 @@ class Portfolio:
 
     def _realise(self, symbol: str, amount: Decimal) -> None:
         self.balance += amount
-        self._realised[symbol] = self._realised.get(symbol, _ZERO) + amount
+        realised = self._realised[symbol] = self._realised.get(symbol, _ZERO) + amount
+        self._gains[symbol] = float(realised)
 
     def _keep(self, position: Position, price: float) -> None:
         self.positions[position.symbol] = position

@@ -21,7 +21,7 @@ class Comovement:
         self._places: dict[str, int] = {}
         self._last: dict[str, BarClosed] = {}
         self._moment = 0  # open time of the bars that are being gathered, ms
-        self._returns: dict[str, float] = {}  # of that moment
+        self._returns: dict[str, float] = {}  # of that moment, as ratios of prices
         self._products = np.zeros((0, 0))
         self._squares = np.zeros((0, 0))  # [i, j]: of i, over the moments that i and j have in common
         self._common = np.zeros((0, 0))
@@ -34,7 +34,7 @@ class Comovement:
         before = self._last.get(bar.symbol)
         self._last[bar.symbol] = bar
         if before is not None and before.ts == bar.start == self._moment:
-            self._returns[bar.symbol] = math.log(bar.close / before.close)
+            self._returns[bar.symbol] = bar.close / before.close
 
     def correlation(self, one: str, other: str) -> float:
         """NaN while it is not known."""
@@ -64,8 +64,8 @@ class Comovement:
             if symbol not in self._places:
                 self._add(symbol)
         r = np.full(len(self._places), np.nan)
-        for symbol, value in self._returns.items():
-            r[self._places[symbol]] = value
+        for symbol, ratio in self._returns.items():
+            r[self._places[symbol]] = math.log(ratio)
         here = np.isfinite(r)
         both = np.outer(here, here)
         r[~here] = 0.0
