@@ -119,7 +119,7 @@ class Adaptation(Section):
     chain_labels: Positive = Field(200.0, description="effective labels older than the tail before a step")
     chain_steps: Count = 250
     chain_learning_rate: Positive = 5e-4
-    chain_mmd_weight: Annotated[float, Field(ge=0)] = 1.0
+    chain_mmd_weight: Annotated[float, Field(ge=0)] = 4.0
     chain_l2sp: Annotated[float, Field(ge=0)] = Field(1e-2, description="pull towards the source's weights")
 
     @model_validator(mode="after")

@@ -75,6 +75,8 @@ PROVEN = {
         "test_labels::test_a_poisoned_future_changes_no_matured_label",
         "test_token::test_a_snapshot_ends_at_its_cut_and_knows_matured_labels_only",
         "test_token::test_a_prediction_does_not_know_the_label_that_it_will_be_scored_on",
+        "test_token::test_rows_and_labels_of_a_token_join_the_listings_once_they_are_known",
+        "test_chaining::test_a_label_that_nobody_could_know_at_the_cut_is_refused",
     ],
     "11 overlap and purge": [
         "test_dataset::test_the_intervals_of_the_two_sides_never_touch",
@@ -87,6 +89,7 @@ PROVEN = {
         "test_paper::test_dropping_the_future_changes_no_decision",
         "test_adaptation::test_the_same_job_gives_the_same_bits",
         "test_adaptation::test_labels_of_the_held_out_tail_do_not_reach_the_weights",
+        "test_chaining::test_labels_of_the_tail_judge_and_do_not_teach",
     ],
     "13 unconfirmed klines": [
         "test_bybit_translate::test_an_open_candle_is_no_bar",

@@ -27,6 +27,11 @@ min_source_bars = 500
 first_bars = 96
 every_bars = 96
 steps = 5
+gentle_steps = 5
+chain_labels = 10
+chain_tail_days = 1
+chain_every_days = 1
+chain_steps = 5
 [gate]
 similarity = 0.01
 effective_labels = 1
@@ -83,6 +88,7 @@ def decisions_of(home: Path, kind: str, directory: str) -> pd.DataFrame:
 def test_a_paper_run_trades_and_leaves_a_report(home: Path) -> None:
     orders = [body for body in commands_of(home, "paper") if b'"PlaceOrder"' in body]
     assert orders
+    assert any(b'"ExtendChain"' in body for body in commands_of(home, "paper"))
     report = (home / "var" / "reports" / "paper-1.html").read_text()
     assert "SIMULATED MARKET" in report
     assert "https://" not in report.split("<body", 1)[1].split("<script", 1)[0]
