@@ -82,11 +82,13 @@ class Control:
 
         A flattening that came to its end goes on as the pause that it left.
         """
-        requests = []
-        for request in self._mailbox.in_force():
-            if request.verb is Verb.KILL:  # ended by a resume, or this process would not run
-                self._mailbox.settle(request.number, _wall(), "ended by a later resume")
-                continue
+        requests, in_force = [], self._mailbox.in_force()
+        resumed = max((item.number for item in in_force if item.verb is Verb.RESUME), default=0)
+        for request in in_force:
+            if request.verb is Verb.KILL:
+                if request.number < resumed:
+                    self._mailbox.settle(request.number, _wall(), "ended by a later resume")
+                continue  # a new one is met while we serve
             if request.number not in known and request.number not in self._delivered:
                 over = request.verb is Verb.FLATTEN and request.done is not None
                 requests.append(msgspec.structs.replace(request, verb=Verb.PAUSE) if over else request)

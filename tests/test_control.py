@@ -255,6 +255,20 @@ async def test_a_kill_does_not_wait_for_an_engine_that_does_not_hear(target: str
         assert person.request(asked.number).answer == control._UNHEARD
 
 
+async def test_a_kill_that_comes_while_the_bot_starts_is_not_taken_for_an_old_one(target: str | Path) -> None:
+    with Database.open(target) as database:
+        daemon, person = Daemon(database), Mailbox(database, "demo")
+        daemon.control.begin()
+        old = person.post(Verb.KILL, "ann", "", 1)
+        person.post(Verb.RESUME, "ann", "", 1)
+        new = person.post(Verb.KILL, "ann", "", 1)
+        assert [request.verb for request in daemon.control.opening()] == [Verb.RESUME]
+        assert person.request(old.number).answer == "ended by a later resume"
+        async with daemon.control.serving(daemon.deliver):
+            await until(lambda: daemon.ended)
+        assert daemon.control.killed == new
+
+
 def test_what_is_in_force_is_heard_by_the_next_start(target: str | Path) -> None:
     with Database.open(target) as database:
         person = Mailbox(database, "demo")

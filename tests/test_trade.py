@@ -112,3 +112,51 @@ def test_a_rehearsal_through_a_restart_ends_with_equal_books(tmp_path: Path, ent
         (run,) = database.runs()
         assert run.state == "finished"
         assert len(database.frame(run.id, "fills"))
+
+
+@pytest.mark.campaign
+def test_a_person_holds_the_daemon_and_its_next_start_and_kills_it(exchange: str, tmp_path: Path) -> None:
+    (tmp_path / "small.toml").write_text(SETTINGS)
+    home = ["--config", str(tmp_path / "small.toml"), "--directory", str(tmp_path / "var")]
+    caught_up = "entries no longer wait for: feed"
+
+    def person(*arguments: str) -> tuple[int, str]:
+        done = subprocess.run(
+            [*BOT, *arguments, *home], capture_output=True, text=True, timeout=120, check=False,
+            env={**os.environ, "COLUMNS": "160"},
+        )  # fmt: skip
+        return done.returncode, done.stdout + done.stderr
+
+    def until_caught_up() -> tuple[subprocess.Popen[str], str]:
+        process = subprocess.Popen(
+            [*BOT, "trade", "--mode", "testnet", "--url", exchange, *home],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, "COLUMNS": "160"},
+        )  # fmt: skip
+        assert process.stdout is not None
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if caught_up in line:
+                break
+        return process, "".join(lines)
+
+    process, out = until_caught_up()
+    assert process.poll() is None, out
+    assert person("status")[0] == 0
+    assert "paused: no entries" in person("pause", "--reason", "lunch")[1]
+    code, out = person("status")
+    assert (code, "testnet: alive, trading" in out, "lunch" in out) == (1, True, True), out
+    asked = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(12) == 0
+    assert time.monotonic() - asked < 10
+    assert person("status")[0] == 3
+    process, out = until_caught_up()
+    assert "pause by " in out, out
+    assert "entries allowed" in person("resume")[1]
+    assert "stopped; 0 positions keep their stops" in person("kill")[1]
+    assert process.wait(12) == 5
+    code, out = person("trade", "--mode", "testnet", "--url", exchange)
+    assert (code, "`bot resume --mode testnet` lets it start again" in out) == (5, True), out
+    code, out = person("flatten", "--mode", "testnet", "--url", exchange)
+    assert (code, "flat: 0 positions closed" in out) == (0, True), out
