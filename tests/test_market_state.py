@@ -26,7 +26,7 @@ from bot.market.book import Audit, Outcome, State
 from bot.market.book_care import AUDIT_AGAIN_MS, AUDIT_MS, RENEW_MS
 from bot.market.book_messages import RestBook
 from bot.market.book_samples import SAMPLE_MS
-from bot.market.freshness import DEADLINES, Freshness
+from bot.market.freshness import DEADLINES, LATE_MS, Freshness
 from bot.market.periods import Periods
 from bot.market.state import MarketState, SymbolState
 from bot.market.tickers import Ticker
@@ -183,8 +183,8 @@ def symbol_state(**changes: int) -> SymbolState:
     return SymbolState(SYMBOL, BAR, **changes)
 
 
-def push(state: SymbolState, kind: str, u: int, *levels: object, at: int = START) -> Outcome:
-    return state.on_book(compact(message(kind, u, *levels)), at)
+def push(state: SymbolState, kind: str, u: int, *levels: object, at: int = START, lag: int = 0) -> Outcome:
+    return state.on_book(compact(message(kind, u, *levels) | {"cts": at - lag}), at)
 
 
 def test_microstructure_is_the_mean_of_the_samples_of_a_bar_with_its_whole_order_flow() -> None:
@@ -409,6 +409,49 @@ def test_a_stale_feed_and_a_lost_book_make_a_symbol_unusable() -> None:
     state.on_event(FeedChanged(later, later, SYMBOL, Feed.BOOK, False))
     assert symbol.book.state is State.EMPTY
     assert len(symbol.faults(later)) == 3
+
+
+def test_a_book_whose_news_is_late_is_unusable_though_it_comes_all_the_time() -> None:
+    state = market()
+    make_healthy(state)
+    symbol = state[SYMBOL]
+    late = ("book: news comes more than 3 s late",)
+    push(symbol, "delta", 8, [(100, 6)], lag=LATE_MS)
+    assert symbol.faults(START + DEADLINES[Feed.BOOK]) == ()  # a quiet market is not a late one
+    push(symbol, "delta", 9, [(100, 7)], lag=LATE_MS + 1)
+    assert faults_told(state, START) == [late]
+    push(symbol, "delta", 10, [(100, 8)], lag=70_000)
+    assert faults_told(state, START) == []  # the same words while it lasts
+    assert symbol.measure(START).lags == {Feed.BOOK: 70_000, Feed.TICKER: 0}
+    push(symbol, "delta", 11, [(100, 9)], lag=80)
+    assert faults_told(state, START) == [()]
+
+
+def test_a_ticker_that_is_late_makes_a_symbol_unusable() -> None:
+    state = market()
+    make_healthy(state)
+    for lag, faults in ((LATE_MS, ()), (LATE_MS + 1, ("ticker: news comes more than 3 s late",)), (50, ())):
+        state.on_event(TickerChanged(START - lag, START, SYMBOL, False, mark_price=100.0))
+        assert state[SYMBOL].faults(START) == faults
+
+
+@pytest.mark.parametrize("frame", [compact(message("delta", 8, [(100, -1)])), b"{"])
+def test_a_book_that_missed_an_unreadable_message_is_unusable_until_a_new_snapshot(frame: bytes) -> None:
+    state = market()
+    make_healthy(state)
+    symbol = state[SYMBOL]
+    symbol.samples.sample(START)
+    assert symbol.tick(START) == []
+    assert state.on_book(symbol.book.topic, frame, START) is Outcome.REJECTED
+    assert symbol.book.state is State.STALE
+    assert symbol.faults(START) == ("the book is stale: a message after update 7 could not be read",)
+    (command,) = symbol.tick(START + 1)
+    assert isinstance(command, RenewBook)
+    symbol.on_feed(FeedChanged(START, START, SYMBOL, Feed.BOOK, False))
+    push(symbol, "snapshot", 9, BID, ASK)
+    assert symbol.faults(START) == ()
+    assert math.isnan(symbol.samples.means(START).ofi)
+    assert symbol.measure(START).refused == 1
 
 
 def test_symbols_that_are_not_followed_are_passed_over() -> None:
