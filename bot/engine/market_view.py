@@ -39,7 +39,10 @@ class _Symbol:
 
 @dataclass(slots=True)
 class MarketView:
-    """`hear` takes any fact and heeds those of the market; decision bars come by `on_decision_bar`."""
+    """`hear` takes any fact and heeds those of the market; decision bars come by `on_decision_bar`.
+
+    What is said of a symbol before it is listed, or after it was delisted, is not kept.
+    """
 
     risk: Risk
     interval: int  # of decision bars, ms
@@ -118,7 +121,9 @@ class MarketView:
     def _of(self, name: str) -> _Symbol:
         symbol = self._symbols.get(name)
         if symbol is None:
-            symbol = self._symbols[name] = _Symbol()
+            symbol = _Symbol()
+            if name in self.instruments:
+                self._symbols[name] = symbol
         return symbol
 
     def _on_listed(self, event: InstrumentListed) -> None:
@@ -126,9 +131,7 @@ class MarketView:
 
     def _on_delisted(self, event: InstrumentDelisted) -> None:
         self.instruments.pop(event.symbol, None)
-        self._symbols[event.symbol] = _Symbol(
-            faults=self._of(event.symbol).faults
-        )  # a fault stays until told
+        self._symbols.pop(event.symbol, None)
         self._comovement.drop(event.symbol)
 
     def _on_status(self, event: InstrumentStatusChanged) -> None:
@@ -144,7 +147,9 @@ class MarketView:
         self._of(event.symbol).liquidity = event
 
     def _on_refused(self, event: FeedRefused) -> None:
-        self._of(event.symbol).refused += (event.reason,)
+        """Told anew at every reconnect."""
+        symbol = self._of(event.symbol)
+        symbol.refused = tuple(dict.fromkeys((*symbol.refused, event.reason)))
 
 
 def _next_funding(instrument: Instrument | None, now: int) -> int:

@@ -183,6 +183,7 @@ class LiveMarket:
             async for rows in self._market.closed_klines(symbol, interval, first, end):
                 for bar in bars_from_rows(symbol, interval, rows, self._clock.now_ms()):
                     self._sequencer.offer(bar)
+                self._tell_bars()
         except ExchangeError as error:
             if error.kind is not Kind.REFUSED:
                 return str(error)
