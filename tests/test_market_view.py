@@ -131,6 +131,17 @@ def test_what_is_delisted_is_forgotten() -> None:
     assert market._symbols == {}
 
 
+def test_a_fault_outlives_a_delisting_until_something_else_is_told() -> None:
+    market = view()
+    market.hear(MarketHealthChanged(START, START, "NEWUSDT", ("gap",)))
+    market.hear(InstrumentDelisted(START, START, "NEWUSDT"))
+    market.hear(listed())
+    assert market.facts("NEWUSDT", START).faults == ("gap",)
+    market.hear(InstrumentDelisted(START, START, "NEWUSDT"))
+    market.hear(MarketHealthChanged(START, START, "NEWUSDT", ()))
+    assert market._symbols == {}
+
+
 def test_a_feed_that_is_refused_at_every_reconnect_is_one_fault() -> None:
     market = view()
     for topic in ("tickers", "publicTrade", "tickers"):

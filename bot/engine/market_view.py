@@ -41,7 +41,8 @@ class _Symbol:
 class MarketView:
     """`hear` takes any fact and heeds those of the market; decision bars come by `on_decision_bar`.
 
-    What is said of a symbol before it is listed, or after it was delisted, is not kept.
+    What is said of a symbol before it is listed, or after it was delisted, is not kept, but for its faults:
+    they hold until something else is told, for a listing that comes again too.
     """
 
     risk: Risk
@@ -131,14 +132,22 @@ class MarketView:
 
     def _on_delisted(self, event: InstrumentDelisted) -> None:
         self.instruments.pop(event.symbol, None)
-        self._symbols.pop(event.symbol, None)
+        self._keep_faults(event.symbol, self._of(event.symbol).faults)
         self._comovement.drop(event.symbol)
 
     def _on_status(self, event: InstrumentStatusChanged) -> None:
         self._of(event.symbol).status = event.status
 
     def _on_health(self, event: MarketHealthChanged) -> None:
-        self._of(event.symbol).faults = event.faults
+        if event.symbol in self.instruments:
+            self._of(event.symbol).faults = event.faults
+        else:
+            self._keep_faults(event.symbol, event.faults)
+
+    def _keep_faults(self, name: str, faults: tuple[str, ...]) -> None:
+        self._symbols.pop(name, None)
+        if faults:
+            self._symbols[name] = _Symbol(faults=faults)
 
     def _on_funding(self, event: FundingRatePublished) -> None:
         self._of(event.symbol).funding_rate = event.rate
