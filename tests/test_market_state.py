@@ -7,11 +7,13 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from bot.core.commands import FetchBook, RenewBook
 from bot.core.events import (
     FeedChanged,
     InstrumentStatusChanged,
+    LiquiditySampled,
     MarketHealthChanged,
     MarketHealthMeasured,
     MicrostructureSampled,
@@ -28,7 +30,7 @@ from bot.market.book_messages import RestBook
 from bot.market.book_samples import SAMPLE_MS
 from bot.market.freshness import DEADLINES, LATE_MS, Freshness
 from bot.market.periods import Periods
-from bot.market.state import MarketState, SymbolState
+from bot.market.state import AHEAD_MS, MarketState, SymbolState
 from bot.market.tickers import Ticker
 from bot.market.trades import FEWEST, RECENT, TradeFlow, Trades
 from tests.book_frames import SYMBOL, compact, message
@@ -396,6 +398,39 @@ def test_liquidity_is_the_mean_book_of_the_bar_and_the_newest_ticker() -> None:
     assert seen.spread_bps == pytest.approx(0.05 / 100.025 * 1e4)
     assert (seen.bid_depth, seen.ask_depth) == pytest.approx((500.0, 7 * 100.05))
     assert math.isnan(state.liquidity(START + BAR).spread_bps)
+
+
+@pytest.mark.parametrize(("late", "known"), [(0, True), (AHEAD_MS, True), (AHEAD_MS + 1, False)])
+def test_a_bar_that_is_told_late_is_not_given_the_prices_of_its_future(late: int, known: bool) -> None:
+    state, end = symbol_state(), START + BAR
+    ticker = TickerChanged(
+        end + late, end + late, SYMBOL, True, mark_price=100.0, next_funding_time=end + BAR
+    )
+    state.on_ticker(ticker)
+    liquidity, _, _ = state.on_bar(bar(0, 100, SYMBOL))
+    assert isinstance(liquidity, LiquiditySampled)
+    assert (liquidity.mark_price == 100.0, liquidity.next_funding_time == end + BAR) == (known, known)
+
+
+def test_the_order_flow_up_to_the_end_of_a_bar_is_in_its_sample() -> None:
+    state = symbol_state()
+    push(state, "snapshot", 1, BID, ASK)
+    for second in range(BAR // SAMPLE_MS):
+        state.samples.sample(START + second * SAMPLE_MS)
+    push(state, "delta", 2, [(100, 9)])  # + 4, in the last second
+    one = bar(0, 100, SYMBOL)
+    _, sampled, _ = state.on_bar(replace(one, received=one.ts + 20))
+    assert isinstance(sampled, MicrostructureSampled)
+    assert sampled.ofi == 4.0
+
+
+def test_a_moment_is_sampled_once() -> None:
+    state = symbol_state()
+    push(state, "snapshot", 1, BID, ASK)
+    for _ in range(BAR // SAMPLE_MS):
+        state.samples.sample(START)
+        state.samples.sample(START - 1)
+    assert math.isnan(state.microstructure(START).spread_bps)  # one sample is less than half
 
 
 def test_a_stale_feed_and_a_lost_book_make_a_symbol_unusable() -> None:
