@@ -183,7 +183,7 @@ def test_unknown_keys_and_a_missing_cts_are_tolerated() -> None:
     changed = message("delta", 8, [(100, 9)]) | {"recv": 1.5}
     del changed["cts"]
     assert book.update(compact(changed), RECEIVED) is Outcome.APPLIED
-    assert book.health(1_700_000_000_102).exchange_age == 100
+    assert book.lag == 98  # since `ts`
 
 
 def test_impossible_depths_and_symbols_are_refused() -> None:
@@ -202,20 +202,21 @@ def test_only_bytes_reach_the_parser() -> None:
 # --- health -------------------------------------------------------------------------------------------------
 
 
-def test_health_tells_the_age_by_both_clocks() -> None:
-    health = live_book().health(RECEIVED + 900)
-    assert (health.exchange_age, health.receipt_age, health.reason) == (1000, 900, "")
-    assert health.usable(1000)
-    assert not health.usable(999)
-
-
-def test_a_book_that_is_not_live_is_never_usable() -> None:
-    empty = Book(SYMBOL)
-    assert empty.health(RECEIVED).exchange_age is None
-    assert not empty.health(RECEIVED).usable(10**9)
-    lost = live_book()
-    send(lost, "delta", 99)
-    assert not lost.health(RECEIVED).usable(10**9)
+def test_health_tells_how_old_a_book_is_and_how_late_its_last_delta_was() -> None:
+    assert Book(SYMBOL).health(RECEIVED).receipt_age is None
+    book = live_book()
+    assert (book.health(RECEIVED + 900).receipt_age, book.lag) == (
+        900,
+        0,
+    )  # a snapshot says when it changed
+    send(book, "delta", 8, [(100, 6)])
+    health = book.health(RECEIVED + 900)
+    assert (health.lag, health.receipt_age, health.reason) == (100, 900, "")
+    send(book, "snapshot", 9, [(100, 5)], [(101, 7)])
+    assert book.lag == 0
+    send(book, "delta", 10, [(100, 6)])
+    book.reset()
+    assert book.lag == 0
 
 
 # --- audits -------------------------------------------------------------------------------------------------

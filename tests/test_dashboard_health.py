@@ -13,8 +13,9 @@ from bot.core.events import (
     MarketHealthChanged,
     MarketHealthMeasured,
 )
+from bot.core.records import Readiness
 from bot.core.types import DAY_MS, Feed, TradingStatus
-from bot.dashboard.lines import LineView
+from bot.dashboard.lines import UNWELL, LineView
 from bot.dashboard.terminal import TerminalView
 from tests.builders import START, listed
 
@@ -64,6 +65,16 @@ def lines(*messages: Any) -> list[str]:
         view.apply(message)
     view.tick(START)
     return [line.partition("  ")[2] for line in out.getvalue().splitlines()]
+
+
+def test_lines_tell_which_tokens_lack_bars_and_how_many() -> None:
+    many = [Readiness(START, f"T{index}", 1, 2) for index in range(UNWELL)]
+    assert lines(Readiness(START, "XPLUSDT", 312, 480, 1), Readiness(START, "B", 480, 480))[-1] == (
+        "warming up: XPLUSDT: 312 of 480 bars, 1 refused"
+    )
+    gone = InstrumentDelisted(START, START, "XPLUSDT")
+    assert "warming up" not in " ".join(lines(Readiness(START, "XPLUSDT", 312, 480), gone))
+    assert lines(*many, Readiness(START, "XPLUSDT", 312, 480))[-1].endswith("T9: 1 of 2 bars; and 1 more")
 
 
 def test_a_market_that_does_not_judge_itself_has_no_column_of_data() -> None:

@@ -152,7 +152,8 @@ class Campaign:
             if (best := market.book.best_price(side)) is not None
         )
         features, now = self.book.features(), self.desk.rest.clock.now_ms()
-        fresh = self.book.health(now).usable(max_age_ms=1_000)
+        age = self.book.health(now).receipt_age
+        fresh = self.book.state is State.LIVE and age is not None and max(age, self.book.lag) <= 1_000
         found = {
             f"blocked by {blocked[-1:]}": not allowed,
             "the public stream is down": not self.stream.connected,

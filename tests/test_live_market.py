@@ -48,6 +48,8 @@ class Venue:
         self.now = 1_750_000_040_000  # some seconds into a minute
         self.started = time.monotonic()
         self.listed = {name: contract(name) for name in SOURCES}
+        self.omitted: set[str] = set()  # from the list of all instruments
+        self.unanswered = 0  # the code with which questions for one instrument are refused
         self.holes: set[tuple[str, int]] = set()
         self.asked: list[tuple[str, int, int]] = []
         self.broken = False
@@ -86,7 +88,15 @@ class Venue:
         return web.json_response(envelope({"symbol": symbol, "list": rows}, time=self.now))
 
     async def _instruments(self, request: web.Request) -> web.StreamResponse:
-        found = [item for item in self.listed.values() if item["status"] == request.query["status"]]
+        status, symbol = request.query["status"], request.query.get("symbol")
+        if symbol and self.unanswered:
+            return web.json_response(envelope({}, self.unanswered, "no", time=self.now))
+        found = [
+            item
+            for item in self.listed.values()
+            if item["status"] == status and symbol in (None, item["symbol"])
+            if symbol or item["symbol"] not in self.omitted
+        ]
         return web.json_response(envelope({"category": "linear", "list": found}, time=self.now))
 
     async def _funding(self, request: web.Request) -> web.StreamResponse:
@@ -250,6 +260,33 @@ async def test_a_new_listing_is_told_followed_and_told_when_it_ends(venue: Venue
         await heard.until(BarClosed, 3)
         assert {symbol for symbol, _ in bars(heard)} == {*SOURCES, "NEWUSDT"}
         venue.listed["NEWUSDT"] = {**new, "status": "Trading", "deliveryTime": str(venue.now + HOUR_MS)}
+        (gone,) = await heard.until(InstrumentDelisted)
+        assert gone.symbol == "NEWUSDT"
+
+
+async def test_a_list_that_lacks_a_contract_which_trades_does_not_end_it(venue: Venue) -> None:
+    async with watching(venue) as (_, heard):
+        venue.listed["NEWUSDT"] = {**contract("NEWUSDT"), "launchTime": str(venue.minute)}
+        await heard.until(InstrumentListed, 3)
+        venue.omitted = {"NEWUSDT"}
+        await asyncio.sleep(0.2)
+        venue.unanswered = 10016
+        await asyncio.sleep(0.2)
+        assert heard.of(InstrumentDelisted) == []
+        venue.unanswered = 0
+        venue.listed["NEWUSDT"]["status"] = "Delivering"
+        await heard.until(InstrumentDelisted)
+        (told,) = heard.of(InstrumentStatusChanged)
+        assert (told.symbol, told.status) == ("NEWUSDT", TradingStatus.DELIVERING)
+
+
+@pytest.mark.parametrize("code", [0, 10001])
+async def test_a_contract_that_nobody_knows_any_more_is_over(venue: Venue, code: int) -> None:
+    async with watching(venue) as (_, heard):
+        venue.listed["NEWUSDT"] = {**contract("NEWUSDT"), "launchTime": str(venue.minute)}
+        await heard.until(InstrumentListed, 3)
+        venue.unanswered = code
+        del venue.listed["NEWUSDT"]
         (gone,) = await heard.until(InstrumentDelisted)
         assert gone.symbol == "NEWUSDT"
 

@@ -7,11 +7,13 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from bot.core.commands import FetchBook, RenewBook
 from bot.core.events import (
     FeedChanged,
     InstrumentStatusChanged,
+    LiquiditySampled,
     MarketHealthChanged,
     MarketHealthMeasured,
     MicrostructureSampled,
@@ -26,9 +28,9 @@ from bot.market.book import Audit, Outcome, State
 from bot.market.book_care import AUDIT_AGAIN_MS, AUDIT_MS, RENEW_MS
 from bot.market.book_messages import RestBook
 from bot.market.book_samples import SAMPLE_MS
-from bot.market.freshness import DEADLINES, Freshness
+from bot.market.freshness import DEADLINES, LATE_MS, Freshness
 from bot.market.periods import Periods
-from bot.market.state import MarketState, SymbolState
+from bot.market.state import AHEAD_MS, MarketState, SymbolState
 from bot.market.tickers import Ticker
 from bot.market.trades import FEWEST, RECENT, TradeFlow, Trades
 from tests.book_frames import SYMBOL, compact, message
@@ -183,8 +185,8 @@ def symbol_state(**changes: int) -> SymbolState:
     return SymbolState(SYMBOL, BAR, **changes)
 
 
-def push(state: SymbolState, kind: str, u: int, *levels: object, at: int = START) -> Outcome:
-    return state.on_book(compact(message(kind, u, *levels)), at)
+def push(state: SymbolState, kind: str, u: int, *levels: object, at: int = START, lag: int = 0) -> Outcome:
+    return state.on_book(compact(message(kind, u, *levels) | {"cts": at - lag}), at)
 
 
 def test_microstructure_is_the_mean_of_the_samples_of_a_bar_with_its_whole_order_flow() -> None:
@@ -398,6 +400,39 @@ def test_liquidity_is_the_mean_book_of_the_bar_and_the_newest_ticker() -> None:
     assert math.isnan(state.liquidity(START + BAR).spread_bps)
 
 
+@pytest.mark.parametrize(("late", "known"), [(0, True), (AHEAD_MS, True), (AHEAD_MS + 1, False)])
+def test_a_bar_that_is_told_late_is_not_given_the_prices_of_its_future(late: int, known: bool) -> None:
+    state, end = symbol_state(), START + BAR
+    ticker = TickerChanged(
+        end + late, end + late, SYMBOL, True, mark_price=100.0, next_funding_time=end + BAR
+    )
+    state.on_ticker(ticker)
+    liquidity, _, _ = state.on_bar(bar(0, 100, SYMBOL))
+    assert isinstance(liquidity, LiquiditySampled)
+    assert (liquidity.mark_price == 100.0, liquidity.next_funding_time == end + BAR) == (known, known)
+
+
+def test_the_order_flow_up_to_the_end_of_a_bar_is_in_its_sample() -> None:
+    state = symbol_state()
+    push(state, "snapshot", 1, BID, ASK)
+    for second in range(BAR // SAMPLE_MS):
+        state.samples.sample(START + second * SAMPLE_MS)
+    push(state, "delta", 2, [(100, 9)])  # + 4, in the last second
+    one = bar(0, 100, SYMBOL)
+    _, sampled, _ = state.on_bar(replace(one, received=one.ts + 20))
+    assert isinstance(sampled, MicrostructureSampled)
+    assert sampled.ofi == 4.0
+
+
+def test_a_moment_is_sampled_once() -> None:
+    state = symbol_state()
+    push(state, "snapshot", 1, BID, ASK)
+    for _ in range(BAR // SAMPLE_MS):
+        state.samples.sample(START)
+        state.samples.sample(START - 1)
+    assert math.isnan(state.microstructure(START).spread_bps)  # one sample is less than half
+
+
 def test_a_stale_feed_and_a_lost_book_make_a_symbol_unusable() -> None:
     state = market()
     make_healthy(state)
@@ -409,6 +444,49 @@ def test_a_stale_feed_and_a_lost_book_make_a_symbol_unusable() -> None:
     state.on_event(FeedChanged(later, later, SYMBOL, Feed.BOOK, False))
     assert symbol.book.state is State.EMPTY
     assert len(symbol.faults(later)) == 3
+
+
+def test_a_book_whose_news_is_late_is_unusable_though_it_comes_all_the_time() -> None:
+    state = market()
+    make_healthy(state)
+    symbol = state[SYMBOL]
+    late = ("book: news comes more than 3 s late",)
+    push(symbol, "delta", 8, [(100, 6)], lag=LATE_MS)
+    assert symbol.faults(START + DEADLINES[Feed.BOOK]) == ()  # a quiet market is not a late one
+    push(symbol, "delta", 9, [(100, 7)], lag=LATE_MS + 1)
+    assert faults_told(state, START) == [late]
+    push(symbol, "delta", 10, [(100, 8)], lag=70_000)
+    assert faults_told(state, START) == []  # the same words while it lasts
+    assert symbol.measure(START).lags == {Feed.BOOK: 70_000, Feed.TICKER: 0}
+    push(symbol, "delta", 11, [(100, 9)], lag=80)
+    assert faults_told(state, START) == [()]
+
+
+def test_a_ticker_that_is_late_makes_a_symbol_unusable() -> None:
+    state = market()
+    make_healthy(state)
+    for lag, faults in ((LATE_MS, ()), (LATE_MS + 1, ("ticker: news comes more than 3 s late",)), (50, ())):
+        state.on_event(TickerChanged(START - lag, START, SYMBOL, False, mark_price=100.0))
+        assert state[SYMBOL].faults(START) == faults
+
+
+@pytest.mark.parametrize("frame", [compact(message("delta", 8, [(100, -1)])), b"{"])
+def test_a_book_that_missed_an_unreadable_message_is_unusable_until_a_new_snapshot(frame: bytes) -> None:
+    state = market()
+    make_healthy(state)
+    symbol = state[SYMBOL]
+    symbol.samples.sample(START)
+    assert symbol.tick(START) == []
+    assert state.on_book(symbol.book.topic, frame, START) is Outcome.REJECTED
+    assert symbol.book.state is State.STALE
+    assert symbol.faults(START) == ("the book is stale: a message after update 7 could not be read",)
+    (command,) = symbol.tick(START + 1)
+    assert isinstance(command, RenewBook)
+    symbol.on_feed(FeedChanged(START, START, SYMBOL, Feed.BOOK, False))
+    push(symbol, "snapshot", 9, BID, ASK)
+    assert symbol.faults(START) == ()
+    assert math.isnan(symbol.samples.means(START).ofi)
+    assert symbol.measure(START).refused == 1
 
 
 def test_symbols_that_are_not_followed_are_passed_over() -> None:

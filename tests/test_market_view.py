@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from bot.core.events import (
+    FeedRefused,
     FundingRatePublished,
     InstrumentDelisted,
     InstrumentStatusChanged,
@@ -124,7 +125,28 @@ def test_what_is_delisted_is_forgotten() -> None:
     market.hear(FundingRatePublished(START, START, "NEWUSDT", 0.0007))
     market.hear(InstrumentDelisted(START, START, "NEWUSDT"))
     assert market.instruments == {}
+    market.hear(FundingRatePublished(START, START, "NEWUSDT", 0.0007))  # was under way
     assert math.isnan(market.facts("NEWUSDT", START).funding_rate)
+    assert math.isnan(market.price("NEWUSDT"))
+    assert market._symbols == {}
+
+
+def test_a_fault_outlives_a_delisting_until_something_else_is_told() -> None:
+    market = view()
+    market.hear(MarketHealthChanged(START, START, "NEWUSDT", ("gap",)))
+    market.hear(InstrumentDelisted(START, START, "NEWUSDT"))
+    market.hear(listed())
+    assert market.facts("NEWUSDT", START).faults == ("gap",)
+    market.hear(InstrumentDelisted(START, START, "NEWUSDT"))
+    market.hear(MarketHealthChanged(START, START, "NEWUSDT", ()))
+    assert market._symbols == {}
+
+
+def test_a_feed_that_is_refused_at_every_reconnect_is_one_fault() -> None:
+    market = view()
+    for topic in ("tickers", "publicTrade", "tickers"):
+        market.hear(FeedRefused(START, START, "NEWUSDT", f"refuses {topic}"))
+    assert market.faults == {"NEWUSDT": ("refuses tickers", "refuses publicTrade")}
 
 
 # --- the account -------------------------------------------------------------------------------------------

@@ -126,6 +126,20 @@ def test_unknown_turnover_makes_no_correction() -> None:
     assert (sequencer.repeated, sequencer.corrected) == (1, 0)
 
 
+def test_bars_that_wait_for_a_missing_one_are_bounded_and_none_is_lost() -> None:
+    sequencer, count = following("BTCUSDT"), 3_000
+    for index in range(1, count):
+        sequencer.offer(minute(index, "BTCUSDT"))
+    assert len(sequencer._held["BTCUSDT"]) < count - 1
+    out: list[BarClosed] = []
+    while lacking := sequencer.lacking(START + count * MINUTE_MS):
+        _, first, end = lacking[0]
+        for start in range(first, end, MINUTE_MS):
+            sequencer.offer(minute((start - START) // MINUTE_MS, "BTCUSDT"))
+        out += sequencer.ready()
+    assert ids(out) == [(index, "BTCUSDT") for index in range(count)]
+
+
 def test_bars_that_were_given_up_are_lost_and_late_afterwards() -> None:
     sequencer = following("BTCUSDT")
     sequencer.offer(minute(2, "BTCUSDT"))

@@ -150,6 +150,20 @@ def test_warm_up_is_told_in_bars_before_the_first_decision():
     assert "112/184 bars" in text(shows, 160)
 
 
+def test_a_token_that_lacks_bars_after_a_gap_is_not_called_ready():
+    shows = view()
+    shows.apply(decision())
+    assert "ready" in text(shows, 160)
+    shows.apply(Readiness(START, "NEWUSDT", 12, 184, 3))
+
+    assert "12/184 bars, 3 refused" in text(shows, 160)
+    assert "warming up 12/184 bars, 3 refused" in text(shows, 80)
+    assert "ready" not in text(shows, 160)
+
+    shows.apply(decision())
+    assert "ready" in text(shows, 160)
+
+
 def test_numbers_that_are_not_known_yet_are_dashes():
     shows = view()
     shows.apply(

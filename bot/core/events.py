@@ -156,7 +156,7 @@ class MarketHealthMeasured(Event, frozen=True, gc=False):
     `ages`: ms since each feed was heard, None = not since it was subscribed. The counts are of the whole run:
     `book_losses` by holes, crossings, disorder or too many levels; `resyncs` new snapshots asked for;
     `refused` messages that were not understood; `bars_lost` that neither the stream nor REST had;
-    `trades_lost` impossible, or too late for their bar.
+    `trades_lost` impossible, or too late for their bar. `lags`: ms that the newest message took.
     """
 
     symbol: str
@@ -170,6 +170,7 @@ class MarketHealthMeasured(Event, frozen=True, gc=False):
     refused: int
     bars_lost: int
     trades_lost: int
+    lags: dict[Feed, int] = {}
 
 
 # --- account ----------------------------------------------------------------------------------------------

@@ -88,6 +88,7 @@ def figures_text(health: SymbolHealth) -> str:
     age = seen.ages.get(Feed.BOOK)
     parts = [
         f"book {seen.book}" + ("" if age is None else f", {age / 1_000:.0f} s old"),
+        *(f"{feed} {lag / 1_000:.1f} s late" for feed, lag in seen.lags.items()),
         f"{seen.book_losses} lost, {seen.resyncs} resyncs",
         f"audits {seen.audits_passed} passed, {seen.audits_failed} failed",
         f"{seen.bars_lost} bars lost",

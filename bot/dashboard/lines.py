@@ -61,6 +61,9 @@ class LineView:
             f"{state.fills} fills, entries {entries_text(board)}",
             "plain",
         )
+        if warming := [str(token.readiness) for token in state.tokens.values() if token.lacks_bars]:
+            more = f"; and {len(warming) - UNWELL} more" if len(warming) > UNWELL else ""
+            self._line(now, f"warming up: {'; '.join(warming[:UNWELL])}{more}", "plain")
         for line in unwell_lines(board, UNWELL):
             self._line(now, line, "warning")
 

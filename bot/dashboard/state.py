@@ -50,8 +50,7 @@ class TokenState:
     symbol: str
     listed: int = 0
     stage: Stage = Stage.OBSERVE
-    have: int = 0
-    need: int = 0
+    readiness: Readiness | None = None  # the newest; None once the features were enough for an opinion
     arm: str = ""
     adapting: bool = False
     p_up: float = math.nan
@@ -70,6 +69,10 @@ class TokenState:
     reason: str = ""
     refusals: int = 0
     refusal_kind: str = ""
+
+    @property
+    def lacks_bars(self) -> bool:
+        return self.readiness is not None and self.readiness.have < self.readiness.need
 
     @property
     def unrealised(self) -> float:
@@ -175,6 +178,7 @@ class DashboardState:
         self._note(event.ts, instrument.symbol, "listed")
 
     def _on_delisted(self, event: InstrumentDelisted) -> None:
+        self._token(event.symbol).readiness = None
         self._note(event.ts, event.symbol, "delisted", "warning")
 
     # --- the market's data ---------------------------------------------------------------------------------
@@ -192,8 +196,7 @@ class DashboardState:
     # --- readiness and models ------------------------------------------------------------------------------
 
     def _on_readiness(self, record: Readiness) -> None:
-        token = self._token(record.symbol)
-        token.have, token.need = record.have, record.need
+        self._token(record.symbol).readiness = record
 
     def _on_stage(self, record: StageChanged) -> None:
         self._token(record.symbol).stage = record.new
@@ -225,6 +228,8 @@ class DashboardState:
         token.stage = record.stage
         token.arm = record.arm
         token.p_up = record.p_up
+        if not math.isnan(record.p_up):
+            token.readiness = None
         token.confidence = record.confidence
         token.similarity = record.similarity
         token.mmd = record.mmd

@@ -72,9 +72,17 @@ def _number(value: float, form: str) -> str:
 
 
 def _warm_up(token: TokenState, _: int) -> Text | str:
-    if token.stage is not Stage.OBSERVE:
-        return Text("ready", style="dim")
-    return f"{token.have}/{token.need} bars" if token.need else "–"
+    """After a gap a token of any stage may lack bars again."""
+    if token.lacks_bars:
+        return _bars(token)
+    return "–" if token.stage is Stage.OBSERVE else Text("ready", style="dim")
+
+
+def _bars(token: TokenState) -> str:
+    seen = token.readiness
+    if seen is None:
+        return ""
+    return f"{seen.have}/{seen.need} bars" + (f", {seen.refused} refused" if seen.refused else "")
 
 
 def _age(token: TokenState, now: int) -> str:
@@ -130,11 +138,9 @@ def _unrealised(token: TokenState, _: int) -> Text | str:
 
 
 def last_word(token: TokenState, *, warm_up: bool) -> Text:
-    """The last verdict with its reason; before there is one, the warm-up if asked for."""
-    if token.stage is Stage.OBSERVE and not token.verdict:
-        return Text(
-            f"warming up {token.have}/{token.need} bars" if warm_up and token.need else "", style="dim"
-        )
+    """The last verdict with its reason; while there can be none, the warm-up if asked for."""
+    if token.lacks_bars and (warm_up or not token.verdict):
+        return Text(f"warming up {_bars(token)}" if warm_up else "", style="dim")
     reason = f": {token.reason}" if token.reason else ""
     return Text.assemble((token.verdict, _VERDICT_STYLE.get(token.verdict, "dim")), (reason, "dim"))
 

@@ -39,7 +39,11 @@ class _Symbol:
 
 @dataclass(slots=True)
 class MarketView:
-    """`hear` takes any fact and heeds those of the market; decision bars come by `on_decision_bar`."""
+    """`hear` takes any fact and heeds those of the market; decision bars come by `on_decision_bar`.
+
+    What is said of a symbol before it is listed, or after it was delisted, is not kept, but for its faults:
+    they hold until something else is told, for a listing that comes again too.
+    """
 
     risk: Risk
     interval: int  # of decision bars, ms
@@ -118,7 +122,9 @@ class MarketView:
     def _of(self, name: str) -> _Symbol:
         symbol = self._symbols.get(name)
         if symbol is None:
-            symbol = self._symbols[name] = _Symbol()
+            symbol = _Symbol()
+            if name in self.instruments:
+                self._symbols[name] = symbol
         return symbol
 
     def _on_listed(self, event: InstrumentListed) -> None:
@@ -126,16 +132,22 @@ class MarketView:
 
     def _on_delisted(self, event: InstrumentDelisted) -> None:
         self.instruments.pop(event.symbol, None)
-        self._symbols[event.symbol] = _Symbol(
-            faults=self._of(event.symbol).faults
-        )  # a fault stays until told
+        self._keep_faults(event.symbol, self._of(event.symbol).faults)
         self._comovement.drop(event.symbol)
 
     def _on_status(self, event: InstrumentStatusChanged) -> None:
         self._of(event.symbol).status = event.status
 
     def _on_health(self, event: MarketHealthChanged) -> None:
-        self._of(event.symbol).faults = event.faults
+        if event.symbol in self.instruments:
+            self._of(event.symbol).faults = event.faults
+        else:
+            self._keep_faults(event.symbol, event.faults)
+
+    def _keep_faults(self, name: str, faults: tuple[str, ...]) -> None:
+        self._symbols.pop(name, None)
+        if faults:
+            self._symbols[name] = _Symbol(faults=faults)
 
     def _on_funding(self, event: FundingRatePublished) -> None:
         self._of(event.symbol).funding_rate = event.rate
@@ -144,7 +156,9 @@ class MarketView:
         self._of(event.symbol).liquidity = event
 
     def _on_refused(self, event: FeedRefused) -> None:
-        self._of(event.symbol).refused += (event.reason,)
+        """Told anew at every reconnect."""
+        symbol = self._of(event.symbol)
+        symbol.refused = tuple(dict.fromkeys((*symbol.refused, event.reason)))
 
 
 def _next_funding(instrument: Instrument | None, now: int) -> int:

@@ -3,7 +3,7 @@
     book = Book("XPLUSDT", depth=50)
     if book.update(frame, received) is Outcome.LOST:
         ...  # unsubscribe, book.reset(), subscribe: only a new snapshot can repair it
-    if book.health(now).usable(max_age_ms=3_000):
+    if book.state is State.LIVE and book.lag <= 3_000:
         features = book.features()
 
 A book is live only while it is exactly what the exchange had at the newest message: `u` without a hole, `seq`
@@ -72,13 +72,14 @@ class Features(NamedTuple):
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a book can be trusted. Ages in ms since the last message that changed it; None before one."""
+    """How far a book can be trusted. `receipt_age`: ms since the last message
+    that changed it, None before one; `lag` as in `Book`."""
 
     symbol: str
     state: State
     reason: str  # why it is not live, for people
-    exchange_age: int | None  # by the matching engine's clock
-    receipt_age: int | None  # by ours
+    lag: int
+    receipt_age: int | None
     updates: int
     snapshots: int
     ignored: int
@@ -92,15 +93,6 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
     audits_failed: int
     audits_skipped: int
 
-    def usable(self, max_age_ms: int) -> bool:
-        """Live, and no older than that by either clock."""
-        return (
-            self.state is State.LIVE
-            and self.exchange_age is not None
-            and self.receipt_age is not None
-            and max(self.exchange_age, self.receipt_age) <= max_age_ms
-        )
-
 
 _OUTCOMES: Final = tuple(Outcome)
 _STATES: Final = tuple(State)
@@ -110,6 +102,7 @@ _REASONS: Final = {
     kernel.OVERFULL: "more than {depth} levels on a side after update {offender}",
     kernel.DISORDER: "out of order: update {offender} came after {u}",
     kernel.AUDIT: "differs from the REST book at update {offender}",
+    kernel.UNREADABLE: "a message after update {offender} could not be read",
 }
 
 
@@ -180,6 +173,11 @@ class Book:
         self._rejected += outcome is Outcome.REJECTED
         return outcome
 
+    def distrust(self) -> None:
+        """A message of the topic was REJECTED: what it changed is unknown, so the book is stale."""
+        if self.state is not State.STALE:
+            kernel.lose(self._memory, kernel.UNREADABLE)
+
     def reset(self) -> None:
         """Forget the book for a new subscription; the counters stay."""
         kernel.reset(self._memory)
@@ -192,6 +190,11 @@ class Book:
     def seq(self) -> int:
         """The exchange's cross sequence number of the newest message; -1 before one."""
         return int(self._row["seq"])
+
+    @property
+    def lag(self) -> int:
+        """How long the newest delta was on its way from the matching engine to us, ms; 0 after a snapshot."""
+        return int(self._row["lag"])
 
     def features(self) -> Features:
         return Features(*self.live_features.tolist())
@@ -250,7 +253,7 @@ class Book:
             symbol=self.symbol,
             state=self.state,
             reason=self._reason(),
-            exchange_age=now - int(row["exchange_time"]) if began else None,
+            lag=self.lag,
             receipt_age=now - int(row["received"]) if began else None,
             updates=int(row["updates"]),
             snapshots=int(row["snapshots"]),

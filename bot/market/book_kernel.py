@@ -29,7 +29,7 @@ APPLIED, REPLACED, IGNORED, LOST, REJECTED, OTHER_LAYOUT = range(6)
 # Where a book is.
 EMPTY, LIVE, STALE = range(3)
 # Why it was lost.
-NOTHING, GAP, CROSSED, OVERFULL, DISORDER, AUDIT = range(6)
+NOTHING, GAP, CROSSED, OVERFULL, DISORDER, AUDIT, UNREADABLE = range(7)
 
 BID, BID_SIZE, ASK, ASK_SIZE, SPREAD, MICROPRICE, IMBALANCE_5, IMBALANCE_10, IMBALANCE_50, OFI = range(10)
 BID_DEPTH, ASK_DEPTH, FEATURES = range(10, 13)
@@ -47,7 +47,7 @@ STATE: Final = np.dtype(
         ("condition", "i8"),
         ("u", "i8"),
         ("seq", "i8"),  # highest seen since the subscription began
-        ("exchange_time", "i8"),  # ms, of the matching engine
+        ("lag", "i8"),  # ms from the matching engine to us, of the newest delta; 0 after a snapshot
         ("received", "i8"),  # ms
         ("reason", "i8"),
         ("offender", "i8"),  # u of the message that lost the book
@@ -56,7 +56,7 @@ STATE: Final = np.dtype(
         ("snapshots", "i8"),
         ("ignored", "i8"),
         ("unknown_deletes", "i8"),
-        ("lost", "i8", 6),  # by reason
+        ("lost", "i8", 7),  # by reason
         # levels, and the levels of the message in hand: [bids, asks]
         ("count", "i8", 2),
         ("key", "f8", (2, CAPACITY)),
@@ -379,7 +379,8 @@ def _commit(book: Any, received: int) -> int:
         return _lose(book, CROSSED, u)
     book["condition"] = LIVE
     book["u"] = u
-    book["exchange_time"] = book["new_time"]
+    # A snapshot carries the time of the last change, which in a quiet market may be long ago.
+    book["lag"] = 0 if snapshot else received - book["new_time"]
     book["received"] = received
     _compute_features(book)
     slot = (book["updates"] + book["snapshots"]) % PAST
@@ -453,3 +454,4 @@ def reset(memory: NDArray[np.uint8]) -> None:
     book["reason"] = NOTHING
     book["u"] = 0
     book["seq"] = -1
+    book["lag"] = 0

@@ -37,7 +37,7 @@ class _Sums:
 
 
 class BookSamples:
-    """Call `sample` every SAMPLE_MS and at once when a span ends; fixed memory.
+    """Call `sample` every SAMPLE_MS and at once when a span ends, for its last order flow; fixed memory.
 
     span: ms, of a decision bar
     """
@@ -54,7 +54,12 @@ class BookSamples:
         self._whole_from = None
 
     def sample(self, now: int) -> None:
-        """Add the book as it is at `now` (ms); order flow since the last sample counts where that lay."""
+        """Add the book as it is at `now` (ms); order flow since the last sample counts where that lay.
+
+        A moment that was sampled already, or one before it, adds nothing.
+        """
+        if now <= self._sampled:
+            return
         flow = self._book.take_ofi()
         span = self._spans.at(self._sampled) if self._sampled else None
         self._sampled = now

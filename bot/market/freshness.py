@@ -1,4 +1,4 @@
-"""How long each feed of one symbol has been silent, against its deadline, by our own clock."""
+"""How long each feed of one symbol has been silent, against its deadline, and how late its news comes."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -11,6 +11,9 @@ DEADLINES: Final[Mapping[Feed, int]] = {
     Feed.TRADES: 30 * MINUTE_MS,
     Feed.TICKER: MINUTE_MS,
 }
+# A message takes a tenth of a second. One that takes so long waited in a queue, the exchange's or ours: what
+# it says has passed, though it comes all the time. Our clock is within half a second of the exchange's.
+LATE_MS: Final = 3_000
 
 
 class Freshness:

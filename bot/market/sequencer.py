@@ -9,6 +9,7 @@ from typing import Final
 from bot.core.events import BarClosed
 
 _REMEMBERED: Final = 256  # bars of a symbol
+_HELD: Final = 2_048  # of a symbol, behind one that is lacking; the newest beyond them are asked for again
 
 
 class BarSequencer:
@@ -56,7 +57,10 @@ class BarSequencer:
             self.repeated += same
             self.corrected += not same
         if bar.start >= due:
-            self._held[bar.symbol][bar.start] = bar
+            held = self._held[bar.symbol]
+            held[bar.start] = bar
+            if len(held) > _HELD:
+                del held[max(held)]
         else:
             self.late += known is None
 

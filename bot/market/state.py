@@ -8,7 +8,7 @@ Pure: fed with facts and raw book frames, asked on a timer what should reach the
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from bot.core.commands import Command
 from bot.core.events import (
@@ -29,10 +29,12 @@ from bot.market.bar_gaps import BarGaps
 from bot.market.book import Audit, Book, Outcome, State
 from bot.market.book_care import BookCare
 from bot.market.book_messages import RestBook
-from bot.market.book_samples import BookSamples
-from bot.market.freshness import DEADLINES, Freshness
+from bot.market.book_samples import SAMPLE_MS, BookSamples
+from bot.market.freshness import DEADLINES, LATE_MS, Freshness
 from bot.market.tickers import Ticker
 from bot.market.trades import Trades
+
+AHEAD_MS: Final = MINUTE_MS  # a ticker newer than a bar by more gives prices of its future: it was told late
 
 
 class Tick(NamedTuple):
@@ -62,11 +64,14 @@ class SymbolState:
         self.ticker = Ticker()
         self.freshness = Freshness(deadlines)
         self.gaps = BarGaps(interval)
+        self._ticker_ts = self._ticker_lag = 0  # of the newest ticker, ms
         self.refused = 0  # messages beside those of the book that were not understood
 
     def on_book(self, frame: bytes, received: int) -> Outcome:
         outcome = self.book.update(frame, received)
-        if outcome is Outcome.LOST:
+        if outcome is Outcome.REJECTED:
+            self.book.distrust()
+        if outcome in (Outcome.LOST, Outcome.REJECTED):
             self.samples.lost()
         elif outcome in (Outcome.APPLIED, Outcome.REPLACED):
             self.freshness.heard(Feed.BOOK, received)
@@ -88,6 +93,8 @@ class SymbolState:
         if bar.ts % self.interval:
             return [bar]
         start = bar.ts - self.interval
+        if bar.received - bar.ts < SAMPLE_MS:  # nothing has been sampled behind the end yet
+            self.samples.sample(bar.received)
         return [self.liquidity(start), self.microstructure(start), bar]
 
     def on_trade(self, trade: Traded) -> None:
@@ -96,6 +103,7 @@ class SymbolState:
 
     def on_ticker(self, event: TickerChanged) -> None:
         self.ticker.update(event)
+        self._ticker_ts, self._ticker_lag = event.ts, event.received - event.ts
         self.freshness.heard(Feed.TICKER, event.received)
 
     def on_feed(self, event: FeedChanged) -> None:
@@ -135,8 +143,9 @@ class SymbolState:
         )
 
     def liquidity(self, start: int) -> LiquiditySampled:
-        """Of the decision bar that opened at `start` (ms)."""
-        end, ticker, means = start + self.interval, self.ticker, self.samples.means(start)
+        """Of the decision bar that opened at `start` (ms), with the ticker unless that is of its future."""
+        end, means = start + self.interval, self.samples.means(start)
+        ticker = self.ticker if self._ticker_ts - end <= AHEAD_MS else Ticker()
         return LiquiditySampled(
             end,
             end,
@@ -154,6 +163,11 @@ class SymbolState:
             ticker.next_funding_time,
         )
 
+    @property
+    def lags(self) -> dict[Feed, int]:
+        """How long the newest message of a feed was on its way, ms. Silence is no lag: see the deadlines."""
+        return {Feed.BOOK: self.book.lag, Feed.TICKER: self._ticker_lag}
+
     def faults(self, now: int) -> tuple[str, ...]:
         """Why no position may be opened, for people; they stay the same words while they last."""
         found = []
@@ -164,6 +178,11 @@ class SymbolState:
         if self.gaps.is_open:
             found.append("bars are missing")
         found += [f"{feed}: nothing heard within the deadline" for feed in self.freshness.stale(now)]
+        found += [
+            f"{feed}: news comes more than {LATE_MS // 1_000} s late"
+            for feed, lag in self.lags.items()
+            if lag > LATE_MS
+        ]
         top = self.book.live_features
         found += self.ticker.doubts(float(top[kernel.BID] + top[kernel.ASK]) / 2)
         return tuple(found)
@@ -184,6 +203,7 @@ class SymbolState:
             refused=book.rejected + self.refused,
             bars_lost=self.gaps.lost,
             trades_lost=self.trades.late + self.trades.bad,
+            lags=self.lags,
         )
 
 

@@ -25,7 +25,7 @@ from bot.exchange.bybit.environment import Environment
 from bot.exchange.bybit.errors import ExchangeError, Kind
 from bot.exchange.bybit.market_watch import MarketWatch
 from bot.exchange.bybit.rest import Rest
-from bot.exchange.bybit.rest.market import interval_name
+from bot.exchange.bybit.rest.market import ANY_STATUS, interval_name
 from bot.exchange.bybit.streams import Backoff, ConnectionBudget, Stream, StreamSettings
 from bot.exchange.bybit.streams.connection import first_to_end
 from bot.exchange.bybit.translate import (
@@ -183,6 +183,7 @@ class LiveMarket:
             async for rows in self._market.closed_klines(symbol, interval, first, end):
                 for bar in bars_from_rows(symbol, interval, rows, self._clock.now_ms()):
                     self._sequencer.offer(bar)
+                self._tell_bars()
         except ExchangeError as error:
             if error.kind is not Kind.REFUSED:
                 return str(error)
@@ -216,7 +217,7 @@ class LiveMarket:
         while True:
             await asyncio.sleep(self._until_next_look())
             with suppress(ExchangeError):  # the feed says so too
-                self._compare(await self._market.instruments())
+                await self._compare(await self._market.instruments())
 
     def _until_next_look(self) -> float:
         """Seconds; a launch is not waited for longer than it takes."""
@@ -224,7 +225,7 @@ class LiveMarket:
         waits = [(launch - now) / 1_000 for launch in self._launches.values() if launch > now]
         return min([self._settings.instruments, *waits])
 
-    def _compare(self, infos: Sequence[InstrumentInfo]) -> None:
+    async def _compare(self, infos: Sequence[InstrumentInfo]) -> None:
         """Tell what has changed. An answer without the sources is not believed."""
         listed = _tradable(infos)
         if any(name not in listed for name in self._sources):
@@ -233,7 +234,7 @@ class LiveMarket:
         here = {info.symbol for info in infos if not _is_over(info)}
         for symbol, known in list(self._instruments.items()):
             if symbol not in here:
-                self._leave(symbol, now)
+                await self._leave_if_over(symbol)
             elif listed.get(symbol, known) != known:
                 self._instruments[symbol] = listed[symbol]
                 self._emit(InstrumentListed(now, now, listed[symbol]))
@@ -256,6 +257,21 @@ class LiveMarket:
         if event.status is not self._statuses.get(info.symbol, known):
             self._statuses[info.symbol] = event.status
             self._watch.on_status(event)
+
+    async def _leave_if_over(self, symbol: str) -> None:
+        """Positions of what is left are closed, so a list that lacks it is not enough: ask for it by name."""
+        found: list[InstrumentInfo] = []
+        try:
+            found = await self._market.instruments(symbol=symbol, statuses=ANY_STATUS)
+        except ExchangeError as error:
+            if error.kind is not Kind.REFUSED:  # that means that there is no such symbol
+                return
+        now = self._clock.now_ms()
+        infos = [info for info in found if info.symbol == symbol]
+        for info in infos:
+            self._compare_status(info, now)
+        if all(map(_is_over, infos)):
+            self._leave(symbol, now)
 
     def _leave(self, symbol: str, now: int) -> None:
         del self._instruments[symbol]

@@ -17,6 +17,7 @@ from bot.exchange.bybit.wire.public import Maintenance, TickerData
 KLINE_PAGE: Final = 1_000
 FUNDING_PAGE: Final = 200
 _LISTED: Final = ("Trading", "PreLaunch")
+ANY_STATUS: Final = (*_LISTED, "Delivering", "Closed")
 _INTERVALS: Final = {1, 3, 5, 15, 30, 60, 120, 240, 360, 720}  # minutes
 
 
