@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
 from bot.core.commands import CHAIN
 from bot.core.events import (
@@ -24,6 +25,8 @@ from strategies.learning.dataset import LabelledSeries
 from strategies.learning.registry import Model
 from strategies.token import Token
 
+_KEPT: Final = 96  # moments whose references a late bar still finds; a day of quarter hours
+
 
 class TransferStrategy:
     """Pure, like everything that the engine calls.
@@ -31,6 +34,9 @@ class TransferStrategy:
     pretrained: the source model; models: adapted ones by id, put there before their candidate is announced;
     earlier: tokens listed before, the oldest first, with what was known of them when the run begins.
     The bars of one moment are decided together: a token's features need its references' bars of that moment.
+    A token's bar that comes late finds them, and its features are those of the batch. A reference that comes
+    after the next moment began was missing: its bit is set in that row, and until its return has left every
+    window the features say something else than the batch, which knows it.
     """
 
     def __init__(
@@ -52,24 +58,29 @@ class TransferStrategy:
         self._funding: dict[str, float] = {}
         self._microstructure: dict[str, MicrostructureSampled] = {}  # of the newest decision bar
         self._moment = 0  # open time of the newest decision bar
-        self._references: dict[str, BarClosed] = {}  # the sources' bars of that moment
-        self._waiting: list[BarClosed] = []  # the tokens' bars that wait for them
+        self._references: dict[int, dict[str, BarClosed]] = {}  # the sources' bars by moment and symbol
+        self._waiting: list[BarClosed] = []  # the tokens' bars of that moment that wait for them
 
     def on_bar(self, bar: BarClosed, positions: Mapping[str, Position]) -> Sequence[Advice]:
         out: list[Advice] = []
+        is_source = bar.symbol in self._sources
+        if is_source:
+            self._keep(bar)
         if bar.start < self._moment:  # came after its moment had passed
-            return self._decide([bar], None, None, positions)
+            return out if is_source else self._decide([bar], positions, late=True)
         if bar.start > self._moment:
-            out += self._decide_waiting(positions)  # a reference never came
+            out += self._decide_waiting(positions, late=True)  # a reference never came
             self._moment = bar.start
-            self._references.clear()
-        if bar.symbol in self._sources:
-            self._references[bar.symbol] = bar
-        elif bar.symbol in self._tokens:
+        if bar.symbol in self._tokens:
             self._waiting.append(bar)
-        if len(self._references) == len(self._sources):
-            out += self._decide_waiting(positions)
+        if len(self._references.get(bar.start, ())) == len(self._sources):
+            out += self._decide_waiting(positions, late=False)
         return out
+
+    def _keep(self, bar: BarClosed) -> None:
+        self._references.setdefault(bar.start, {})[bar.symbol] = bar
+        if len(self._references) > _KEPT:
+            del self._references[min(self._references)]
 
     def on_event(self, event: Event) -> Sequence[Advice]:
         if isinstance(event, InstrumentListed):
@@ -105,33 +116,31 @@ class TransferStrategy:
         self._tokens[symbol] = Token(symbol, self._settings, self._pretrained, self._chain)
         return ()
 
-    def _decide_waiting(self, positions: Mapping[str, Position]) -> list[Advice]:
-        references = [self._references.get(source) for source in self._sources]
+    def _decide_waiting(self, positions: Mapping[str, Position], *, late: bool) -> list[Advice]:
         waiting, self._waiting = self._waiting, []
-        first, second = references[0], references[1 % len(references)]
-        return self._decide(waiting, first, second, positions)
+        return self._decide(waiting, positions, late=late)
 
     def _decide(
-        self,
-        bars: Sequence[BarClosed],
-        first: BarClosed | None,
-        second: BarClosed | None,
-        positions: Mapping[str, Position],
+        self, bars: Sequence[BarClosed], positions: Mapping[str, Position], *, late: bool
     ) -> list[Advice]:
         """Tokens' bars of one moment, features of all of them first.
 
-        Without all references the moment is over: the token goes on, but opens nothing.
+        late: the moment is over: the token goes on, but opens nothing
         """
         bars = [bar for bar in bars if bar.symbol in self._tokens]
+        if not bars:
+            return []
+        kept = self._references.get(bars[0].start, {})
+        references = [kept.get(source) for source in self._sources]
         funding = [self._funding.get(bar.symbol, math.nan) for bar in bars]
         micro = [self._microstructure.get(bar.symbol) for bar in bars]
+        first, second = references[0], references[1 % len(references)]
         rows = self._bank.update_many(bars, first, second, funding, micro)
-        late = first is None or second is None
         out: list[Advice] = []
         for bar, row in zip(bars, rows, strict=True):
             if not row.ready:
                 refused = self._bank.refused(bar.symbol)
                 out.append(Readiness(bar.ts, bar.symbol, row.have, row.need, refused))
             out += self._tokens[bar.symbol].on_row(bar, row, positions.get(bar.symbol), late=late)
-        step = self._chain.step(max(bar.ts for bar in bars)) if bars else None
+        step = self._chain.step(max(bar.ts for bar in bars))
         return out if step is None else [*out, step]
