@@ -1,6 +1,7 @@
 """The strategy: a model per token that adapts and climbs the ladder; signals from the arm that earned it."""
 
 import math
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
@@ -26,6 +27,7 @@ from strategies.learning.registry import Model
 from strategies.token import Token
 
 _KEPT: Final = 96  # moments whose references a late bar still finds; a day of quarter hours
+_RATES: Final = 4  # funding rates of a token among which a late bar finds its own
 
 
 class TransferStrategy:
@@ -55,7 +57,7 @@ class TransferStrategy:
             self._chain.listings.join(series)
         self._bank = FeatureBank(pretrained.card.statistics)
         self._tokens: dict[str, Token] = {}
-        self._funding: dict[str, float] = {}
+        self._funding: dict[str, deque[FundingRatePublished]] = {}
         self._microstructure: dict[str, MicrostructureSampled] = {}  # of the newest decision bar
         self._moment = 0  # open time of the newest decision bar
         self._references: dict[int, dict[str, BarClosed]] = {}  # the sources' bars by moment and symbol
@@ -86,7 +88,7 @@ class TransferStrategy:
         if isinstance(event, InstrumentListed):
             return self._list(event)
         if isinstance(event, FundingRatePublished):
-            self._funding[event.symbol] = event.rate
+            self._funding.setdefault(event.symbol, deque(maxlen=_RATES)).append(event)
         elif isinstance(event, MicrostructureSampled):
             self._microstructure[event.symbol] = event
         elif isinstance(event, InstrumentDelisted):
@@ -116,6 +118,11 @@ class TransferStrategy:
         self._tokens[symbol] = Token(symbol, self._settings, self._pretrained, self._chain)
         return ()
 
+    def _rate_before(self, bar: BarClosed) -> float:
+        """What was known at the close: a rate that is settled at that moment is published seconds later."""
+        rates = reversed(self._funding.get(bar.symbol, ()))
+        return next((rate.rate for rate in rates if rate.ts < bar.ts), math.nan)
+
     def _decide_waiting(self, positions: Mapping[str, Position], *, late: bool) -> list[Advice]:
         waiting, self._waiting = self._waiting, []
         return self._decide(waiting, positions, late=late)
@@ -132,7 +139,7 @@ class TransferStrategy:
             return []
         kept = self._references.get(bars[0].start, {})
         references = [kept.get(source) for source in self._sources]
-        funding = [self._funding.get(bar.symbol, math.nan) for bar in bars]
+        funding = [self._rate_before(bar) for bar in bars]
         micro = [self._microstructure.get(bar.symbol) for bar in bars]
         first, second = references[0], references[1 % len(references)]
         rows = self._bank.update_many(bars, first, second, funding, micro)

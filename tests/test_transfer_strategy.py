@@ -214,6 +214,17 @@ def test_book_trades_and_funding_of_the_moment_reach_the_model(feature: str) -> 
         assert without.p_up == pytest.approx(0.5)
 
 
+def test_a_rate_that_is_settled_at_the_close_counts_from_the_next_bar_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    market, settled = Market(), START + (WARM_UP + 5) * BAR
+    for ts, rate in ((START, 1e-4), (settled, -1e-4)):  # both before every bar: what counts is when they were
+        market.strategy.on_event(FundingRatePublished(ts, ts, NEW, rate))
+    rows, funding = rows_of(market, monkeypatch), NAMES.index("funding")
+    for index in range(WARM_UP, 2 * WARM_UP):
+        assert np.sign(rows[index][funding]) == (1 if START + (index + 1) * BAR <= settled else -1), index
+
+
 def test_a_delisted_token_is_suspended_and_forgotten(market: Market) -> None:
     ts = START + WARM_UP * BAR
     (change,) = market.strategy.on_event(InstrumentDelisted(ts, ts, NEW))
