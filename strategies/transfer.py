@@ -92,8 +92,7 @@ class TransferStrategy:
         elif isinstance(event, MicrostructureSampled):
             self._microstructure[event.symbol] = event
         elif isinstance(event, InstrumentDelisted):
-            token = self._tokens.pop(event.symbol, None)
-            return token.suspend(event.ts, "delisted") if token else ()
+            return self._forget(event)
         elif isinstance(event, CandidateArrived):
             return self._on_candidate(event, self._models[event.model_id])
         elif isinstance(event, AdaptationFailed):
@@ -122,6 +121,15 @@ class TransferStrategy:
         """What was known at the close: a rate that is settled at that moment is published seconds later."""
         rates = reversed(self._funding.get(bar.symbol, ()))
         return next((rate.rate for rate in rates if rate.ts < bar.ts), math.nan)
+
+    def _forget(self, event: InstrumentDelisted) -> Sequence[Advice]:
+        self._funding.pop(event.symbol, None)
+        self._microstructure.pop(event.symbol, None)
+        token = self._tokens.pop(event.symbol, None)
+        if token is None:
+            return ()
+        self._bank.remove(event.symbol)
+        return token.suspend(event.ts, "delisted")
 
     def _decide_waiting(self, positions: Mapping[str, Position], *, late: bool) -> list[Advice]:
         waiting, self._waiting = self._waiting, []

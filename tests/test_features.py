@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -774,6 +775,29 @@ def test_repeated_and_older_bars_change_nothing(token: BarTable) -> None:
         before = bar
     assert bank.refused(token.symbol) == 250 + 249
     assert clean.refused(token.symbol) == 0
+
+
+def test_a_token_that_is_listed_again_is_a_new_one(token: BarTable, btc: BarTable, eth: BarTable) -> None:
+    bank = FeatureBank()
+    for symbol in ("NEWUSDT", "BTCUSDT"):
+        bank.add(symbol, 0)
+    bank.replay(token, btc, eth)
+    bank.remove("NEWUSDT")
+    assert "NEWUSDT" not in bank
+    bank.replay(btc, eth, eth)
+    bank.add("NEWUSDT", int(token.start[0]))
+    assert_same_bits(bank.replay(token, btc, eth), batch(token, btc, eth, launch_time=int(token.start[0])))
+
+
+def test_memory_stays_that_of_the_tokens_that_are_listed_now() -> None:
+    bank = FeatureBank()
+    for symbol in ("AUSDT", "BUSDT"):
+        bank.add(symbol, 0)
+    size = len(pickle.dumps(bank))
+    for number in range(100):
+        bank.add(f"{number:04}USDT", 0)
+        bank.remove(f"{number:04}USDT")
+    assert len(pickle.dumps(bank)) == pytest.approx(size, abs=1000)
 
 
 def test_a_reference_bar_of_another_time_counts_as_missing(token: BarTable, btc: BarTable) -> None:

@@ -234,6 +234,21 @@ def test_a_delisted_token_is_suspended_and_forgotten(market: Market) -> None:
     assert market.play(WARM_UP - 1, WARM_UP + 3) == []
 
 
+def test_a_token_that_is_listed_again_begins_anew_and_nothing_of_it_was_kept(market: Market) -> None:
+    ts = START + WARM_UP * BAR
+    micro = MicrostructureSampled(ts, ts, NEW, ts - BAR, 2.0, 0.1, 0.1, 0.1, 0.1, 5.0, 0.1, 0.2)
+    for event in (FundingRatePublished(ts, ts, NEW, 1e-4), micro, InstrumentDelisted(ts, ts, NEW)):
+        market.strategy.on_event(event)
+    strategy = market.strategy
+    assert not strategy._funding
+    assert not strategy._microstructure
+    assert NEW not in strategy._bank
+    strategy.on_event(listed(NEW))
+    first, *_ = market.play(WARM_UP, WARM_UP + 1)
+    assert isinstance(first, Readiness)
+    assert first.have == 1
+
+
 def test_candidates_reach_their_token_and_failures_a_person(market: Market) -> None:
     market.play(WARM_UP - 1, WARM_UP)
     ts = START + WARM_UP * BAR
