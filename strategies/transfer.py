@@ -1,7 +1,9 @@
 """The strategy: a model per token that adapts and climbs the ladder; signals from the arm that earned it."""
 
 import math
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
 from bot.core.commands import CHAIN
 from bot.core.events import (
@@ -24,6 +26,9 @@ from strategies.learning.dataset import LabelledSeries
 from strategies.learning.registry import Model
 from strategies.token import Token
 
+_KEPT: Final = 96  # moments whose references a late bar still finds; a day of quarter hours
+_RATES: Final = 4  # funding rates of a token among which a late bar finds its own
+
 
 class TransferStrategy:
     """Pure, like everything that the engine calls.
@@ -31,6 +36,9 @@ class TransferStrategy:
     pretrained: the source model; models: adapted ones by id, put there before their candidate is announced;
     earlier: tokens listed before, the oldest first, with what was known of them when the run begins.
     The bars of one moment are decided together: a token's features need its references' bars of that moment.
+    A token's bar that comes late finds them, and its features are those of the batch. A reference that comes
+    after the next moment began was missing: its bit is set in that row, and until its return has left every
+    window the features say something else than the batch, which knows it.
     """
 
     def __init__(
@@ -49,38 +57,42 @@ class TransferStrategy:
             self._chain.listings.join(series)
         self._bank = FeatureBank(pretrained.card.statistics)
         self._tokens: dict[str, Token] = {}
-        self._funding: dict[str, float] = {}
+        self._funding: dict[str, deque[FundingRatePublished]] = {}
         self._microstructure: dict[str, MicrostructureSampled] = {}  # of the newest decision bar
         self._moment = 0  # open time of the newest decision bar
-        self._references: dict[str, BarClosed] = {}  # the sources' bars of that moment
-        self._waiting: list[BarClosed] = []  # the tokens' bars that wait for them
+        self._references: dict[int, dict[str, BarClosed]] = {}  # the sources' bars by moment and symbol
+        self._waiting: list[BarClosed] = []  # the tokens' bars of that moment that wait for them
 
     def on_bar(self, bar: BarClosed, positions: Mapping[str, Position]) -> Sequence[Advice]:
         out: list[Advice] = []
+        is_source = bar.symbol in self._sources
+        if is_source:
+            self._keep(bar)
         if bar.start < self._moment:  # came after its moment had passed
-            return self._decide([bar], None, None, positions)
+            return out if is_source else self._decide([bar], positions, late=True)
         if bar.start > self._moment:
-            out += self._decide_waiting(positions)  # a reference never came
+            out += self._decide_waiting(positions, late=True)  # a reference never came
             self._moment = bar.start
-            self._references.clear()
-        if bar.symbol in self._sources:
-            self._references[bar.symbol] = bar
-        elif bar.symbol in self._tokens:
+        if bar.symbol in self._tokens:
             self._waiting.append(bar)
-        if len(self._references) == len(self._sources):
-            out += self._decide_waiting(positions)
+        if len(self._references.get(bar.start, ())) == len(self._sources):
+            out += self._decide_waiting(positions, late=False)
         return out
+
+    def _keep(self, bar: BarClosed) -> None:
+        self._references.setdefault(bar.start, {})[bar.symbol] = bar
+        if len(self._references) > _KEPT:
+            del self._references[min(self._references)]
 
     def on_event(self, event: Event) -> Sequence[Advice]:
         if isinstance(event, InstrumentListed):
             return self._list(event)
         if isinstance(event, FundingRatePublished):
-            self._funding[event.symbol] = event.rate
+            self._funding.setdefault(event.symbol, deque(maxlen=_RATES)).append(event)
         elif isinstance(event, MicrostructureSampled):
             self._microstructure[event.symbol] = event
         elif isinstance(event, InstrumentDelisted):
-            token = self._tokens.pop(event.symbol, None)
-            return token.suspend(event.ts, "delisted") if token else ()
+            return self._forget(event)
         elif isinstance(event, CandidateArrived):
             return self._on_candidate(event, self._models[event.model_id])
         elif isinstance(event, AdaptationFailed):
@@ -105,33 +117,45 @@ class TransferStrategy:
         self._tokens[symbol] = Token(symbol, self._settings, self._pretrained, self._chain)
         return ()
 
-    def _decide_waiting(self, positions: Mapping[str, Position]) -> list[Advice]:
-        references = [self._references.get(source) for source in self._sources]
+    def _rate_before(self, bar: BarClosed) -> float:
+        """What was known at the close: a rate that is settled at that moment is published seconds later."""
+        rates = reversed(self._funding.get(bar.symbol, ()))
+        return next((rate.rate for rate in rates if rate.ts < bar.ts), math.nan)
+
+    def _forget(self, event: InstrumentDelisted) -> Sequence[Advice]:
+        self._funding.pop(event.symbol, None)
+        self._microstructure.pop(event.symbol, None)
+        token = self._tokens.pop(event.symbol, None)
+        if token is None:
+            return ()
+        self._bank.remove(event.symbol)
+        return token.suspend(event.ts, "delisted")
+
+    def _decide_waiting(self, positions: Mapping[str, Position], *, late: bool) -> list[Advice]:
         waiting, self._waiting = self._waiting, []
-        first, second = references[0], references[1 % len(references)]
-        return self._decide(waiting, first, second, positions)
+        return self._decide(waiting, positions, late=late)
 
     def _decide(
-        self,
-        bars: Sequence[BarClosed],
-        first: BarClosed | None,
-        second: BarClosed | None,
-        positions: Mapping[str, Position],
+        self, bars: Sequence[BarClosed], positions: Mapping[str, Position], *, late: bool
     ) -> list[Advice]:
         """Tokens' bars of one moment, features of all of them first.
 
-        Without all references the moment is over: the token goes on, but opens nothing.
+        late: the moment is over: the token goes on, but opens nothing
         """
         bars = [bar for bar in bars if bar.symbol in self._tokens]
-        funding = [self._funding.get(bar.symbol, math.nan) for bar in bars]
+        if not bars:
+            return []
+        kept = self._references.get(bars[0].start, {})
+        references = [kept.get(source) for source in self._sources]
+        funding = [self._rate_before(bar) for bar in bars]
         micro = [self._microstructure.get(bar.symbol) for bar in bars]
+        first, second = references[0], references[1 % len(references)]
         rows = self._bank.update_many(bars, first, second, funding, micro)
-        late = first is None or second is None
         out: list[Advice] = []
         for bar, row in zip(bars, rows, strict=True):
             if not row.ready:
                 refused = self._bank.refused(bar.symbol)
                 out.append(Readiness(bar.ts, bar.symbol, row.have, row.need, refused))
             out += self._tokens[bar.symbol].on_row(bar, row, positions.get(bar.symbol), late=late)
-        step = self._chain.step(max(bar.ts for bar in bars)) if bars else None
+        step = self._chain.step(max(bar.ts for bar in bars))
         return out if step is None else [*out, step]

@@ -200,6 +200,13 @@ def test_an_unwritable_directory_is_a_fault_of_the_world(tmp_path: Path) -> None
         barfiles.write(tmp_path / "file", bars())
 
 
+def test_the_rate_before_a_moment_is_not_the_one_that_is_settled_then() -> None:
+    table = barfiles.FundingTable("A", np.array([100, 200]), np.array([1e-4, 2e-4]))
+    np.testing.assert_array_equal(
+        table.before(np.array([99, 100, 101, 200, 201])), [np.nan, np.nan, 1e-4, 1e-4, 2e-4]
+    )
+
+
 def write_funding(path: Path, ts: Any, rate: Any) -> Path:
     pq.write_table(pa.table({"ts": ts, "rate": rate}), path)
     return path

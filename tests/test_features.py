@@ -1,9 +1,12 @@
 """Features: textbook indicators, causal, scale-free, and the same live as in batch."""
 
+import hashlib
 import math
+import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import msgspec
@@ -18,8 +21,9 @@ from numpy.typing import NDArray
 from bot.core.errors import DataError
 from bot.core.events import MicrostructureSampled
 from bot.core.records import Readiness
+from bot.market import book_samples, trades
 from bot.market.bars import COLUMNS, BarTable
-from strategies.features import kernel, normaliser
+from strategies.features import kernel, normaliser, spec
 from strategies.features.document import page
 from strategies.features.normaliser import MIN_SAMPLES, NORMAL_MAD, PRIOR_SAMPLES, STRIDE, SourceStatistics
 from strategies.features.pipeline import (
@@ -173,9 +177,50 @@ def test_what_is_not_shown_to_a_model_copies_another_feature_where_models_learn(
         assert np.nanmax(alike) > 0.99, name
 
 
-def test_the_version_is_a_short_hash() -> None:
-    assert len(VERSION) == 12
-    int(VERSION, 16)
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [(kernel, "REVISION"), (kernel, "LONG"), (kernel, "SHORT"), (kernel, "BAND"), (kernel, "VOLUME_PERIOD"),
+     (kernel, "MIN_PAIRS"), (kernel, "FUNDING_SCALE"), (kernel, "QUIET"), (normaliser, "NORMAL_MAD"),
+     (normaliser, "CLIP"), (normaliser, "PRIOR_SAMPLES"), (trades, "LARGE"), (trades, "RECENT"),
+     (book_samples, "SAMPLE_MS"), (book_samples, "LEAST_SHARE")],
+)  # fmt: skip
+def test_another_constant_is_another_version(
+    monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str
+) -> None:
+    monkeypatch.setattr(module, name, getattr(module, name) + 1)
+    assert spec.version() != VERSION
+
+
+@pytest.mark.parametrize(
+    "change", [{"name": "other"}, {"low": -5.0}, {"normalised": False}, {"bit": "book_missing"}]
+)
+def test_another_specification_is_another_version_but_other_words_are_not(
+    monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(spec, "SPEC", (SPEC[0]._replace(**change), *SPEC[1:]))
+    assert spec.version() != VERSION
+    monkeypatch.setattr(spec, "SPEC", (SPEC[0]._replace(doc="the same, better said"), *SPEC[1:]))
+    assert spec.version() == VERSION
+
+
+def digest(values: Prices) -> str:
+    """Of one weighted sum per feature, to six digits: the last bit of a logarithm may differ elsewhere."""
+    weights = 1.5 + np.cos(np.arange(len(values)))
+    sums = weights @ np.nan_to_num(values.astype(float), nan=7.0)
+    return hashlib.sha256(" ".join(f"{value:.5e}" for value in sums + 1e-3).encode()).hexdigest()[:12]
+
+
+def test_a_formula_does_not_change_without_a_new_version(
+    token: BarTable, btc: BarTable, eth: BarTable, micro: Prices
+) -> None:
+    """When a digest differs on purpose: raise kernel.REVISION, pretrain the shipped model, pin the three."""
+    table, books, funding = without(token, 350), micro[1:].copy(), np.linspace(-1e-3, 1e-3, SIZE - 1)
+    books[200:220] = np.nan
+    launch = int(table.start[0])
+    raw = raw_batch(table, without(btc, 600), eth, funding, launch, books)
+    prior = fit_source_statistics([raw])
+    seen = batch(table, without(btc, 600), eth, funding, launch, prior, books)
+    assert (VERSION, digest(raw.values), digest(seen.x)) == ("5b7bb099790c", "b7002d31c812", "2821b5c04359")
 
 
 def test_every_value_lies_within_the_bounds_of_the_specification(
@@ -730,6 +775,29 @@ def test_repeated_and_older_bars_change_nothing(token: BarTable) -> None:
         before = bar
     assert bank.refused(token.symbol) == 250 + 249
     assert clean.refused(token.symbol) == 0
+
+
+def test_a_token_that_is_listed_again_is_a_new_one(token: BarTable, btc: BarTable, eth: BarTable) -> None:
+    bank = FeatureBank()
+    for symbol in ("NEWUSDT", "BTCUSDT"):
+        bank.add(symbol, 0)
+    bank.replay(token, btc, eth)
+    bank.remove("NEWUSDT")
+    assert "NEWUSDT" not in bank
+    bank.replay(btc, eth, eth)
+    bank.add("NEWUSDT", int(token.start[0]))
+    assert_same_bits(bank.replay(token, btc, eth), batch(token, btc, eth, launch_time=int(token.start[0])))
+
+
+def test_memory_stays_that_of_the_tokens_that_are_listed_now() -> None:
+    bank = FeatureBank()
+    for symbol in ("AUSDT", "BUSDT"):
+        bank.add(symbol, 0)
+    size = len(pickle.dumps(bank))
+    for number in range(100):
+        bank.add(f"{number:04}USDT", 0)
+        bank.remove(f"{number:04}USDT")
+    assert len(pickle.dumps(bank)) == pytest.approx(size, abs=1000)
 
 
 def test_a_reference_bar_of_another_time_counts_as_missing(token: BarTable, btc: BarTable) -> None:

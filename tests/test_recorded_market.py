@@ -149,7 +149,7 @@ def test_what_the_chain_is_given_of_them_is_what_the_live_path_would_have_comput
     bank.add("PASTUSDT", BEGIN + 5 * DAY_MS)
     tables += [one.between(BEGIN + 5 * DAY_MS, run.start) for one in references]
     for bar, first, second in zip(*(table.events() for table in tables), strict=True):
-        (row,) = bank.update_many([bar], [first], [second], [np.nan], [None])
+        row = bank.update(bar, first, second)
         if row.ready:
             rows[bar.start] = row.x[sources.column_indices(built.columns)]
     assert series.starts.tolist() == list(rows)
@@ -197,7 +197,7 @@ def test_days_per_token_ends_the_recorded_window_of_each(directory: Path) -> Non
     assert of(events, BarClosed, "NEWUSDT")[-1].ts == BEGIN + 25 * DAY_MS
 
 
-def test_equal_times_are_ordered_listings_funding_sources_tokens_delistings(
+def test_equal_times_are_ordered_listings_sources_tokens_funding_delistings(
     directory: Path, tmp_path: Path
 ) -> None:
     record(directory, "ZZZUSDT", 25, 40)
@@ -210,7 +210,7 @@ def test_equal_times_are_ordered_listings_funding_sources_tokens_delistings(
     )  # fmt: skip
     events = list(run.events())
     sources, tokens = ["BTCUSDT", "ETHUSDT"], ["MIDUSDT", "NEWUSDT", "ZZZUSDT"]
-    kinds = [InstrumentListed, FundingRatePublished, BarClosed, InstrumentDelisted]
+    kinds = [InstrumentListed, BarClosed, FundingRatePublished, InstrumentDelisted]
 
     def key(event: Any) -> tuple[int, int, int]:
         symbol = event.instrument.symbol if isinstance(event, InstrumentListed) else event.symbol

@@ -1,5 +1,7 @@
 """The embedded market: invented, repeatable, and with a truth that can be looked up."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -71,6 +73,11 @@ def test_events_come_in_time_order_and_a_listing_before_the_first_bar() -> None:
             listed.add(event.instrument.symbol)
         elif isinstance(event, BarClosed | FundingRatePublished):
             assert event.symbol in listed
+    closed = [event for event in events if not isinstance(event, InstrumentListed)]
+    for event, after in pairwise(closed):  # a rate is published after the bars that its settlement closes
+        assert event.ts < after.ts or (
+            isinstance(event, BarClosed) or isinstance(after, FundingRatePublished)
+        )
     assert len(listed) == 7
 
 

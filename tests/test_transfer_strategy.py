@@ -1,10 +1,12 @@
 """The strategy over many tokens: the bars of one moment are decided together, once the sources are there."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 from msgspec.structs import replace
+from numpy.typing import NDArray
 
 from bot.core.events import (
     AdaptationFailed,
@@ -19,7 +21,10 @@ from bot.core.signal import Action, Signal
 from bot.core.types import Stage
 from bot.settings import Settings
 from strategies.base import Advice
-from strategies.features.spec import WARM_UP
+from strategies.features.kernel import SHORT
+from strategies.features.pipeline import FeatureRow
+from strategies.features.spec import COUNT, NAMES, SPEC, WARM_UP
+from strategies.token import Token
 from strategies.transfer import TransferStrategy
 from tests.builders import BAR, START, bar, listed
 from tests.test_token import GOOD, HINT, KNOWS, SURE, model
@@ -114,6 +119,78 @@ def test_a_bar_that_comes_after_its_moment_opens_nothing(market: Market) -> None
     assert late.action is Action.NONE
 
 
+def rows_of(market: Market, monkeypatch: pytest.MonkeyPatch) -> dict[int, NDArray[np.float32]]:
+    """What the token sees from now on, by the start of its bar."""
+    seen: dict[int, NDArray[np.float32]] = {}
+    on_row = Token.on_row
+
+    def spied(token: Token, bar: BarClosed, row: FeatureRow, *rest: Any, **late: bool) -> list[Advice]:
+        seen[(bar.start - START) // BAR] = row.x
+        return on_row(token, bar, row, *rest, **late)
+
+    monkeypatch.setattr(Token, "on_row", spied)
+    market.play(0, 2 * WARM_UP)
+    return seen
+
+
+class LateToken(Market):
+    """The token's bar of one moment comes in the next one, when the sources' have already come."""
+
+    late = WARM_UP + 5
+
+    def play(self, first: int, last: int, symbols: Sequence[str] = (BTC, ETH, NEW)) -> list[Advice]:
+        advice = super().play(first, self.late, symbols)
+        advice += super().play(self.late, self.late + 1, (BTC, ETH))
+        advice += super().play(self.late + 1, self.late + 2, (BTC, ETH))
+        advice += super().play(self.late, self.late + 1, (NEW,))
+        advice += super().play(self.late + 1, self.late + 2, (NEW,))
+        return advice + super().play(self.late + 2, last, symbols)
+
+
+class LateSource(Market):
+    """A source's bar of one moment comes in the next one."""
+
+    late = WARM_UP + 5
+
+    def play(self, first: int, last: int, symbols: Sequence[str] = (BTC, ETH, NEW)) -> list[Advice]:
+        advice = super().play(first, self.late, symbols)
+        advice += super().play(self.late, self.late + 1, (ETH, NEW))
+        advice += super().play(self.late + 1, self.late + 2, (NEW,))
+        advice += super().play(self.late, self.late + 1, (BTC,))
+        advice += super().play(self.late + 1, self.late + 2, (BTC, ETH))
+        return advice + super().play(self.late + 2, last, symbols)
+
+
+def test_a_bar_that_comes_late_has_the_features_that_it_would_have_had(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    punctual, late = rows_of(Market(), monkeypatch), rows_of(LateToken(), monkeypatch)
+    assert punctual.keys() == late.keys()
+    for index, row in punctual.items():
+        np.testing.assert_array_equal(late[index], row, err_msg=f"bar {index}")
+
+
+def test_a_source_that_comes_after_its_moment_was_missing_there_and_in_the_return_after_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    punctual, late = rows_of(Market(), monkeypatch), rows_of(LateSource(), monkeypatch)
+    when = LateSource.late
+    group = [number for number, feature in enumerate(SPEC) if feature.group in ("reference", "missing")]
+    others = [number for number in range(COUNT) if number not in group]
+    missing = NAMES.index("reference_missing")
+    for index, row in punctual.items():
+        np.testing.assert_array_equal(late[index][others], row[others])
+        if index < when:
+            np.testing.assert_array_equal(late[index], row)
+    assert [late[index][missing] for index in (when - 1, when, when + 1)] == [0, 1, 1]
+    assert not late[when + 1 + SHORT][missing]
+
+
+def test_references_of_long_ago_are_forgotten(market: Market) -> None:
+    market.play(WARM_UP - 1, 2 * WARM_UP)
+    assert len(market.strategy._references) < WARM_UP
+
+
 @pytest.mark.parametrize("feature", ["imbalance_5", "trade_imbalance", "funding"])
 def test_book_trades_and_funding_of_the_moment_reach_the_model(feature: str) -> None:
     market = Market()
@@ -137,6 +214,17 @@ def test_book_trades_and_funding_of_the_moment_reach_the_model(feature: str) -> 
         assert without.p_up == pytest.approx(0.5)
 
 
+def test_a_rate_that_is_settled_at_the_close_counts_from_the_next_bar_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    market, settled = Market(), START + (WARM_UP + 5) * BAR
+    for ts, rate in ((START, 1e-4), (settled, -1e-4)):  # both before every bar: what counts is when they were
+        market.strategy.on_event(FundingRatePublished(ts, ts, NEW, rate))
+    rows, funding = rows_of(market, monkeypatch), NAMES.index("funding")
+    for index in range(WARM_UP, 2 * WARM_UP):
+        assert np.sign(rows[index][funding]) == (1 if START + (index + 1) * BAR <= settled else -1), index
+
+
 def test_a_delisted_token_is_suspended_and_forgotten(market: Market) -> None:
     ts = START + WARM_UP * BAR
     (change,) = market.strategy.on_event(InstrumentDelisted(ts, ts, NEW))
@@ -144,6 +232,21 @@ def test_a_delisted_token_is_suspended_and_forgotten(market: Market) -> None:
     assert change.new is Stage.SUSPENDED
     assert market.strategy.on_event(InstrumentDelisted(ts, ts, NEW)) == ()
     assert market.play(WARM_UP - 1, WARM_UP + 3) == []
+
+
+def test_a_token_that_is_listed_again_begins_anew_and_nothing_of_it_was_kept(market: Market) -> None:
+    ts = START + WARM_UP * BAR
+    micro = MicrostructureSampled(ts, ts, NEW, ts - BAR, 2.0, 0.1, 0.1, 0.1, 0.1, 5.0, 0.1, 0.2)
+    for event in (FundingRatePublished(ts, ts, NEW, 1e-4), micro, InstrumentDelisted(ts, ts, NEW)):
+        market.strategy.on_event(event)
+    strategy = market.strategy
+    assert not strategy._funding
+    assert not strategy._microstructure
+    assert NEW not in strategy._bank
+    strategy.on_event(listed(NEW))
+    first, *_ = market.play(WARM_UP, WARM_UP + 1)
+    assert isinstance(first, Readiness)
+    assert first.have == 1
 
 
 def test_candidates_reach_their_token_and_failures_a_person(market: Market) -> None:

@@ -43,7 +43,7 @@ class HistoricalMarket(Protocol):
         """
 
     def events(self) -> Iterator[Event]:
-        """The run in `ts` order; at equal `ts`: listings, funding, the sources' bars, the others by name."""
+        """The run in `ts` order; at equal `ts`: listings, the sources' bars, the others by name, funding."""
 
     def half_spread(self, symbol: str, start: int) -> float:
         """Half of (ask - bid) / mid at the open of the bar `start` (ms); O(1)."""

@@ -30,7 +30,7 @@ from bot.storage import barfiles
 SPREAD_RANGE_SHARE: Final = 0.05  # of the previous bar's range: spreads widen with volatility
 MAX_HALF_SPREAD: Final = 0.1
 _CHUNK_MS = 7 * DAY_MS
-_LISTING, _FUNDING, _BAR, _DELISTING = range(4)  # order at equal times
+_LISTING, _BAR, _FUNDING, _DELISTING = range(4)  # order at equal times; a rate is published after its bar
 _Scheduled = tuple[int, int, int, Event]  # ts, kind, rank of the symbol
 
 
@@ -138,7 +138,7 @@ class RecordedMarket:
         ]
 
     def events(self) -> Iterator[Event]:
-        """The run in `ts` order; at equal `ts`: listings, funding, sources' bars, tokens' bars by name,
+        """The run in `ts` order; at equal `ts`: listings, sources' bars, tokens' bars by name, funding,
         delistings. Weekly pieces are sorted at a time, so memory stays near that of the tables."""
         scheduled = self._scheduled()
         done = 0

@@ -241,13 +241,11 @@ def bars_of(study: Study, symbol: str) -> BarTable:
 
 
 def _funding(study: Study, table: BarTable) -> NDArray[np.float64] | None:
-    """The rate in force at each bar's close; None where there is no file."""
+    """The rate known at each bar's close; None where there is no file."""
     path = None if study.funding is None else study.funding / f"{table.symbol}.parquet"
     if path is None or not path.exists():
         return None
-    rates = barfiles.read_funding(path)
-    number = np.searchsorted(rates.ts, table.start + table.interval, side="right")
-    return np.concatenate(([np.nan], rates.rate))[number]
+    return barfiles.read_funding(path).before(table.start + table.interval)
 
 
 def _path(study: Study, symbol: str) -> Path:

@@ -57,6 +57,13 @@ class FundingTable:
     def __len__(self) -> int:
         return len(self.ts)
 
+    def before(self, moments: NDArray[np.int64]) -> NDArray[np.float64]:
+        """The newest rate that was settled before each moment (ms), NaN before the first.
+
+        Not at the moment itself: the exchange publishes a rate seconds after its settlement.
+        """
+        return np.concatenate(([np.nan], self.rate))[np.searchsorted(self.ts, moments, side="left")]
+
 
 def read(path: Path) -> BarTable:
     """Every bar of one file; symbol and interval come from its path. Raises DataError."""

@@ -100,6 +100,7 @@ class FeatureBank:
         self._scale = np.ones(COUNT) if prior is None else np.asarray(prior.scale, np.float64)
         self._strength = 0.0 if prior is None else PRIOR_SAMPLES
         self._index: dict[str, int] = {}
+        self._free: list[int] = []  # places of tokens that were removed
         self._tokens = np.zeros(4, kernel.TOKEN)
         self._norms = np.zeros(4, _NORM_STATE)
         self._batch = _Batch(1)
@@ -111,12 +112,19 @@ class FeatureBank:
         """Know a token from now on; again does nothing. launch_time: ms, for its age."""
         if symbol in self._index:
             return
-        position = len(self._index)
+        position = self._free.pop() if self._free else len(self._index)
         if position == len(self._tokens):
             self._tokens = np.concatenate([self._tokens, np.zeros_like(self._tokens)])
             self._norms = np.concatenate([self._norms, np.zeros_like(self._norms)])
         self._index[symbol] = position
         self._tokens[position]["launch"] = launch_time
+
+    def remove(self, symbol: str) -> None:
+        """Forget a token; listed again, it is a new one. Raises KeyError for one that is not known."""
+        position = self._index.pop(symbol)
+        self._tokens[position] = np.zeros((), kernel.TOKEN)
+        self._norms[position] = np.zeros((), _NORM_STATE)
+        self._free.append(position)
 
     def copy(self) -> Self:
         """An independent bank in the same state."""

@@ -4,10 +4,13 @@ docs/features.md is made from this table: python -m strategies.features.document
 """
 
 import hashlib
+from types import ModuleType
 from typing import Final, NamedTuple
 
-from strategies.features.kernel import LONG, REVISION
-from strategies.features.normaliser import CLIP, MIN_BARS, MIN_SCALE, PRIOR_SAMPLES, STRIDE, WINDOW
+from bot.market import book_samples, trades
+from strategies.features import kernel, normaliser
+from strategies.features.kernel import LONG
+from strategies.features.normaliser import CLIP, MIN_BARS
 
 
 class Feature(NamedTuple):
@@ -166,5 +169,27 @@ COUNT: Final = len(SPEC)
 SHOWN: Final = tuple(feature.shown for feature in SPEC)
 RAW_WARM_UP: Final = max(feature.warm_up for feature in SPEC)
 WARM_UP: Final = RAW_WARM_UP - 1 + MIN_BARS  # bars from a token's first until its first ready row
-_PARTS: Final = (REVISION, SPEC, CLIP, MIN_BARS, MIN_SCALE, PRIOR_SAMPLES, STRIDE, WINDOW)
-VERSION: Final = hashlib.sha256(repr(_PARTS).encode()).hexdigest()[:12]
+
+
+def version() -> str:
+    """Hash of all that decides a value: a model learnt what its features mean and is refused under another.
+
+    It cannot see a formula; a test pins the values themselves and asks for a new kernel.REVISION.
+    """
+    parts = (
+        [feature._replace(doc="") for feature in SPEC],
+        _constants(kernel),
+        _constants(normaliser),
+        (book_samples.SAMPLE_MS, book_samples.LEAST_SHARE),
+        (trades.RECENT, trades.FEWEST, trades.LARGE),
+    )
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
+
+
+def _constants(module: ModuleType) -> list[tuple[str, float]]:
+    """The public numbers that a module declares one by one: none can be forgotten."""
+    values = {name: getattr(module, name) for name in module.__annotations__ if not name.startswith("_")}
+    return sorted((name, value) for name, value in values.items() if isinstance(value, int | float))
+
+
+VERSION: Final = version()

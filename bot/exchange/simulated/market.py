@@ -92,14 +92,14 @@ class SimulatedMarket:
         return []
 
     def events(self) -> Iterator[Event]:
-        """Listings, funding and bars from `start` to `end`, in the Protocol's order."""
+        """Listings, bars and funding from `start` to `end`, in the Protocol's order."""
         first = self.start
         tokens = sorted(set(self._symbols) - set(self._sources))
         bars = [
             self._symbols[symbol].bars.between(first, self.end).events()
             for symbol in (*self._sources, *tokens)
         ]
-        return heapq.merge(self._listings(first), self._funding(first), *bars, key=attrgetter("ts"))
+        return heapq.merge(self._listings(first), *bars, self._funding(first), key=attrgetter("ts"))
 
     def half_spread(self, symbol: str, start: int) -> float:
         """Half of (ask - bid) / mid at the open of the bar `start` (ms); at `end` that of the last close.
