@@ -18,9 +18,9 @@ from strategies.learning.chaining import extend
 from strategies.learning.dataset import LabelledSeries
 from strategies.learning.registry import Model, ModelCard
 from tests.controls import HORIZON, STEP
-from tests.test_adaptation import Lab, one_thread
+from tests.test_adaptation import Lab
 
-__all__ = ["one_thread"]  # a fixture that pytest finds here
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 PLAN = settings.Adaptation(chain_steps=60, chain_learning_rate=2e-3, chain_l2sp=1e-3, chain_tail_days=2)
 TAIL = 2 * DAY_MS // STEP  # bars

@@ -19,7 +19,7 @@ import pytest
 from bot.core.types import DAY_MS
 from bot.exchange.local import assets
 from bot.exchange.local.assets import Asset
-from bot.execution.orders import is_ours
+from bot.execution.orders import run_tag
 from bot.storage.database import Database
 from tests.crash_child import POINTS, Books, Death, Life, live
 from tests.local_exchange import LocalExchange, local_exchange
@@ -81,7 +81,7 @@ class Witness:
         executions = self.exchange.do(lambda: list(self.exchange.account.executions))
         largest: dict[str, Decimal] = {}
         for order in self.orders():
-            if is_ours(order.link_id) and not order.reduce_only:
+            if run_tag(order.link_id) and not order.reduce_only:
                 qty = order.contract.quantity(order.qty)
                 largest[order.symbol] = max(largest.get(order.symbol, Decimal(0)), qty)
         held: Counter[str] = Counter()
@@ -141,7 +141,7 @@ def campaign(deaths: Sequence[Death], directory: Path) -> dict[str, Any]:
                 books, lines = ending
                 if not equal(books, witness.books()) or lines:
                     differing.append(f"{death}: {books} but {witness.books()}; {lines}")
-        sent = {order.link_id for order in witness.orders() if is_ours(order.link_id)}
+        sent = {order.link_id for order in witness.orders() if run_tag(order.link_id)}
         with Database.open(path) as database:
             written = {
                 link

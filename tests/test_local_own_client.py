@@ -1,7 +1,6 @@
 """Our own client, unchanged, against the local exchange, which says nothing that it does not know."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from decimal import Decimal
@@ -228,9 +227,3 @@ async def test_listings_and_delistings_are_seen_at_run_time(exchange: LocalExcha
     assert [item.symbol for item in await rest.market.instruments()] == ["BTCUSDT", "ETHUSDT"]
     assert await rest.account.positions() == []
     assert (await rest.orders.executions(symbol="NEWUSDT"))[0].exec_type == "Settle"
-
-
-def test_it_is_ready_in_a_moment() -> None:
-    before = time.monotonic()
-    with local_exchange(manual=False):
-        assert time.monotonic() - before < 2

@@ -179,9 +179,12 @@ def test_the_life_of_orders_by_rest_and_the_private_stream(
     [position] = result(http.get_positions(**SYMBOL))["list"]
     assert (position["side"], position["size"], position["stopLoss"]) == ("", "0.000", "0")
     fees = sum(Decimal(fill["execFee"]) for fill in all_fills(exchange, said))
-    stops = [item["orderStatus"] for item in items(said, "order") if item["stopOrderType"] == "StopLoss"]
-    assert stops[:2] == ["Untriggered", "Triggered"]
-    assert stops[-1] == "Filled"
+
+    def stops() -> list[str]:
+        return [item["orderStatus"] for item in items(said, "order") if item["stopOrderType"] == "StopLoss"]
+
+    eventually(lambda: stops()[-1:] == ["Filled"])
+    assert stops()[:2] == ["Untriggered", "Triggered"]
     [closed] = result(http.get_closed_pnl(**SYMBOL))["list"]
     gross = sum(
         (-1 if fill["side"] == "Buy" else 1) * Decimal(fill["execValue"]) for fill in items(said, "execution")
