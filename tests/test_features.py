@@ -122,16 +122,15 @@ def live(
     seconds = {bar.start: bar for bar in second.events()}
     rates = np.full(len(table), np.nan) if funding is None else funding
     seen = [None] * len(table) if micro is None else sampled(table, micro)
-    rows, until = [], []
+    rows = []
     for bar, rate, book in zip(table.events(), rates.tolist(), seen, strict=True):
         rows.append(bank.update(bar, firsts.get(bar.start), seconds.get(bar.start), rate, book))
-        until.append(bank.statistics_until(table.symbol))
     return FeatureTable(
         table.start,
         np.stack([row.x for row in rows]),
         np.array([row.sigma for row in rows]),
         np.array([row.ready for row in rows]),
-        np.array(until),
+        np.array([row.until for row in rows]),
     )
 
 

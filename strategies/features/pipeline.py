@@ -36,7 +36,8 @@ class FeatureRow(msgspec.Struct, frozen=True, gc=False):
     """What one decision bar of one token looks like to the model.
 
     x: float32 (COUNT,), zeros while not ready; sigma: standard deviation of the last 96 log returns per
-    decision bar, NaN while they are fewer; have, need: bars towards readiness
+    decision bar, NaN while they are fewer; have, need: bars towards readiness; until: start (ms) of the last
+    bar that the normalisation statistics have seen, 0 = none
     """
 
     x: NDArray[np.float32]
@@ -44,13 +45,11 @@ class FeatureRow(msgspec.Struct, frozen=True, gc=False):
     ready: bool
     have: int
     need: int
+    until: int
 
 
 class FeatureTable(NamedTuple):
-    """FeatureRows of a bar table. starts, until: int64 (n,) ms; x: float32 (n, COUNT); sigma: float64 (n,).
-
-    until: start of the last bar that the row's normalisation statistics have seen, 0 = none
-    """
+    """FeatureRows of a bar table. starts, until: int64 (n,) ms; x: float32 (n, COUNT); sigma: (n,)."""
 
     starts: NDArray[np.int64]
     x: NDArray[np.float32]
@@ -134,10 +133,6 @@ class FeatureBank:
         """Bars repeated, out of order or not sane, and warm rows with a value that is not finite, so far."""
         return int(self._norms[self._index[symbol]]["refused"])
 
-    def statistics_until(self, symbol: str) -> int:
-        """Start (ms) of the last bar in the token's normalisation statistics, 0 = none."""
-        return int(self._norms[self._index[symbol]]["until"])
-
     def update(
         self,
         bar: BarClosed,
@@ -176,7 +171,7 @@ class FeatureBank:
                 b.columns[row, b.starts == reference.start] = reference.close
         self._advance(b, bars[0].interval)
         results = b.x.copy(), b.sigma.tolist(), b.ready.tolist(), b.have.tolist()
-        return list(map(FeatureRow, *results, repeat(WARM_UP)))
+        return list(map(FeatureRow, *results, repeat(WARM_UP), b.until.tolist()))
 
     def replay(
         self,
