@@ -726,6 +726,18 @@ def test_a_value_that_is_not_finite_makes_only_this_token_unready_for_this_bar(
     assert bank.refused(token.symbol) == 1
 
 
+@pytest.mark.parametrize(("where", "value"), [(1, 1.01), (3, -1.01), (6, 2.0), (7, -0.01)])
+def test_a_value_that_is_passed_on_but_out_of_its_range_is_refused_and_counted(
+    token: BarTable, btc: BarTable, eth: BarTable, micro: Prices, where: int, value: float
+) -> None:
+    bank, books = FeatureBank(), micro.copy()
+    bank.add(token.symbol, 0)
+    books[499, where], books[500, where] = np.clip(value, 0, 1), value
+    table = bank.replay(token, btc, eth, np.full(SIZE, 1e-4), books)
+    assert table.ready[499:502].tolist() == [True, False, True]
+    assert bank.refused(token.symbol) == 1
+
+
 def test_microstructure_follows_its_formulas(raw: RawTable, token: BarTable, micro: Prices) -> None:
     rows = slice(RAW_WARM_UP, None)
     expected = {

@@ -40,8 +40,8 @@ are shrunk towards those of the source markets, with weight n / (n + {PRIOR_SAMP
 The others are passed on.
 
 A feature with a *missing bit* may be missing. It is then 0 and its bit is 1; so it is while it has no
-statistics of its own yet. Any other value that is not finite, and infinity in any feature, makes the row
-not ready, for this token and this bar alone, and is counted.
+statistics of its own yet. Any other value that is not finite, infinity in any feature, and a value that is
+passed on but out of its range make the row not ready, for this token and this bar alone, and are counted.
 
 Of those that may be *shown*, the model sees the features that vary in its source markets: nothing would have
 taught the weights of others. The rest nearly copy another feature, there at least; they are for people.

@@ -25,6 +25,10 @@ CHUNK = 2000
 _NORMALISED = np.flatnonzero([feature.normalised for feature in SPEC])
 _MASKABLE = np.array([feature.maskable for feature in SPEC])
 _BITS = np.array([NAMES.index(feature.bit) if feature.bit else -1 for feature in SPEC])
+# A normalised feature is clipped afterwards; one that is passed on must lie in its range at once.
+_MOST_FLOAT = np.finfo(np.float64).max
+_LEAST = np.array([-_MOST_FLOAT if feature.normalised else feature.low for feature in SPEC])
+_MOST = np.array([_MOST_FLOAT if feature.normalised else feature.high for feature in SPEC])
 _SCRATCH = np.zeros(1, kernel.SCRATCH)
 _BAR = Struct(f"{kernel.SPREAD_BPS}d").pack
 _BOOK = Struct(f"{kernel.OWN - kernel.SPREAD_BPS}d").pack
@@ -130,7 +134,7 @@ class FeatureBank:
         return copy.deepcopy(self)
 
     def refused(self, symbol: str) -> int:
-        """Bars repeated, out of order or not sane, and warm rows with a value that is not finite, so far."""
+        """Bars repeated, out of order or not sane, and warm rows with a value out of its range, so far."""
         return int(self._norms[self._index[symbol]]["refused"])
 
     def update(
@@ -210,8 +214,8 @@ class FeatureBank:
             self._tokens, _SCRATCH, b.tokens, b.starts, interval, b.columns, b.raw, b.sigma, b.runs
         )
         normaliser.normalise(
-            self._norms, b.tokens, b.starts, b.runs, b.raw, _NORMALISED, _BITS, self._location,
-            self._scale, self._strength, RAW_WARM_UP, b.x, b.have, b.ready, b.until,
+            self._norms, b.tokens, b.starts, b.runs, b.raw, _NORMALISED, _BITS, _LEAST, _MOST,
+            self._location, self._scale, self._strength, RAW_WARM_UP, b.x, b.have, b.ready, b.until,
         )  # fmt: skip
 
 
