@@ -234,7 +234,7 @@ def live_results(closes: int = 60) -> list[Result]:
         bank.replay(t.rows(slice(0, HISTORY)), first, first, None, micro[:HISTORY])
     rest = slice(HISTORY, None)
     references = list(first.rows(rest).events())
-    old, rates = market("T", RECOMPUTED, 5), np.full(RECOMPUTED, 1e-4)
+    old, rates, books_of_old = market("T", RECOMPUTED, 5), np.full(RECOMPUTED, 1e-4), book(RECOMPUTED)
     ours, theirs = [], []
     for close, reference in enumerate(references):
         row = slice(HISTORY + close, HISTORY + close + 1)
@@ -243,7 +243,7 @@ def live_results(closes: int = 60) -> list[Result]:
         books = [book for t in newest for book in samples(t, micro[row])]
         close_all = partial(bank.update_many, bars, reference, reference, [1e-4] * TOKENS, books)
         ours.append(cpu_seconds(close_all))
-        theirs.append(TOKENS * cpu_seconds(lambda: by_talib(old, old, old, rates, micro[:RECOMPUTED])))
+        theirs.append(TOKENS * cpu_seconds(lambda: by_talib(old, old, old, rates, books_of_old)))
     alone, single = FeatureBank(), list(tables[0].rows(rest).events())
     alone.add(tables[0].symbol, 0)
     one = cpu_seconds(lambda: [alone.update(bar, None, None, 0.0) for bar in single]) / closes

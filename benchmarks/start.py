@@ -12,15 +12,24 @@ import sys
 import time
 
 CHILD = """
-from benchmarks.features import market
+import sys
+import numpy as np
+from bot.market.bars import BarTable
 from bot.market.book import Book
 from strategies.features import kernel, normaliser
 from strategies.features.pipeline import FeatureBank
 Book("NEWUSDT").update(b"{}", 0)
-table, bank = market("NEWUSDT", 200, 1), FeatureBank()
+close = 100 * np.exp(np.cumsum(0.003 * np.random.default_rng(1).standard_normal(200)))
+start, volume = (np.arange(200) + 1_500_000) * 900_000, 50 + close % 7
+table = BarTable(
+    "NEWUSDT", 900_000, start, close, close * 1.001, close * 0.999, close, volume, volume * close
+)
+bank = FeatureBank()
 bank.add("NEWUSDT", 0)
 rows = [bank.update(bar, bar, bar) for bar in table.events()]
 assert rows[-1].ready
+heavy = {"pandas", "talib", "torch"} & set(sys.modules)
+assert not heavy, f"imported for nothing: {heavy}"
 compiled = [f.__name__ for f in (kernel.advance, normaliser.normalise) if f.stats.cache_misses]
 assert not compiled, f"compiled anew: {compiled}"
 """

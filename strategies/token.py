@@ -65,7 +65,7 @@ class Token:
         self._rows += 1
         prediction = self._contest.predict(bar.start, x)
         out += self._move_on_ladder(bar.ts)
-        signal = self._signal(bar, row.sigma, prediction, position)
+        signal = self._signal(bar, row, prediction, position)
         if late and signal.action is Action.ENTER:
             reason = "decided late, without the bars of the sources"
             signal = msgspec.structs.replace(signal, action=Action.NONE, reason=reason)
@@ -74,7 +74,7 @@ class Token:
         return out
 
     def _signal(
-        self, bar: BarClosed, sigma: float, prediction: tuple[float, float], position: Position | None
+        self, bar: BarClosed, row: FeatureRow, prediction: tuple[float, float], position: Position | None
     ) -> Signal:
         p_up, volatility = prediction
         side = Side.BUY if p_up >= 0.5 else Side.SELL
@@ -101,7 +101,8 @@ class Token:
             mmd=champion.mmd,
             model_age=max(0, bar.ts - champion.model.card.until),
             effective_labels=champion.against_base.effective_labels,
-            sigma=sigma,
+            statistics_until=row.until,
+            sigma=row.sigma,
             expected_move=volatility * math.sqrt(horizon),
             horizon_bars=horizon,
             reason=reason,

@@ -74,7 +74,7 @@ def filled(
 def decided(ts: int, **changes: Any) -> records.DecisionMade:
     decision = records.DecisionMade(
         ts, "ABCUSDT", ts - 1, 1.25, Stage.SHADOW, "adapted", "m1",
-        0.7, 0.7, 0.8, nan, 120.0, Side.BUY, "refused", "gate",
+        0.7, 0.7, 0.8, nan, 120.0, Side.BUY, "refused", "gate", ts - 1,
     )  # fmt: skip
     return msgspec.structs.replace(decision, **changes)
 

@@ -23,7 +23,7 @@ from bot.core.events import MicrostructureSampled
 from bot.core.records import Readiness
 from bot.market import book_samples, trades
 from bot.market.bars import COLUMNS, BarTable
-from strategies.features import kernel, normaliser, spec
+from strategies.features import kernel, normaliser, pipeline, spec
 from strategies.features.document import page
 from strategies.features.normaliser import MIN_SAMPLES, NORMAL_MAD, PRIOR_SAMPLES, STRIDE, SourceStatistics
 from strategies.features.pipeline import (
@@ -122,16 +122,15 @@ def live(
     seconds = {bar.start: bar for bar in second.events()}
     rates = np.full(len(table), np.nan) if funding is None else funding
     seen = [None] * len(table) if micro is None else sampled(table, micro)
-    rows, until = [], []
+    rows = []
     for bar, rate, book in zip(table.events(), rates.tolist(), seen, strict=True):
         rows.append(bank.update(bar, firsts.get(bar.start), seconds.get(bar.start), rate, book))
-        until.append(bank.statistics_until(table.symbol))
     return FeatureTable(
         table.start,
         np.stack([row.x for row in rows]),
         np.array([row.sigma for row in rows]),
         np.array([row.ready for row in rows]),
-        np.array(until),
+        np.array([row.until for row in rows]),
     )
 
 
@@ -518,6 +517,7 @@ def garbled(table: BarTable) -> BarTable:
 @pytest.mark.parametrize("change", [rewritten, tenfold, dropped, garbled])
 @pytest.mark.parametrize("of", ["token", "references", "surroundings"])
 def test_no_feature_changes_when_the_future_does(
+    monkeypatch: pytest.MonkeyPatch,
     token: BarTable,
     btc: BarTable,
     eth: BarTable,
@@ -526,6 +526,7 @@ def test_no_feature_changes_when_the_future_does(
     change: Callable[[BarTable], BarTable],
     of: str,
 ) -> None:
+    monkeypatch.setattr(pipeline, "CHUNK", 97)  # the future is also in chunks of its own
     references = [change(btc), change(eth)] if of == "references" else [btc, eth]
     table = change(token) if of == "token" else token
     funding, books = np.full(SIZE, 1e-4), micro
@@ -724,6 +725,18 @@ def test_a_value_that_is_not_finite_makes_only_this_token_unready_for_this_bar(
     assert table.ready[499:502].tolist() == [True, False, True]
     assert not table.x[500].any()
     assert np.isfinite(table.sigma[500])
+    assert bank.refused(token.symbol) == 1
+
+
+@pytest.mark.parametrize(("where", "value"), [(1, 1.01), (3, -1.01), (6, 2.0), (7, -0.01)])
+def test_a_value_that_is_passed_on_but_out_of_its_range_is_refused_and_counted(
+    token: BarTable, btc: BarTable, eth: BarTable, micro: Prices, where: int, value: float
+) -> None:
+    bank, books = FeatureBank(), micro.copy()
+    bank.add(token.symbol, 0)
+    books[499, where], books[500, where] = np.clip(value, 0, 1), value
+    table = bank.replay(token, btc, eth, np.full(SIZE, 1e-4), books)
+    assert table.ready[499:502].tolist() == [True, False, True]
     assert bank.refused(token.symbol) == 1
 
 

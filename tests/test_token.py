@@ -99,8 +99,8 @@ class Life:
             opened, price = self._price[self._index - 1 : self._index + 1]
             x = np.full(COUNT, self._index, np.float32)
             x[HINT] = truth * self._hint[self._index]
-            row = FeatureRow(x, 0.002, ready, self._index, 10)
             closed = bar(self._index, float(price), opened=float(opened))
+            row = FeatureRow(x, 0.002, ready, self._index, 10, closed.start)
             self.advice += self.token.on_row(closed, row, position, late=late)
         return self.advice[since:]
 

@@ -86,6 +86,7 @@ def test_a_token_is_decided_once_in_a_moment_whatever_the_order_of_its_bars(
     assert signal.symbol == NEW
     assert signal.action is Action.ENTER
     assert signal.ts == START + WARM_UP * BAR
+    assert signal.statistics_until == signal.bar_start
 
 
 def test_the_order_of_bars_changes_no_number() -> None:

@@ -39,6 +39,7 @@ class DecisionMade(Record, frozen=True):
 
     `p_up` is the calibrated probability that the entry-to-exit return is positive; `confidence` is
     max(p_up, 1 - p_up). `verdict` is "entered", "refused", "exited", "held" or "quiet"; `reason` says why.
+    `statistics_until` is the start of the last bar in the statistics that normalised the features, 0 = none.
     """
 
     symbol: str
@@ -55,6 +56,7 @@ class DecisionMade(Record, frozen=True):
     side: Side | None
     verdict: str
     reason: str
+    statistics_until: int = 0
 
 
 class LabelMatured(Record, frozen=True):

@@ -37,6 +37,7 @@ class Signal(msgspec.Struct, frozen=True, kw_only=True):
     mmd: float = 0.0
     model_age: int = 0  # ms since the newest data that the model learnt from; 0 where there is no model
     effective_labels: float = 0.0
+    statistics_until: int = 0  # start of the last bar in the statistics that normalised the features, ms
     sigma: float = 0.0
     expected_move: float = 0.0
     horizon_bars: int = 1

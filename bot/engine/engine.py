@@ -512,4 +512,5 @@ def _decision(signal: Signal, verdict: str, reason: str) -> DecisionMade:
         signal.side,
         verdict,
         reason,
+        signal.statistics_until,
     )

@@ -184,6 +184,7 @@ decisions = _log(
     Column("side", String),
     Column("verdict", String, nullable=False),
     Column("reason", String, nullable=False),
+    Column("statistics_until", BigInteger),
 )
 
 labels = _log(

@@ -177,12 +177,18 @@ def _sample(
 
 
 @njit(cache=True, error_model="numpy")
-def _is_complete(raw: NDArray[np.float64], i: int, bits: NDArray[np.int64]) -> bool:
-    """NaN says that an input is missing, which some features may; infinity is a fault."""
+def _is_complete(
+    raw: NDArray[np.float64],
+    i: int,
+    bits: NDArray[np.int64],
+    least: NDArray[np.float64],
+    most: NDArray[np.float64],
+) -> bool:
+    """NaN says that an input is missing, which some features may; a value out of its range is a fault."""
     complete = True
     for f in range(len(bits)):
         value = raw[i, f]
-        complete = complete and (np.isfinite(value) or (bits[f] >= 0 and np.isnan(value)))
+        complete = complete and (least[f] <= value <= most[f] or (bits[f] >= 0 and np.isnan(value)))
     return complete
 
 
@@ -226,6 +232,8 @@ def normalise(
     raw: NDArray[np.float64],
     columns: NDArray[np.int64],
     bits: NDArray[np.int64],
+    least: NDArray[np.float64],
+    most: NDArray[np.float64],
     location: NDArray[np.float64],
     scale: NDArray[np.float64],
     prior: float,
@@ -240,13 +248,14 @@ def normalise(
     states: state_type records; raw: (n, COUNT)
     tokens, starts (ms), runs: (n,) as of kernel.advance
     columns: which to normalise; bits: (COUNT,) where the missing bit of each is, -1 = may not be missing
+    least, most: (COUNT,) finite bounds of the raw values; beyond them a row is refused
     location, scale: (COUNT,) and prior: shrinkage, 0 = none
     x: (n, COUNT) out, zeros where not ready; have: bars towards readiness; until: last bar in the statistics
     """
     for i in range(len(tokens)):
         s = states[tokens[i]]
         warm = runs[i] >= warm_up
-        complete = warm and _is_complete(raw, i, bits)
+        complete = warm and _is_complete(raw, i, bits, least, most)
         if complete:
             _sample(s, raw, i, columns, location, scale, prior)
             s.until = starts[i]

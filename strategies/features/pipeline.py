@@ -25,6 +25,10 @@ CHUNK = 2000
 _NORMALISED = np.flatnonzero([feature.normalised for feature in SPEC])
 _MASKABLE = np.array([feature.maskable for feature in SPEC])
 _BITS = np.array([NAMES.index(feature.bit) if feature.bit else -1 for feature in SPEC])
+# A normalised feature is clipped afterwards; one that is passed on must lie in its range at once.
+_MOST_FLOAT = np.finfo(np.float64).max
+_LEAST = np.array([-_MOST_FLOAT if feature.normalised else feature.low for feature in SPEC])
+_MOST = np.array([_MOST_FLOAT if feature.normalised else feature.high for feature in SPEC])
 _SCRATCH = np.zeros(1, kernel.SCRATCH)
 _BAR = Struct(f"{kernel.SPREAD_BPS}d").pack
 _BOOK = Struct(f"{kernel.OWN - kernel.SPREAD_BPS}d").pack
@@ -36,7 +40,8 @@ class FeatureRow(msgspec.Struct, frozen=True, gc=False):
     """What one decision bar of one token looks like to the model.
 
     x: float32 (COUNT,), zeros while not ready; sigma: standard deviation of the last 96 log returns per
-    decision bar, NaN while they are fewer; have, need: bars towards readiness
+    decision bar, NaN while they are fewer; have, need: bars towards readiness; until: start (ms) of the last
+    bar that the normalisation statistics have seen, 0 = none
     """
 
     x: NDArray[np.float32]
@@ -44,13 +49,11 @@ class FeatureRow(msgspec.Struct, frozen=True, gc=False):
     ready: bool
     have: int
     need: int
+    until: int
 
 
 class FeatureTable(NamedTuple):
-    """FeatureRows of a bar table. starts, until: int64 (n,) ms; x: float32 (n, COUNT); sigma: float64 (n,).
-
-    until: start of the last bar that the row's normalisation statistics have seen, 0 = none
-    """
+    """FeatureRows of a bar table. starts, until: int64 (n,) ms; x: float32 (n, COUNT); sigma: (n,)."""
 
     starts: NDArray[np.int64]
     x: NDArray[np.float32]
@@ -131,12 +134,8 @@ class FeatureBank:
         return copy.deepcopy(self)
 
     def refused(self, symbol: str) -> int:
-        """Bars repeated, out of order or not sane, and warm rows with a value that is not finite, so far."""
+        """Bars repeated, out of order or not sane, and warm rows with a value out of its range, so far."""
         return int(self._norms[self._index[symbol]]["refused"])
-
-    def statistics_until(self, symbol: str) -> int:
-        """Start (ms) of the last bar in the token's normalisation statistics, 0 = none."""
-        return int(self._norms[self._index[symbol]]["until"])
 
     def update(
         self,
@@ -176,7 +175,7 @@ class FeatureBank:
                 b.columns[row, b.starts == reference.start] = reference.close
         self._advance(b, bars[0].interval)
         results = b.x.copy(), b.sigma.tolist(), b.ready.tolist(), b.have.tolist()
-        return list(map(FeatureRow, *results, repeat(WARM_UP)))
+        return list(map(FeatureRow, *results, repeat(WARM_UP), b.until.tolist()))
 
     def replay(
         self,
@@ -215,8 +214,8 @@ class FeatureBank:
             self._tokens, _SCRATCH, b.tokens, b.starts, interval, b.columns, b.raw, b.sigma, b.runs
         )
         normaliser.normalise(
-            self._norms, b.tokens, b.starts, b.runs, b.raw, _NORMALISED, _BITS, self._location,
-            self._scale, self._strength, RAW_WARM_UP, b.x, b.have, b.ready, b.until,
+            self._norms, b.tokens, b.starts, b.runs, b.raw, _NORMALISED, _BITS, _LEAST, _MOST,
+            self._location, self._scale, self._strength, RAW_WARM_UP, b.x, b.have, b.ready, b.until,
         )  # fmt: skip
 
 

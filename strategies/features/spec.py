@@ -22,7 +22,8 @@ class Feature(NamedTuple):
     low, high: bounds of the value that the model sees, after normalisation
     normalised: by the token's own trailing median and MAD; otherwise the raw, bounded value is passed on
     bit: name of the feature that is 1 where this one, or another of its kind, is missing, which then is 0;
-        "" = it may not be missing: a value that is not finite makes the row not ready
+        "" = it may not be missing: a value that is not finite makes the row not ready. So does one out of
+        the range of a feature that is passed on
     shown: whether a model may see it. A copy of another feature is for people only: it teaches nothing, and a
         network that learnt to split a weight between two copies errs where they differ.
     """

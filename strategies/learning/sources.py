@@ -40,6 +40,7 @@ def build(
     """Features and labels of the sources' decision bars. The references of a source are the other sources.
 
     statistics, columns: those of a model that is there already, instead of what these bars would give.
+    Bars alone: funding, book and trades are missing here, so no model made of this sees them.
     Raises DataError when there is no history or none of it is ready.
     """
     others = [_references(tables, number) for number in range(len(tables))]
