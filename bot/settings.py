@@ -181,6 +181,7 @@ class Risk(Section):
         1.0, description="gross notional / equity without unrealised gains"
     )
     turnover_share: Fraction = Field(0.01, description="largest order, of a decision bar's usual turnover")
+    interest_share: Fraction = Field(0.01, description="largest order, of all open positions of the market")
     depth_share: Fraction = Field(0.1, description="largest order, of the book near the touch")
     max_notional: Positive = Field(50_000.0, description="largest order, quote coin")
     min_notional: Annotated[float, Field(ge=0)] = Field(5.0, description="smallest order, quote coin")

@@ -108,8 +108,10 @@ def leverage(context: Context) -> str | None:
 def liquidity(context: Context) -> str | None:
     if context.live and math.isnan(context.market.turnover):
         return "the turnover is not known yet"
-    return _leaves(context, "the share of the market's turnover", context.turnover_room) or _leaves(
-        context, "the share of the book's depth", context.depth_room
+    return (
+        _leaves(context, "the share of the market's turnover", context.turnover_room)
+        or _leaves(context, "the share of the open interest", context.interest_room)
+        or _leaves(context, "the share of the book's depth", context.depth_room)
     )
 
 

@@ -20,7 +20,8 @@ class MarketFacts:
     """What is known of one symbol's market; NaN (0 for the time) = unknown.
 
     spread: (ask - bid) / mid; depth: quote coin near the touch, the thinner side; turnover: quote coin per
-    decision bar, recent mean; funding_rate: the newest known, paid by longs at `next_funding` (ms)
+    decision bar, the recent mean or that of a day if it is less; open_interest: quote coin; funding_rate: the
+    newest known, paid by longs at `next_funding` (ms)
     """
 
     status: TradingStatus = TradingStatus.TRADING
@@ -30,6 +31,7 @@ class MarketFacts:
     mid: float = math.nan
     mark: float = math.nan
     turnover: float = math.nan
+    open_interest: float = math.nan
     funding_rate: float = math.nan
     next_funding: int = 0
 
@@ -123,6 +125,12 @@ class Context:
         return self.risk.turnover_share * turnover if turnover >= 0 else math.inf
 
     @property
+    def interest_room(self) -> float:
+        """Infinite where it is not known."""
+        interest = self.market.open_interest
+        return self.risk.interest_share * interest if interest >= 0 else math.inf
+
+    @property
     def depth_room(self) -> float:
         """Infinite where it is not known."""
         depth = self.market.depth
@@ -145,7 +153,7 @@ class Context:
         """What sizing wants, within every room and the grid."""
         rooms = (
             self.position_room, self.gross_room, self.net_room, self.cluster_room, self.leverage_room,
-            self.order_room, self.turnover_room, self.depth_room,
+            self.order_room, self.turnover_room, self.interest_room, self.depth_room,
         )  # fmt: skip
         notional = max(0.0, min(self.wanted, *rooms))
         return min(quantity(notional / self.signal.price, self.instrument), self.instrument.max_market_qty)

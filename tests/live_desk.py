@@ -26,7 +26,7 @@ from tests.test_engine import NoModels, Recorder, Scripted, Wish
 
 RISK = Risk(
     position_share=0.02, max_exposure=1.0, daily_drawdown=0.9, rolling_drawdown=0.9, peak_drawdown=0.9,
-    token_daily_loss=0.9, turnover_share=1.0, cooldown_minutes=0,
+    token_daily_loss=0.9, turnover_share=1.0, interest_share=1.0, cooldown_minutes=0,
 )  # fmt: skip
 
 

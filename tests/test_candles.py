@@ -67,20 +67,18 @@ def test_a_bar_of_the_decision_interval_is_returned_as_it_is() -> None:
     assert Candles("AUSDT", FINE).update(bar) is bar
 
 
-def test_repeated_and_older_bars_are_ignored_and_counted() -> None:
+def test_repeated_and_older_bars_are_ignored() -> None:
     bars = list(fine_table([True] * 6).events())
     candles = Candles("AUSDT", DECISION)
     shuffled = [bars[0], bars[1], bars[1], bars[0], bars[2], bars[3], bars[2], bars[4], bars[5], bars[5]]
     assert completed(candles, shuffled) == completed(Candles("AUSDT", DECISION), bars)
-    assert (candles.ignored, candles.missing) == (4, 0)
 
 
-def test_missing_bars_are_counted_and_their_decision_bar_never_comes() -> None:
+def test_the_decision_bar_of_a_missing_bar_never_comes() -> None:
     table = fine_table([True, True, True, True, False, True, True, True, True])
     candles = Candles("AUSDT", DECISION)
     wholes = completed(candles, list(table.events()))
     assert [bar.start - table.start[0] for bar in wholes] == [0, 2 * DECISION]
-    assert candles.missing == 1
 
 
 def test_a_stream_that_begins_inside_a_decision_bar_waits_for_the_next() -> None:

@@ -92,7 +92,7 @@ def test_the_table_shows_whether_a_symbol_is_well_how_old_its_book_is_and_what_w
 def test_both_views_name_the_faults_of_a_symbol_with_its_counters() -> None:
     events = (health(), health(FAULT), measured(book_losses=3, resyncs=2, audits_passed=5, audits_failed=1))
     counted = "NEWUSDT: book stale, 12 s old; 3 lost, 2 resyncs; audits 5 passed, 1 failed; "
-    counted += "0 bars lost; 0 messages refused; " + FAULT
+    counted += "0 bars lost, 0 late, 0 corrected; 0 messages refused; " + FAULT
     assert counted in lines(*events)
     assert counted[:140] in terminal(*events)
     assert "allowed, but not in 1 of 1 symbols" in terminal(*events)

@@ -95,7 +95,7 @@ PROVEN = {
         "test_bybit_translate::test_an_open_candle_is_no_bar",
         "test_features::test_repeated_and_older_bars_change_nothing",
         "test_labels::test_repeated_and_older_bars_change_nothing",
-        "test_candles::test_repeated_and_older_bars_are_ignored_and_counted",
+        "test_candles::test_repeated_and_older_bars_are_ignored",
     ],
     "14 live = offline": [
         "test_features::test_live_features_equal_the_batch_bit_for_bit",

@@ -65,12 +65,12 @@ class Venue:
         """Open of the minute that is under way."""
         return self.now // MINUTE_MS * MINUTE_MS
 
-    async def close_bar(self, *symbols: str, start: int | None = None) -> None:
+    async def close_bar(self, *symbols: str, start: int | None = None, close: str = "1") -> None:
         for symbol in symbols:
             opened = self.minute - MINUTE_MS if start is None else start
             data = {
-                "start": opened, "end": opened + MINUTE_MS - 1, "interval": "1", "open": "1", "close": "1",
-                "high": "1", "low": "1", "volume": "1", "turnover": "1", "confirm": True,
+                "start": opened, "end": opened + MINUTE_MS - 1, "interval": "1", "open": "1", "close": close,
+                "high": "1", "low": close, "volume": "1", "turnover": "1", "confirm": True,
                 "timestamp": self.now,
             }  # fmt: skip
             await self.streams.push(
@@ -328,6 +328,23 @@ async def test_bars_that_were_given_up_are_a_fault_of_their_symbol(venue: Venue)
         while "bars are missing" not in faults(heard, "ETHUSDT"):
             await heard.until(MarketHealthChanged, len(heard.of(MarketHealthChanged)) + 1)
         assert "bars are missing" not in faults(heard, "BTCUSDT")
+
+
+async def test_bars_that_come_late_or_with_other_values_are_counted(venue: Venue) -> None:
+    async with watching(venue) as (_, heard):
+        hole = venue.minute
+        venue.holes = {("ETHUSDT", hole)}
+        venue.now += 2 * MINUTE_MS
+        await heard.until(BarClosed, 3)
+        while "bars are missing" not in faults(heard, "ETHUSDT"):
+            await heard.until(MarketHealthChanged, len(heard.of(MarketHealthChanged)) + 1)
+        await venue.close_bar("ETHUSDT", start=hole)
+        await venue.close_bar("BTCUSDT", start=hole, close="0.5")
+        counted: set[tuple[str, int, int]] = set()
+        while not counted >= {("ETHUSDT", 1, 0), ("BTCUSDT", 0, 1)}:
+            venue.now += MINUTE_MS
+            told = await heard.until(MarketHealthMeasured, len(heard.of(MarketHealthMeasured)) + 1)
+            counted = {(one.symbol, one.bars_late, one.bars_corrected) for one in told}
 
 
 async def test_messages_that_are_not_understood_are_counted(venue: Venue) -> None:

@@ -5,6 +5,7 @@ from decimal import Decimal
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from bot.core.events import (
     FeedRefused,
@@ -14,7 +15,7 @@ from bot.core.events import (
     LiquiditySampled,
     MarketHealthChanged,
 )
-from bot.core.types import HOUR_MS, Side, TradingStatus
+from bot.core.types import DAY_MS, HOUR_MS, Side, TradingStatus
 from bot.engine.account_view import AccountView
 from bot.engine.market_view import MarketView
 from bot.engine.portfolio import Portfolio
@@ -118,6 +119,28 @@ def test_facts_are_the_newest_that_are_known() -> None:
     market.hear(sample(START + HOUR_MS, 12.0, funding=-0.003, due=START + 4 * HOUR_MS))
     facts = market.facts("NEWUSDT", START + HOUR_MS)
     assert (facts.funding_rate, facts.next_funding) == (-0.003, START + 4 * HOUR_MS)
+
+
+@pytest.mark.parametrize(
+    ("mean", "age", "expected"),
+    [
+        (NAN, 2 * DAY_MS, 96e4 / 96),  # a quarter of an hour's share of a day
+        (NAN, 6 * HOUR_MS, 96e4 / 24),  # of the six hours since the launch
+        (NAN, 0, 96e4),
+        (5e3, 2 * DAY_MS, 5e3),
+        (5e4, 2 * DAY_MS, 1e4),  # the recent bars were a burst
+    ],
+)
+def test_turnover_is_the_recent_mean_or_that_of_a_day_if_it_is_less(
+    mean: float, age: int, expected: float
+) -> None:
+    market, now = view(), START + age
+    if not math.isnan(mean):
+        market.on_decision_bar(bar(0, 100, volume=mean / 100))
+    market.hear(replace(sample(now, 12.0), turnover_24h=96e4, open_interest=30.0))
+    facts = market.facts("NEWUSDT", now)
+    assert facts.turnover == pytest.approx(expected)
+    assert facts.open_interest == pytest.approx(30 * 100.5)
 
 
 def test_what_is_delisted_is_forgotten() -> None:

@@ -119,6 +119,7 @@ def test_each_doubt_about_the_signal_is_refused_with_its_reason(
         (Account(cluster=999.0), "exposure to tokens that move together leaves 1.00"),
         (Account(balance=1_000.0, gross_notional=999.0), "leverage leaves 1.00"),
         (facts(turnover=400.0), "the share of the market's turnover leaves 4.00"),
+        (facts(open_interest=300.0), "the share of the open interest leaves 3.00"),
         (facts(mid=103.0), "the price 100 is 2.91% off the mid 103, the limit is 2.00%"),
         (facts(mark=97.0), "3.09% off the mark 97"),
         (facts(spread=0.004), "the spread is 0.400%, the limit is 0.300%"),
@@ -192,6 +193,7 @@ def test_a_wide_spread_raises_what_the_move_must_exceed() -> None:
         (Account(gross_notional=1_950.0), 50.0),
         (Account(cluster=970.0), 30.0),
         (facts(turnover=4_000.0), 40.0),
+        (facts(open_interest=3_000.0), 30.0),
         (facts(depth=600.0), 60.0),
     ],
 )

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from bot.core.events import BarClosed
 from bot.core.types import MINUTE_MS
-from bot.market.sequencer import BarSequencer
+from bot.market.sequencer import Arrival, BarSequencer
 from tests.builders import START, bar
 
 SOURCES = ("BTCUSDT", "ETHUSDT")
@@ -37,12 +37,13 @@ def test_any_order_in_gives_the_recorded_order_out(seed: int, minutes: int) -> N
     bars += bars[:3]
     random.Random(seed).shuffle(bars)
     out: list[BarClosed] = []
+    arrivals = []
     for item in bars:
-        sequencer.offer(item)
+        arrivals.append(sequencer.offer(item))
         out += sequencer.ready()
     order = ("BTCUSDT", "ETHUSDT", "AUSDT", "ZUSDT")
     assert ids(out) == [(index, symbol) for index in range(minutes) for symbol in order]
-    assert sequencer.repeated == min(3, len(bars) - 3)
+    assert (arrivals.count(Arrival.TAKEN), arrivals.count(Arrival.KNOWN)) == (len(out), 3)
 
 
 def test_a_moment_waits_for_its_last_bar_and_says_for_whom() -> None:
@@ -101,29 +102,30 @@ def test_nobody_waits_for_a_symbol_that_is_gone() -> None:
     assert len(sequencer.ready()) == 2
 
 
-def test_a_bar_that_comes_again_is_told_once_and_a_correction_is_counted() -> None:
+def test_a_bar_that_comes_again_is_told_once_and_a_correction_is_known_as_one() -> None:
     sequencer = following("BTCUSDT")
-    sequencer.offer(minute(0, "BTCUSDT"))
+    assert sequencer.offer(minute(0, "BTCUSDT")) is Arrival.TAKEN
     assert len(sequencer.ready()) == 1
-    for price in (100.0, 101.0):
-        sequencer.offer(bar(0, price, "BTCUSDT", interval=MINUTE_MS))
+    for price, arrival in ((100.0, Arrival.KNOWN), (101.0, Arrival.CORRECTED)):
+        assert sequencer.offer(bar(0, price, "BTCUSDT", interval=MINUTE_MS)) is arrival
     assert sequencer.ready() == []
-    assert (sequencer.repeated, sequencer.corrected, sequencer.late) == (1, 1, 0)
+    assert sequencer.offer(minute(0, "ETHUSDT")) is Arrival.PASSED
+    assert sequencer.offer(minute(-1, "BTCUSDT")) is Arrival.PASSED
 
 
 def test_a_bar_that_is_corrected_while_it_waits_is_told_as_corrected() -> None:
     sequencer = following("BTCUSDT")
-    for index, price in ((1, 10.0), (1, 11.0), (0, 10.0)):
-        sequencer.offer(bar(index, price, "BTCUSDT", interval=MINUTE_MS))
+    for index, price, arrival in (
+        (1, 10.0, Arrival.TAKEN), (1, 11.0, Arrival.CORRECTED), (0, 10.0, Arrival.TAKEN),
+    ):  # fmt: skip
+        assert sequencer.offer(bar(index, price, "BTCUSDT", interval=MINUTE_MS)) is arrival
     assert [one.close for one in sequencer.ready()] == [10.0, 11.0]
-    assert sequencer.corrected == 1
 
 
 def test_unknown_turnover_makes_no_correction() -> None:
     sequencer = following("BTCUSDT")
-    for _ in range(2):
-        sequencer.offer(replace(minute(0, "BTCUSDT"), turnover=float("nan")))
-    assert (sequencer.repeated, sequencer.corrected) == (1, 0)
+    for arrival in (Arrival.TAKEN, Arrival.KNOWN):
+        assert sequencer.offer(replace(minute(0, "BTCUSDT"), turnover=float("nan"))) is arrival
 
 
 def test_bars_that_wait_for_a_missing_one_are_bounded_and_none_is_lost() -> None:
@@ -140,12 +142,10 @@ def test_bars_that_wait_for_a_missing_one_are_bounded_and_none_is_lost() -> None
     assert ids(out) == [(index, "BTCUSDT") for index in range(count)]
 
 
-def test_bars_that_were_given_up_are_lost_and_late_afterwards() -> None:
+def test_bars_that_were_given_up_are_late_afterwards() -> None:
     sequencer = following("BTCUSDT")
     sequencer.offer(minute(2, "BTCUSDT"))
     sequencer.skip("BTCUSDT", START, START + 2 * MINUTE_MS)
     assert ids(sequencer.ready()) == [(2, "BTCUSDT")]
-    assert sequencer.lost == 2
-    sequencer.offer(minute(1, "BTCUSDT"))
+    assert sequencer.offer(minute(1, "BTCUSDT")) is Arrival.LATE
     assert sequencer.ready() == []
-    assert sequencer.late == 1

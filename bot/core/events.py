@@ -157,6 +157,7 @@ class MarketHealthMeasured(Event, frozen=True, gc=False):
     `book_losses` by holes, crossings, disorder or too many levels; `resyncs` new snapshots asked for;
     `refused` messages that were not understood; `bars_lost` that neither the stream nor REST had;
     `trades_lost` impossible, or too late for their bar. `lags`: ms that the newest message took.
+    `bars_corrected` came again with other values, `bars_late` after they had been given up.
     """
 
     symbol: str
@@ -171,6 +172,8 @@ class MarketHealthMeasured(Event, frozen=True, gc=False):
     bars_lost: int
     trades_lost: int
     lags: dict[Feed, int] = {}
+    bars_corrected: int = 0
+    bars_late: int = 0
 
 
 # --- account ----------------------------------------------------------------------------------------------

@@ -91,7 +91,7 @@ def figures_text(health: SymbolHealth) -> str:
         *(f"{feed} {lag / 1_000:.1f} s late" for feed, lag in seen.lags.items()),
         f"{seen.book_losses} lost, {seen.resyncs} resyncs",
         f"audits {seen.audits_passed} passed, {seen.audits_failed} failed",
-        f"{seen.bars_lost} bars lost",
+        f"{seen.bars_lost} bars lost, {seen.bars_late} late, {seen.bars_corrected} corrected",
         f"{seen.refused} messages refused",
     ]
     return "; ".join((*parts, *health.faults))

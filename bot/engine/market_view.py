@@ -16,7 +16,7 @@ from bot.core.events import (
     LiquiditySampled,
     MarketHealthChanged,
 )
-from bot.core.types import Instrument, TradingStatus
+from bot.core.types import DAY_MS, Instrument, TradingStatus
 from bot.market.comovement import Comovement
 from bot.settings import Risk
 from risk.context import MarketFacts
@@ -102,12 +102,19 @@ class MarketView:
             return facts
         return replace(
             facts,
+            turnover=_least(symbol.turnover, self._turnover_by_day(seen, instrument, now)),
+            open_interest=seen.open_interest * seen.mark_price,
             spread=seen.spread_bps / 1e4,
             depth=min(seen.bid_depth, seen.ask_depth),
             mark=seen.mark_price,
             funding_rate=facts.funding_rate if math.isnan(seen.next_funding_rate) else seen.next_funding_rate,
             next_funding=seen.next_funding_time if seen.next_funding_time > now else facts.next_funding,
         )
+
+    def _turnover_by_day(self, seen: LiquiditySampled, instrument: Instrument | None, now: int) -> float:
+        """A decision bar's share of the turnover since yesterday, or since the launch, in quote coin."""
+        age = now - instrument.launch_time if instrument else DAY_MS
+        return seen.turnover_24h * self.interval / min(DAY_MS, max(self.interval, age))
 
     def moves_with(self, one: str, other: str) -> int:
         """1 where two tokens rise and fall together, -1 where one rises when the other falls, else 0.
@@ -159,6 +166,11 @@ class MarketView:
         """Told anew at every reconnect."""
         symbol = self._of(event.symbol)
         symbol.refused = tuple(dict.fromkeys((*symbol.refused, event.reason)))
+
+
+def _least(*values: float) -> float:
+    """Of those that are known, else NaN."""
+    return min((value for value in values if not math.isnan(value)), default=math.nan)
 
 
 def _next_funding(instrument: Instrument | None, now: int) -> int:

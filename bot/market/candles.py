@@ -8,14 +8,12 @@ class Candles:
     """Aggregates the bars of one symbol to `interval` (ms).
 
     Only whole bars come out: one with a missing part is a gap, as in BarTable.resampled, whose values these
-    equal bit for bit. `ignored` counts repeated and older bars, `missing` finer bars that never came.
+    equal bit for bit. Repeated and older bars are passed over.
     """
 
     def __init__(self, symbol: str, interval: int) -> None:
         self.symbol = symbol
         self.interval = interval
-        self.ignored = 0
-        self.missing = 0
         self._next: int | None = None  # when the next bar should open
         self._part: BarClosed | None = None  # the open decision bar so far; nothing of it is missing
 
@@ -26,10 +24,7 @@ class Candles:
         """
         self._check(bar)
         if self.is_old(bar):
-            self.ignored += 1
             return None
-        if self._next is not None:
-            self.missing += (bar.start - self._next) // bar.interval
         self._next = bar.start + bar.interval
         return self._fold(bar)
 

@@ -4,6 +4,7 @@ Each bar once; each symbol's without a gap that could be filled; those of one mo
 """
 
 from collections.abc import Sequence
+from enum import Enum, auto
 from typing import Final
 
 from bot.core.events import BarClosed
@@ -12,21 +13,27 @@ _REMEMBERED: Final = 256  # bars of a symbol
 _HELD: Final = 2_048  # of a symbol, behind one that is lacking; the newest beyond them are asked for again
 
 
+class Arrival(Enum):
+    """What became of a bar that was offered."""
+
+    TAKEN = auto()
+    KNOWN = auto()  # it came before as it is
+    CORRECTED = auto()  # it came before with other values; one that was told stays as it was told
+    LATE = auto()  # it had been given up
+    PASSED = auto()  # not followed: the symbol, the interval or the time
+
+
 class BarSequencer:
     """Pure. Bars of one interval (ms) go in by `offer` as they come, and out by `ready` in their turn.
 
     A moment waits until each followed symbol has its bar. What is waited for is known by `lacking`; that a
     bar will never come is said by `skip`.
-
-    Counters: `repeated` bars that came again as they were, `corrected` ones that came again with other values
-    (too late for one that was told: what was decided stays), `late` ones that came after they were given up,
-    `lost` ones that were given up.
     """
 
     def __init__(self, interval: int, sources: Sequence[str]) -> None:
         self.interval = interval
-        self.repeated = self.corrected = self.late = self.lost = 0
         self._rank = {symbol: rank for rank, symbol in enumerate(sources)}
+        self._first: dict[str, int] = {}  # open of the first bar to tell
         self._next: dict[str, int] = {}  # open of the next bar to tell
         self._held: dict[str, dict[int, BarClosed]] = {}
         self._told: dict[str, dict[int, BarClosed]] = {}  # the newest, to know a repetition from a correction
@@ -37,32 +44,32 @@ class BarSequencer:
 
     def follow(self, symbol: str, first: int) -> None:
         """Tell the bars of a symbol that open at or after `first` (ms). Again: nothing."""
-        self._next.setdefault(symbol, first + -first % self.interval)
+        first += -first % self.interval
+        self._first.setdefault(symbol, first)
+        self._next.setdefault(symbol, first)
         self._held.setdefault(symbol, {})
         self._told.setdefault(symbol, {})
 
     def drop(self, symbol: str) -> None:
         """Follow it no more."""
+        self._first.pop(symbol, None)
         self._next.pop(symbol, None)
         self._held.pop(symbol, None)
         self._told.pop(symbol, None)
 
-    def offer(self, bar: BarClosed) -> None:
+    def offer(self, bar: BarClosed) -> Arrival:
         due = self._next.get(bar.symbol)
-        if due is None or bar.interval != self.interval:
-            return
+        if due is None or bar.interval != self.interval or bar.start < self._first[bar.symbol]:
+            return Arrival.PASSED
         known = self._held[bar.symbol].get(bar.start) or self._told[bar.symbol].get(bar.start)
-        if known is not None:
-            same = _values(known) == _values(bar)
-            self.repeated += same
-            self.corrected += not same
         if bar.start >= due:
             held = self._held[bar.symbol]
             held[bar.start] = bar
             if len(held) > _HELD:
                 del held[max(held)]
-        else:
-            self.late += known is None
+        if known is not None:
+            return Arrival.KNOWN if _values(known) == _values(bar) else Arrival.CORRECTED
+        return Arrival.TAKEN if bar.start >= due else Arrival.LATE
 
     def ready(self, overdue: int = 0) -> list[BarClosed]:
         """What can be told now. Nobody waits for a bar that closed by `overdue` (ms) and is not there."""
@@ -100,7 +107,6 @@ class BarSequencer:
     def skip(self, symbol: str, first: int, end: int) -> None:
         """The exchange has no bars that open within [first, end): a gap."""
         if symbol in self._next and self._next[symbol] >= first:
-            self.lost += max(0, end - self._next[symbol]) // self.interval
             self._next[symbol] = max(self._next[symbol], end)
 
     def behind(self, now: int) -> tuple[str, int]:

@@ -65,6 +65,8 @@ class SymbolState:
         self.freshness = Freshness(deadlines)
         self.gaps = BarGaps(interval)
         self._ticker_ts = self._ticker_lag = 0  # of the newest ticker, ms
+        self.bars_corrected = 0  # that came again with other values
+        self.bars_late = 0  # that came after they had been given up
         self.refused = 0  # messages beside those of the book that were not understood
 
     def on_book(self, frame: bytes, received: int) -> Outcome:
@@ -204,6 +206,8 @@ class SymbolState:
             bars_lost=self.gaps.lost,
             trades_lost=self.trades.late + self.trades.bad,
             lags=self.lags,
+            bars_corrected=self.bars_corrected,
+            bars_late=self.bars_late,
         )
 
 

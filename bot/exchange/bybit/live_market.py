@@ -14,6 +14,7 @@ from typing import Final, NoReturn
 
 from bot.core.errors import UsageError
 from bot.core.events import (
+    BarClosed,
     EntriesAllowed,
     EntriesBlocked,
     Event,
@@ -38,7 +39,7 @@ from bot.exchange.bybit.translate import (
 from bot.exchange.bybit.wire import WireError
 from bot.exchange.bybit.wire.instruments import InstrumentInfo
 from bot.exchange.bybit.wire.public import Klines
-from bot.market.sequencer import BarSequencer
+from bot.market.sequencer import Arrival, BarSequencer
 
 _PERPETUAL: Final = "LinearPerpetual"
 Wanted = Callable[[Instrument, int], bool]  # a token to follow? at this time (ms)
@@ -150,12 +151,17 @@ class LiveMarket:
                 if isinstance(delivery.message, Klines):
                     try:
                         for bar in bars_from_klines(delivery.message, delivery.received):
-                            self._sequencer.offer(bar)
+                            self._offer(bar)
                     except WireError:  # REST has the bar, or says what is wrong
                         self._watch.refuse(delivery.message.symbol)
                 else:
                     self._watch.hear(delivery)
             self._tell_bars()
+
+    def _offer(self, bar: BarClosed) -> None:
+        arrival = self._sequencer.offer(bar)
+        if arrival in (Arrival.CORRECTED, Arrival.LATE):
+            self._watch.doubt_bar(bar.symbol, late=arrival is Arrival.LATE)
 
     async def _keep_whole(self) -> NoReturn:
         """Ask for bars that are overdue."""
@@ -182,7 +188,7 @@ class LiveMarket:
         try:
             async for rows in self._market.closed_klines(symbol, interval, first, end):
                 for bar in bars_from_rows(symbol, interval, rows, self._clock.now_ms()):
-                    self._sequencer.offer(bar)
+                    self._offer(bar)
                 self._tell_bars()
         except ExchangeError as error:
             if error.kind is not Kind.REFUSED:

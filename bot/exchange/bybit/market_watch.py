@@ -79,6 +79,12 @@ class MarketWatch:
         if symbol in self._state:
             self._state[symbol].gaps.lose(first, end, interval)
 
+    def doubt_bar(self, symbol: str, *, late: bool) -> None:
+        """A bar came again with other values, or late: after it was given up."""
+        if symbol in self._state:
+            self._state[symbol].bars_late += late
+            self._state[symbol].bars_corrected += not late
+
     def refuse(self, symbol: str) -> None:
         """A message about a symbol was not understood."""
         if symbol in self._state:
