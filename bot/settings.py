@@ -20,7 +20,7 @@ from bot.core.errors import UsageError
 ENVIRONMENT_PREFIX: Final = "BOT_"
 NO_SETTINGS: Final = frozenset(
     f"{ENVIRONMENT_PREFIX}{account}_API_{part}"
-    for account in ("TESTNET", "DEMO", "LIVE")
+    for account in ("TESTNET", "DEMO", "LIVE", "LOCAL")
     for part in ("KEY", "SECRET")
 ) | {f"{ENVIRONMENT_PREFIX}ACCEPT_REAL_MONEY"}
 """Our variables that are no settings: they never enter the configuration, which is stored with every run."""

@@ -2,13 +2,14 @@
 
 import pytest
 
-from bot.exchange.bybit.environment import ENVIRONMENTS, environment
+from bot.exchange.bybit.environment import ENVIRONMENTS, environment, local
 from bot.exchange.bybit.errors import (
     NO_ANSWER,
     TABLE,
     UNCHANGED,
     ExchangeError,
     Kind,
+    Ruling,
     advice,
     http_ruling,
     judged,
@@ -98,3 +99,17 @@ def test_an_error_shows_path_reason_code_and_a_bounded_text() -> None:
     error = ExchangeError(ruling(110007, write=True), path="/v5/order/create", code=110007, text="x" * 10_000)
     assert str(error).startswith("/v5/order/create: not enough balance or margin (110007: xxx")
     assert len(str(error)) < 400
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_only_what_a_person_must_change_ends_with_the_exit_code_that_forbids_a_restart(kind: Kind) -> None:
+    assert ExchangeError(Ruling(kind, "why"), path="/v5/x").exit_code == (
+        2 if kind is Kind.CONFIGURATION else 4
+    )
+
+
+def test_an_unknown_key_of_a_local_exchange_is_told_where_its_keys_are() -> None:
+    text = advice(10003, local("http://127.0.0.1:8899"))
+    assert "[[exchange.accounts]]" in text
+    assert "BOT_LOCAL_API_KEY and BOT_LOCAL_API_SECRET" in text
+    assert "testnet" not in text

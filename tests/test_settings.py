@@ -144,6 +144,7 @@ def test_what_a_variable_says_does_not_matter_where_the_command_line_speaks() ->
 def test_secrets_and_the_variables_of_others_are_left_alone() -> None:
     others = {
         "BOT_TESTNET_API_KEY": "k", "BOT_LIVE_API_SECRET": "s", "BOT_ACCEPT_REAL_MONEY": "yes",
+        "BOT_LOCAL_API_KEY": "k", "BOT_LOCAL_API_SECRET": "s",
         "ROBOT_RISK__STOP": "1", "PATH": "/",
     }  # fmt: skip
     settings = load(None, None, others)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from bot.care import NoAdaptation
 from bot.control import Control, commanded
 from bot.core.events import Event
 from bot.core.types import MINUTE_MS, Verb
@@ -21,7 +22,6 @@ from bot.exchange.bybit.requests import NewOrder
 from bot.exchange.bybit.rest import Rest
 from bot.live import engine_of
 from bot.ops.systemd import Notifier
-from bot.rehearsal import _NoAdaptation
 from bot.settings import Settings
 from bot.storage.database import Database
 from bot.storage.journal import Journal
@@ -95,18 +95,18 @@ async def run(
     person = Mailbox(database, "testnet")
     async with control.serving(lambda request: inbox.put_nowait(commanded(request, started))):
         try:
+            for item in await market.open():  # first: what is held of others is closed
+                market.follow(item, started // MINUTE_MS * MINUTE_MS)
             opening = await broker.start()
             wiring = Wiring(
                 rest, inbox, market, broker,
-                engine_of(settings, Scripted(nothing), Breaker(0.5, float(opening.balance)),
+                engine_of(settings, Scripted(nothing), Breaker(settings.risk, float(opening.balance)),
                           opening.balance, MINUTE_MS, started),
-                Journal.start(database, **RUN), LineView(0.0, Console(quiet=True)), _NoAdaptation(), 0,
+                Journal.start(database, **RUN), LineView(0.0, Console(quiet=True)), NoAdaptation(), 0,
                 opened=opening.ts,
                 control=control, flatten_at_stop=on_stop == "flatten",
                 notifier=Notifier(supervisor.variables),
             )  # fmt: skip
-            for item in await market.open():
-                market.follow(item, started // MINUTE_MS * MINUTE_MS)
             living = asyncio.create_task(wiring.live(stop))
             await until(lambda: bool(wiring.engine.portfolio.positions))
             await asyncio.sleep(0.6)  # of a healthy loop

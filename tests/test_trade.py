@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from bot.cli import app
 from bot.storage.database import Database
+from tests.local_exchange import local_exchange
 from tests.test_paper import SMALL
 
 SETTINGS = f"""{SMALL}
@@ -47,6 +48,17 @@ def test_an_exchange_that_is_not_there_is_told(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 4
     assert "Traceback" not in result.output
+
+
+def test_a_key_that_the_exchange_does_not_know_ends_with_the_exit_code_that_no_restart_follows(
+    tmp_path: Path,
+) -> None:
+    with local_exchange(manual=False) as running:
+        arguments = ["trade", "--mode", "testnet", "--url", running.url, "--directory", str(tmp_path)]
+        keys = {"BOT_LOCAL_API_KEY": "nobody", "BOT_LOCAL_API_SECRET": "knows"}
+        result = CliRunner().invoke(app, arguments, env={**keys, "COLUMNS": "200"})
+    assert result.exit_code == 2
+    assert "[[exchange.accounts]]" in result.output
 
 
 @pytest.fixture(scope="module")

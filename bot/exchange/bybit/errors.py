@@ -6,7 +6,7 @@ Texts of Bybit vary, codes do not: everything is decided by code, and an unknown
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from bot.core.errors import RuntimeFault
+from bot.core.errors import RuntimeFault, UsageError
 from bot.exchange.bybit.environment import ENVIRONMENTS, Environment
 
 IP_BAN_S: Final = 600.0  # Bybit lifts the ban of an address after ten quiet minutes
@@ -35,6 +35,8 @@ class ExchangeError(RuntimeFault):
         self, ruling: Ruling, *, path: str, code: int = 0, text: str = "", retry_after: float = 0.0
     ) -> None:
         self.kind = ruling.kind
+        if ruling.kind is Kind.CONFIGURATION:  # no restart mends it
+            self.exit_code = UsageError.exit_code
         self.reason = ruling.reason
         self.path = path
         self.code = code
@@ -159,6 +161,12 @@ def advice(code: int, environment: Environment) -> str:
     if code != 10003:
         return ""
     key, secret = environment.key_variables
+    if environment.name == "local":
+        return (
+            f"The exchange at {environment.rest} does not know the key in {key}: its keys are those of "
+            "[[exchange.accounts]] in the configuration that `bot exchange` was started with. Put one and its "
+            f"secret into {key} and {secret}, or set neither for the default"
+        )
     others = ", ".join(name for name in ENVIRONMENTS if name != environment.name)
     return (
         f"{environment.name} ({environment.rest}) does not know the key in {key}. A key works only where it "
