@@ -9,12 +9,13 @@ import json
 import os
 import re
 import sys
+import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import aiohttp
 from rich.console import Console
@@ -31,6 +32,7 @@ from bot.exchange.bybit.broker import BrokerSettings, BybitBroker
 from bot.exchange.bybit.environment import Environment, check_key, credentials, local
 from bot.exchange.bybit.live_market import LiveMarket, MarketSettings
 from bot.exchange.bybit.rest import Rest
+from bot.exchange.bybit.streams.connection import first_to_end
 from bot.live import engine_of, preparation_of, warn
 from bot.settings import Settings
 from bot.storage.database import Database
@@ -69,17 +71,25 @@ def run_rehearsal(settings: Settings, plan: Plan, directory: Path) -> None:
 async def _rehearse(
     settings: Settings, plan: Plan, database: Database, console: Console, stop: asyncio.Event
 ) -> list[Line]:
-    async with local_exchange(plan.seed) as url:
-        console.print(f"Local exchange at {url}, {plan.minutes:g} minutes", highlight=False)
-        environment = local(url)
-        keys = credentials(environment, {})
-        rest = Rest(environment, keys)
-        try:
-            await rest.measure_clock()
-            check_key(await rest.account.key(), environment)
-            return await _trade(settings, plan, environment, rest, database, console, stop)
-        finally:
-            rest.close()
+    async with local_exchange(settings, plan.seed) as exchange:
+        console.print(f"Local exchange at {exchange.url}, {plan.minutes:g} minutes", highlight=False)
+        trading = _connect(settings, plan, local(exchange.url), database, console, stop)
+        lines: list[Line] = await first_to_end(exchange.until_it_dies(), trading)
+        return lines
+
+
+async def _connect(
+    settings: Settings, plan: Plan, environment: Environment, database: Database, console: Console,
+    stop: asyncio.Event,
+) -> list[Line]:  # fmt: skip
+    keys = credentials(environment, {})
+    rest = Rest(environment, keys)
+    try:
+        await rest.measure_clock()
+        check_key(await rest.account.key(), environment)
+        return await _trade(settings, plan, environment, rest, database, console, stop)
+    finally:
+        rest.close()
 
 
 async def _trade(
@@ -110,9 +120,7 @@ async def _trade(
         )  # fmt: skip
         for item in await market.open():
             market.follow(item, started // _BAR * _BAR)  # the bar that is open now is the first
-        trouble = asyncio.create_task(_make_trouble(environment.rest, plan, console, stop))
-        await wiring.live(stop)
-        trouble.cancel()
+        await first_to_end(wiring.live(stop), _make_trouble(environment.rest, plan, console, stop))
         lines = await wiring.close()
         wiring.journal.finish(summary(wiring.view.state))
         return lines
@@ -120,8 +128,11 @@ async def _trade(
         await broker.close()
 
 
-async def _make_trouble(url: str, plan: Plan, console: Console, stop: asyncio.Event) -> None:
-    """A listing at once, restarts on the way, the end of the listing announced after the first; then stop."""
+async def _make_trouble(url: str, plan: Plan, console: Console, stop: asyncio.Event) -> NoReturn:
+    """A listing at once, restarts on the way, the end of the listing announced after the first; then stop.
+
+    It never returns: the run ends when it has stopped. Raises RuntimeFault when the exchange does not listen.
+    """
     pause = plan.minutes * 60 / (plan.restarts + 1)
     async with aiohttp.ClientSession(trust_env=False) as session:
         await _switch(session, url, "list", {"symbol": _LISTED, "price": 3.0})
@@ -133,37 +144,87 @@ async def _make_trouble(url: str, plan: Plan, console: Console, stop: asyncio.Ev
                 await _switch(session, url, "delist", {"symbol": _LISTED, "in_ms": 10 * MINUTE_MS})
         await asyncio.sleep(pause)
     stop.set()
+    await asyncio.Event().wait()
+    raise AssertionError("an event that nobody sets")
 
 
 async def _switch(session: aiohttp.ClientSession, url: str, what: str, body: dict[str, Any]) -> None:
-    async with session.post(f"{url}/admin/{what}", json=body) as answer:
-        if answer.status != 200:
-            raise RuntimeFault(f"the local exchange refuses {what} {body}: {await answer.text()}")
+    try:
+        async with session.post(f"{url}/admin/{what}", json=body) as answer:
+            if answer.status != 200:
+                raise RuntimeFault(f"the local exchange refuses {what} {body}: {await answer.text()}")
+    except aiohttp.ClientError as error:
+        raise RuntimeFault(f"the local exchange does not answer to {what}: {error}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class LocalExchange:
+    """One that runs, in a process of its own."""
+
+    url: str
+    process: asyncio.subprocess.Process
+
+    async def until_it_dies(self) -> NoReturn:
+        """Raises RuntimeFault then."""
+        code = await self.process.wait()
+        raise RuntimeFault(f"the local exchange ended on its own (exit code {code}); the rehearsal is void")
 
 
 @asynccontextmanager
-async def local_exchange(seed: int) -> AsyncIterator[str]:
-    """A local exchange in a process of its own; its address. Raises RuntimeFault when it does not start."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "bot", "exchange", "--port", "0", "--seed", str(seed),
-        stdout=asyncio.subprocess.PIPE, env={**os.environ, "BOT_EXCHANGE__HISTORY_DAYS": "1"},
-        start_new_session=True,  # Ctrl-C is for us: the exchange must outlive our last questions
-    )  # fmt: skip
-    try:
-        assert process.stdout is not None
+async def local_exchange(settings: Settings, seed: int) -> AsyncIterator[LocalExchange]:
+    """Raises RuntimeFault when it does not start."""
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder) / "exchange.toml"
+        config.write_text(_config_of(settings))
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "bot", "exchange", "--port", "0", "--seed", str(seed), "-c", str(config),
+            stdout=asyncio.subprocess.PIPE, env=_without_settings(os.environ),
+            start_new_session=True,  # Ctrl-C is for us: the exchange must outlive our last questions
+        )  # fmt: skip
         try:
-            async with asyncio.timeout(_READY_SECONDS):
-                line = (await process.stdout.readline()).decode()
-        except TimeoutError:
-            line = ""
-        found = _READY.search(line)
-        if found is None:
-            raise RuntimeFault(f"the local exchange did not start: {line.strip() or 'it said nothing'}")
-        yield found.group()
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        await process.wait()
+            yield LocalExchange(await _address(process), process)
+        finally:
+            if process.returncode is None:
+                process.terminate()
+            await process.wait()
+
+
+def _config_of(settings: Settings) -> str:
+    """The sources and the exchange of this run, but for the account: it is the one that we trade with."""
+    key = credentials(local("http://127.0.0.1"), {})
+    exchange = settings.exchange
+    return f"""
+[market]
+sources = {json.dumps(settings.market.sources)}
+
+[exchange]
+history_days = 1
+latency_ms = {exchange.latency_ms}
+rate_limit_scale = {exchange.rate_limit_scale}
+
+[[exchange.accounts]]
+key = {json.dumps(key.key)}
+secret = {json.dumps(key.secret)}
+balance = {exchange.accounts[0].balance}
+"""
+
+
+def _without_settings(variables: Mapping[str, str]) -> dict[str, str]:
+    """A variable would win over the file."""
+    return {name: value for name, value in variables.items() if not name.startswith("BOT_")}
+
+
+async def _address(process: asyncio.subprocess.Process) -> str:
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(_READY_SECONDS):
+            line = (await process.stdout.readline()).decode()
+    except TimeoutError:
+        line = ""
+    found = _READY.search(line)
+    if found is None:
+        raise RuntimeFault(f"the local exchange did not start: {line.strip() or 'it said nothing'}")
+    return found.group()
 
 
 def _journal(database: Database, settings: Settings, plan: Plan, started: int) -> Journal:

@@ -279,6 +279,38 @@ async def test_the_switches_are_reachable_by_http(exchange: LocalExchange) -> No
             assert (await answer.json())["armed"] == []
 
 
+@pytest.mark.parametrize(
+    ("what", "body", "told"),
+    [
+        ("faults", {}, "`kind`"),
+        ("faults", {"kind": "drop", "probability": "abc"}, "$.probability"),
+        ("faults", {"kind": "drop", "probability": 1.5}, "$.probability"),
+        ("faults", {"kind": "drop", "target": 5}, "$.target"),
+        ("faults", {"kind": "drop", "count": 0}, "$.count"),
+        ("faults", {"kind": "delay", "ms": -1}, "ms below 0"),
+        ("faults", {"kind": "delay", "ms": 10**30}, "$.ms"),
+        ("faults", {"kind": "delay", "lasts_ms": "long"}, "$.lasts_ms"),
+        ("faults", {"kind": "delay", "wait": 1}, "wait"),
+        ("move", {"symbol": "NOPE", "factor": 1.1}, "NOPE is not listed; BTCUSDT, ETHUSDT are"),
+        ("move", {"symbol": ["BTCUSDT"], "factor": 1.1}, "$.symbol"),
+        ("delist", {"symbol": "NOPE"}, "NOPE is not listed"),
+        ("delist", {"symbol": "BTCUSDT", "in_ms": "soon"}, "$.in_ms"),
+        ("list", {"symbol": "NEWUSDT"}, "`price`"),
+        ("advance", {"ms": -1}, "$.ms"),
+    ],
+)  # fmt: skip
+async def test_a_switch_with_a_wrong_body_is_refused_and_changes_nothing(
+    exchange: LocalExchange, what: str, body: dict[str, Any], told: str
+) -> None:
+    async with aiohttp.ClientSession(exchange.url) as session:
+        async with session.post(f"/admin/{what}", json=body) as answer:
+            assert answer.status == 400
+            assert told in (await answer.json())["error"]
+        assert exchange.venue.faults.armed == []
+        async with session.get("/v5/market/time") as answer:
+            assert answer.status == 200
+
+
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", 0, -1, 1e-300, 1e300])
 @pytest.mark.parametrize(("what", "name"), [("move", "factor"), ("list", "price")])
 async def test_a_price_that_no_market_could_have_is_refused_and_the_market_goes_on(

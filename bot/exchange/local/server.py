@@ -11,7 +11,7 @@ from aiohttp import web
 
 from bot.core.errors import UsageError
 from bot.core.types import DAY_MS
-from bot.exchange.local import assets
+from bot.exchange.local import assets, switches
 from bot.exchange.local.api import Answer, Asked
 from bot.exchange.local.endpoints import ENDPOINTS, Endpoint
 from bot.exchange.local.gate import Quota
@@ -20,13 +20,12 @@ from bot.exchange.local.orders import Refused
 from bot.exchange.local.statistics_api import STATISTICS
 from bot.exchange.local.streams import TooFast, admit, socket_handler
 from bot.exchange.local.venue import Venue
+from bot.exchange.local.world import Listed
 
 LOOPBACK: Final = "127.0.0.1"
 SYSTEM_STATUS: Final = "/v5/system/status"
 TIME: Final = "/v5/market/time"
-RESTART_MS: Final = 1_000
 TURNOVER: Final = 1e8  # USDT per day, of a symbol listed by hand
-SMALLEST, LARGEST = 1e-6, 1e6  # of a price, and of all that an operator does to one
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder().decode
 _Json = dict[str, Any]
@@ -206,28 +205,30 @@ class Server:
         try:
             body = _body(_text(await request.read())) if request.method == "POST" else {}
             result = self.admin(request.method, what, body)
-        except (UsageError, Refused, TypeError, KeyError, ValueError) as error:
+        except (UsageError, Refused) as error:
             return web.json_response({"error": str(error)}, status=400)
         return web.json_response(result)
 
     def admin(self, method: str, what: str, body: _Json) -> _Json:
-        """The same in-process. Raises UsageError, or what Python says to wrong arguments."""
+        """The same in-process. Raises UsageError."""
         venue = self.venue
         world = venue.world
         if what == "faults" and method == "DELETE":
             venue.faults.clear()
         elif what == "faults" and method == "POST":
-            self.arm(**body)
+            self.arm(**msgspec.structs.asdict(switches.read(switches.Arm, body)))
         elif what == "list" and method == "POST":
-            self._list(body["symbol"], float(body["price"]), world.now + int(body.get("in_ms", 0)))
+            self._list(switches.read(switches.List, body))
         elif what == "delist" and method == "POST":
-            world.delist(body["symbol"], world.now + int(body.get("in_ms", 0)))
+            ending = switches.read(switches.Delist, body)
+            world.delist(self._listed(ending.symbol).symbol, world.now + ending.in_ms)
         elif what == "move" and method == "POST":
-            factor, listed = float(body["factor"]), world.listed[body["symbol"]]
-            _require("factor", listed.shock * factor)
-            world.move(listed.symbol, factor)
+            move = switches.read(switches.Move, body)
+            listed = self._listed(move.symbol)
+            switches.in_range("factor", listed.shock * move.factor)
+            world.move(listed.symbol, move.factor)
         elif what == "advance" and method == "POST" and venue.manual:
-            venue.advance(int(body["ms"]))
+            venue.advance(switches.read(switches.Advance, body).ms)
         elif method != "GET" or what != "faults":
             raise UsageError(f"{method} /admin/{what}: there is no such switch")
         return {
@@ -236,12 +237,19 @@ class Server:
             "struck": {kind: count for kind, count in venue.faults.struck.items() if count},
         }
 
-    def _list(self, symbol: str, price: float, launch: int) -> None:
+    def _list(self, asked: switches.List) -> None:
         """A symbol that trades around a price that stands still until it is moved."""
-        if symbol in self.venue.world.listed:
+        world, symbol, price = self.venue.world, asked.symbol, switches.in_range("price", asked.price)
+        if symbol in world.listed:
             raise UsageError(f"{symbol} is listed already; choose another name")
-        volume = TURNOVER / _require("price", price) / DAY_MS
-        self.venue.world.list(assets.plain(symbol, price, launch, turnover=TURNOVER, volume=volume))
+        launch, volume = world.now + asked.in_ms, TURNOVER / price / DAY_MS
+        world.list(assets.plain(symbol, price, launch, turnover=TURNOVER, volume=volume))
+
+    def _listed(self, symbol: str) -> Listed:
+        try:
+            return self.venue.world.listed[symbol]
+        except KeyError:
+            raise UsageError(f"{symbol} is not listed; {', '.join(self.venue.world.listed)} are") from None
 
     def arm(self, kind: str, target: str = "*", **options: Any) -> None:
         """Arm a fault; a restart happens at once."""
@@ -256,15 +264,6 @@ class Server:
         elif kind == "maintenance":
             frame = {"topic": "system.status", "ts": now, "data": self._maintenance()}
             venue.hub.announce("system.status", frame)
-
-
-def _require(name: str, value: float) -> float:
-    """Nothing that would stop the market: NaN is in no range."""
-    if not SMALLEST <= value <= LARGEST:
-        raise UsageError(
-            f"{name} must stay from {SMALLEST:g} to {LARGEST:g}, all moves together; not {value:g}"
-        )
-    return value
 
 
 def _text(raw: bytes) -> str:
