@@ -87,12 +87,16 @@ class Watch:
         message = delivery.message
         self.heard[type(message)] += 1
         if isinstance(message, RawBook) and message.topic in TOPICS:
-            book = self.book(message.topic.rpartition(".")[2])
+            symbol = message.topic.rpartition(".")[2]
+            book = self.book(symbol)
             before = book.health(0)
             self._watch.hear(delivery)
             outcome = _outcome(before, book.health(0))
             self.outcomes[outcome] += 1
-            if outcome is not Outcome.REJECTED:
+            if outcome is Outcome.REJECTED:  # nobody knows what it would have changed
+                self._plain[symbol].lose()
+                assert book.state is State.STALE
+            else:
                 self._compare(message, outcome)
             return
         self._watch.hear(delivery)
@@ -100,7 +104,7 @@ class Watch:
             self._plain[message.topic.rpartition(".")[2]] = PlainBook(DEPTH)
 
     def _compare(self, message: RawBook, outcome: Outcome) -> None:
-        """What was taken was well-formed, and did what the protocol says; what was not, did nothing."""
+        """What was taken was well-formed, and did what the protocol says."""
         content = json.loads(message.payload.decode(errors="replace"), strict=False)
         symbol = content["data"]["s"]
         assert message.topic == content["topic"] == f"orderbook.{DEPTH}.{symbol}"
