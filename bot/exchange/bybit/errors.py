@@ -164,8 +164,8 @@ def advice(code: int, environment: Environment) -> str:
     if environment.name == "local":
         return (
             f"The exchange at {environment.rest} does not know the key in {key}: its keys are those of "
-            "[[exchange.accounts]] in the configuration that `bot exchange` was started with. Put one and its "
-            f"secret into {key} and {secret}, or set neither for the default"
+            "[[exchange.accounts]] in the configuration that `bot exchange` was started with. Put one and "
+            f"its secret into {key} and {secret}, or set neither for the default"
         )
     others = ", ".join(name for name in ENVIRONMENTS if name != environment.name)
     return (
