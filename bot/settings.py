@@ -310,7 +310,9 @@ class Bybit(Section):
     )
     bar_minutes: Literal[1, 3, 5, 15] = 1
     newest_days: Count = Field(60, description="tokens launched in the last so many days are traded")
-    max_tokens: Count = Field(20, description="the newest of them")
+    max_tokens: Annotated[int, Field(ge=1, le=100)] = Field(
+        20, description="the newest of them; one connection carries the streams of no more than 100"
+    )
     history_days: Count = Field(180, description="BTC and ETH history for pretraining, in days")
 
 
@@ -341,7 +343,9 @@ class Exchange(Section):
 
     port: Annotated[int, Field(ge=0, le=65_535)] = Field(8899, description="0 = any free one")
     seed: int = Field(7, ge=0, le=2**63 - 1)
-    history_days: Count = Field(30, description="of candles before the exchange opens")
+    history_days: Count = Field(
+        120, description="of candles before the exchange opens; more than bybit.newest_days by a month"
+    )
     future_days: Count = Field(7, description="then prices stand still")
     rate_limit_scale: Annotated[float, Field(ge=0)] = Field(
         1.0, description="multiplies Bybit's limits; 0 switches them off"
