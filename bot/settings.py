@@ -400,15 +400,23 @@ def load(
     path: Path | None,
     overrides: Mapping[str, Mapping[str, Any]] | None = None,
     environment: Mapping[str, str] = os.environ,
+    *,
+    only: str = "",
 ) -> Settings:
     """Read `path` (None: defaults only); variables of `environment` win over it, and `overrides` over both.
 
-    overrides: a nested dict like the file's, of the command line.
+    overrides: a nested dict like the file's, of the command line
+    only: a section; the others, right or wrong, count for nothing then and have their defaults
 
     Raises UsageError that lists every wrong key and variable with what is allowed.
     """
     values = {} if path is None else _read(path)
+    if only:
+        prefix = f"{ENVIRONMENT_PREFIX}{only}__".upper()
+        values = {section: keys for section, keys in values.items() if section == only}
+        environment = {name: text for name, text in environment.items() if name.upper().startswith(prefix)}
     variables, problems = _variables(environment)
+    where = ["the environment"] if problems else []
     for section, key in variables:
         _set(values, section, key, _value(environment[variables[section, key]], section, key))
     for section, keys in (overrides or {}).items():
@@ -421,9 +429,12 @@ def load(
         settings = Settings.model_validate_json(text, strict=True)
     except ValidationError as error:
         problems += [_explain(item, variables) for item in error.errors()]
+        elsewhere = [item for item in error.errors() if tuple(item["loc"][:2]) not in variables]
+        where = ["the environment"] if len(elsewhere) < len(problems) else []
+        where += [str(path or "configuration")] if elsewhere else []
     if problems:
         lines = "\n".join(f"  {line}" for line in problems)
-        raise UsageError(f"{path or 'configuration'}: {len(problems)} problem(s)\n{lines}")
+        raise UsageError(f"{' and '.join(where)}: {len(problems)} problem(s)\n{lines}")
     return settings
 
 
