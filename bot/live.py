@@ -61,6 +61,7 @@ from bot.storage.journal import Journal
 from bot.storage.lock import FileLock
 from bot.storage.mailbox import Request
 from bot.storage.survey import FUNDING_FOLDER
+from bot.warming import compile_kernels
 from bot.wiring import Wiring, watch_clock
 from risk.breaker import Breaker
 from risk.manager import RiskManager
@@ -92,6 +93,7 @@ class Choice:
 def run_live(settings: Settings, choice: Choice) -> None:
     """Trade until stopped. Raises BotError."""
     console = Console()
+    compile_kernels(console)
     with Database.open(settings.storage.database or settings.storage.directory / DATABASE) as database:
         control = Control(database, choice.kind)
         control.begin()

@@ -311,7 +311,9 @@ class Bybit(Section):
     )
     bar_minutes: Literal[1, 3, 5, 15] = 1
     newest_days: Count = Field(60, description="tokens launched in the last so many days are traded")
-    max_tokens: Count = Field(20, description="the newest of them")
+    max_tokens: Annotated[int, Field(ge=1, le=100)] = Field(
+        20, description="the newest of them; one connection carries the streams of no more than 100"
+    )
     history_days: Count = Field(180, description="BTC and ETH history for pretraining, in days")
 
 
@@ -342,7 +344,9 @@ class Exchange(Section):
 
     port: Annotated[int, Field(ge=0, le=65_535)] = Field(8899, description="0 = any free one")
     seed: int = Field(7, ge=0, le=2**63 - 1)
-    history_days: Count = Field(30, description="of candles before the exchange opens")
+    history_days: Count = Field(
+        120, description="of candles before the exchange opens; more than bybit.newest_days by a month"
+    )
     future_days: Count = Field(7, description="then prices stand still")
     rate_limit_scale: Annotated[float, Field(ge=0)] = Field(
         1.0, description="multiplies Bybit's limits; 0 switches them off"
@@ -397,15 +401,23 @@ def load(
     path: Path | None,
     overrides: Mapping[str, Mapping[str, Any]] | None = None,
     environment: Mapping[str, str] = os.environ,
+    *,
+    only: str = "",
 ) -> Settings:
     """Read `path` (None: defaults only); variables of `environment` win over it, and `overrides` over both.
 
-    overrides: a nested dict like the file's, of the command line.
+    overrides: a nested dict like the file's, of the command line
+    only: a section; the others, right or wrong, count for nothing then and have their defaults
 
     Raises UsageError that lists every wrong key and variable with what is allowed.
     """
     values = {} if path is None else _read(path)
+    if only:
+        prefix = f"{ENVIRONMENT_PREFIX}{only}__".upper()
+        values = {section: keys for section, keys in values.items() if section == only}
+        environment = {name: text for name, text in environment.items() if name.upper().startswith(prefix)}
     variables, problems = _variables(environment)
+    where = ["the environment"] if problems else []
     for section, key in variables:
         _set(values, section, key, _value(environment[variables[section, key]], section, key))
     for section, keys in (overrides or {}).items():
@@ -418,9 +430,12 @@ def load(
         settings = Settings.model_validate_json(text, strict=True)
     except ValidationError as error:
         problems += [_explain(item, variables) for item in error.errors()]
+        elsewhere = [item for item in error.errors() if tuple(item["loc"][:2]) not in variables]
+        where = ["the environment"] if len(elsewhere) < len(problems) else []
+        where += [str(path or "configuration")] if elsewhere else []
     if problems:
         lines = "\n".join(f"  {line}" for line in problems)
-        raise UsageError(f"{path or 'configuration'}: {len(problems)} problem(s)\n{lines}")
+        raise UsageError(f"{' and '.join(where)}: {len(problems)} problem(s)\n{lines}")
     return settings
 
 

@@ -23,6 +23,7 @@ LAYERS = [
         "bot.reporting",
         "bot.live",
         "bot.rehearsal",
+        "bot.warming",
         "bot.wiring",
     ),
     ("bot.cli", "bot.commands", "bot.__main__"),

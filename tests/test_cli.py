@@ -37,6 +37,8 @@ def test_help_tells_the_exit_codes(command: list[str]) -> None:
         (["study", "--data", "bars", "--arms", "oracle"], "no arm oracle"),
         (["study", "--data", "bars", "--interval", "7m"], "choose from 1m"),
         (["report", "0"], "run"),
+        (["paper", "--url", "http://127.0.0.1:8899"], "give --market bybit"),
+        (["paper", "--environment", "testnet"], "give --market bybit"),
         (["paper", "--config", "nowhere.toml"], "no such configuration file"),
     ],
 )

@@ -94,17 +94,20 @@ async def test_what_cannot_be_closed_is_told(exchange: LocalExchange) -> None:
     assert len(held(exchange)) == 2
 
 
-@pytest.mark.parametrize("broken", [False, True])
-def test_the_command_closes_and_holds_the_next_start_even_without_a_database(
-    exchange: LocalExchange, tmp_path: Path, broken: bool
+@pytest.mark.parametrize("broken", ["", "bot.sqlite", "config.toml"])
+def test_the_command_closes_and_holds_the_next_start_even_without_database_or_configuration(
+    exchange: LocalExchange, tmp_path: Path, broken: str
 ) -> None:
     asyncio.run(hold(exchange))
+    (tmp_path / "config.toml").write_text("")
     if broken:
-        (tmp_path / "bot.sqlite").write_text("not a database")
+        (tmp_path / broken).write_text("neither a database nor TOML")
     result = CliRunner().invoke(
-        app, ["flatten", "--mode", "testnet", "--url", exchange.url, "--directory", str(tmp_path)],
+        app, ["flatten", "--mode", "testnet", "--direct", "--url", exchange.url,
+              "--directory", str(tmp_path), "--config", str(tmp_path / "config.toml")],
         env={"COLUMNS": "200"},
     )  # fmt: skip
+    assert "Without the bot (--direct): closing everything on local from here" in result.output
     assert result.exit_code == 0, result.output
     assert "flat: 2 positions closed, 1 entries cancelled; open orders of others are left" in result.output
     assert held(exchange) == {}

@@ -335,6 +335,19 @@ def test_without_a_bot_a_request_is_written_down_for_the_next_start(tmp_path: Pa
         assert (request.verb, request.reason, request.taken) == (Verb.PAUSE, "lunch", None)
 
 
+@pytest.mark.parametrize("verb", ["kill", "pause", "flatten"])
+def test_a_mistake_elsewhere_in_the_configuration_keeps_nobody_from_stopping_the_bot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    monkeypatch.setenv("BOT_RISK__STOPP", "1")
+    code, out = command(verb, "--mode", "paper", home=tmp_path)
+    assert (code, "Written down" in out) == (0, True)
+    assert "did you mean BOT_RISK__STOP?" in out
+    with Database.open(tmp_path / "bot.sqlite") as database:
+        assert [request.verb for request in Mailbox(database, "paper").in_force()] == [Verb(verb)]
+    assert command("resume", "--mode", "paper", home=tmp_path)[0] == 2
+
+
 def test_status_says_how_a_bot_stands_and_its_exit_code_whether_it_is_well(tmp_path: Path) -> None:
     assert command("status", home=tmp_path)[0] == 3
     with Database.open(tmp_path / "bot.sqlite") as database:

@@ -239,6 +239,9 @@ async def test_download_then_check_then_instruments(server: RestServer, tmp_path
     code, out, err = await bot("instruments", "--write", str(tmp_path), "--url", url)
     assert code == 0
     assert "1,234,567" in out
+    code, out, err = await bot("instruments", SYMBOL, "NOPEUSDT", "--url", url)
+    assert (code, SYMBOL in out) == (2, True)
+    assert "does not list NOPEUSDT" in err
     assert recorded_instruments.load(tmp_path)[SYMBOL].qty_step == recorded_instruments.Decimal("0.1")
 
 

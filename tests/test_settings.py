@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from bot.core.errors import UsageError
+from bot.exchange.bybit.streams import StreamSettings, shards
 from bot.settings import Settings, load
 
 ROOT = Path(__file__).parents[1]
@@ -188,3 +189,47 @@ def test_a_value_of_another_type_is_refused_with_its_key(tmp_path: Path, text: s
 def test_settings_cannot_change_after_start() -> None:
     with pytest.raises(ValueError, match="frozen"):
         Settings().risk.stop = 0.5  # type: ignore[misc]
+
+
+def test_what_the_exchange_of_the_defaults_has_is_enough_for_a_run_of_the_defaults() -> None:
+    settings = Settings()
+    learnt = settings.model.min_source_bars * settings.market.decision_minutes / (24 * 60)
+    assert settings.exchange.history_days > settings.bybit.newest_days + 7 + learnt
+
+
+def test_all_tokens_and_sources_that_may_be_followed_fit_on_one_connection() -> None:
+    with pytest.raises(UsageError, match=r"bybit\.max_tokens: Input should be less than or equal to 100"):
+        load(None, {"bybit": {"max_tokens": 101}}, {})
+    symbols = [f"{number:016}USDT" for number in range(110)]  # with positions found held
+    topics = [
+        topic.format(name)
+        for name in symbols
+        for topic in ("kline.15.{}", "orderbook.50.{}", "publicTrade.{}", "tickers.{}")
+    ]
+    assert len(shards(topics, StreamSettings().characters_per_connection)) == 1
+
+
+def test_the_place_of_a_mistake_is_named(tmp_path: Path) -> None:
+    wrong, right = write(tmp_path, "[risk]\nstop = -1\n"), tmp_path / "right.toml"
+    right.write_text("")
+    for path, variables, told in (
+        (right, {"BOT_RISK__STOPP": "1"}, "the environment: 1 problem"),
+        (right, {"BOT_RISK__STOP": "-1"}, "the environment: 1 problem"),
+        (wrong, {}, f"{wrong}: 1 problem"),
+        (wrong, {"BOT_GATE__CONFIDENCE": "7"}, f"the environment and {wrong}: 2 problem"),
+        (None, {}, "configuration: 1 problem"),
+    ):
+        with pytest.raises(UsageError) as error:
+            load(path, {"model": {"epochs": -1}} if path is None else None, variables)
+        assert str(error.value).startswith(told)
+
+
+def test_one_section_alone_is_read_whatever_is_wrong_with_the_others(tmp_path: Path) -> None:
+    path = write(tmp_path, '[risk]\nstop = -1\n[nonsense]\n[storage]\ndirectory = "elsewhere"\n')
+    wrong = {"BOT_RISK__STOPP": "1", "BOT_STORAGE__DATABASE": "postgresql://here/bot"}
+    settings = load(path, None, wrong, only="storage")
+    assert str(settings.storage.directory) == "elsewhere"
+    assert settings.storage.database == "postgresql://here/bot"
+    assert settings.risk == Settings().risk
+    with pytest.raises(UsageError, match="BOT_STORAGE__DIRECTORY"):
+        load(path, None, {"BOT_STORAGE__DIRECTORI": "x"}, only="storage")

@@ -45,9 +45,10 @@ def test_mistakes_are_told_before_anything_is_sent(arguments: list[str], hint: s
 
 def test_an_exchange_that_is_not_there_is_told(tmp_path: Path) -> None:
     arguments = ["trade", "--mode", "testnet", "--url", "http://127.0.0.1:9", "--directory", str(tmp_path)]
-    result = CliRunner().invoke(app, arguments)
+    result = CliRunner().invoke(app, arguments, env={"COLUMNS": "300"})
     assert result.exit_code == 4
     assert "Traceback" not in result.output
+    assert "local, http://127.0.0.1:9: is `bot exchange` running there?" in result.output
 
 
 def test_a_key_that_the_exchange_does_not_know_ends_with_the_exit_code_that_no_restart_follows(

@@ -12,7 +12,7 @@ from typing import Annotated, Final, Literal
 import typer
 from rich.console import Console
 
-from bot.commands.options import ConfigOption, DirectoryOption, settings_of
+from bot.commands.options import ConfigOption, DirectoryOption, emergency_settings_of, settings_of
 from bot.commands.trade import RegionOption, environment_of
 from bot.commands.venue import UrlOption, interruptible
 from bot.core.errors import BotError, DataError, RuntimeFault, UsageError
@@ -45,7 +45,7 @@ def pause(
 
     Holds until `bot resume`, through restarts. Without a running bot it holds for the next start.
     """
-    _ask(Verb.PAUSE, mode, reason, settings_of(config, directory))
+    _ask(Verb.PAUSE, mode, reason, emergency_settings_of(config, directory))
 
 
 def resume(
@@ -72,7 +72,7 @@ def kill(
     No start trades before `bot resume`, whatever a supervisor does. A process that does not answer within
     five seconds is killed, if it runs on this machine.
     """
-    settings = settings_of(config, directory)
+    settings = emergency_settings_of(config, directory)
     _ask(Verb.KILL, mode, reason, settings, late=_kill_process, seconds=_KILL_SECONDS)
 
 
@@ -93,14 +93,14 @@ def flatten(
     --mode testnet, demo or live; then positions that were opened by hand are closed as well. Waits until
     all is closed; exit code 4 when it is not.
     """
-    settings = settings_of(config, directory)
     try:
+        settings = emergency_settings_of(config, directory)
         chosen, beat, request = _post(Verb.FLATTEN, mode, reason, settings)
-    except BotError as error:  # no database, or a broken one, must not keep anybody from closing positions
-        if mode is None or isinstance(error, UsageError):
+    except BotError as error:  # a broken file or database must not keep anybody from closing positions
+        if mode is None:
             raise
-        _say(f"Warning: {error}. Nothing holds the next start back: `bot pause` when the database works.")
-        chosen, beat, request = mode, None, None
+        _say(f"Warning: {error}. Nothing holds the next start back: `bot pause` when this is mended.")
+        settings, chosen, beat, request = Settings(), mode, None, None
     if not direct and beat is not None and request is not None and beat.phase == "trading":
         _wait(settings, request, _FLAT_SECONDS, lambda now: now.done is not None)
         return
@@ -108,7 +108,8 @@ def flatten(
         _say("Written down; paper positions are closed when the run goes on.")
         return
     environment = environment_of(chosen, region, url)
-    _say(f"No bot that trades answers for {chosen}: closing everything on {environment.name} from here.")
+    why = "Without the bot (--direct)" if direct else f"No bot that trades answers for {chosen}"
+    _say(f"{why}: closing everything on {environment.name} from here.")
     text = interruptible(lambda: _close(environment))
     if request is not None:
         with _database(settings) as database:

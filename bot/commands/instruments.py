@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bot.commands.venue import EnvironmentOption, UrlOption, interruptible, public_rest
+from bot.core.errors import UsageError
 from bot.core.types import DAY_MS, Instrument
 from bot.exchange import recorded_instruments
 from bot.exchange.bybit.translate import instrument
@@ -56,11 +57,11 @@ def instruments(
     console.print(_table(shown, known, turnover))
     for line in odd:
         console.print(line, style="yellow", highlight=False)
-    if missing := sorted(wanted - {info.symbol for info in shown}):
-        console.print(f"not listed: {', '.join(missing)}", style="yellow", highlight=False)
     if write is not None:
         path = recorded_instruments.save(write, {name: Filters.of(item) for name, item in known.items()})
         console.print(f"Filters of {len(known)} instruments written to {path}", highlight=False)
+    if missing := sorted(wanted - {info.symbol for info in listed}):
+        raise UsageError(f"the exchange does not list {', '.join(missing)}; `bot instruments` lists all")
 
 
 def _translated(listed: list[InstrumentInfo]) -> tuple[dict[str, Instrument], list[str]]:

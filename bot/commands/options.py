@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 
 from bot.core.errors import UsageError
 from bot.settings import Settings, load
@@ -36,15 +37,35 @@ def settings_of(
     model: dict[str, Any] | None = None,
 ) -> Settings:
     """The settings that the options choose; None leaves a key to file and environment. Raises UsageError."""
-    default = Path("config.toml")
-    path = config or (default if default.exists() else None)
     overrides: dict[str, Any] = {
         section: {key: value for key, value in (keys or {}).items() if value is not None}
         for section, keys in (("simulation", simulation), ("model", model))
     }
     if directory is not None:
         overrides["storage"] = {"directory": str(directory)}
-    return load(path, overrides)
+    return load(_file(config), overrides)
+
+
+def emergency_settings_of(config: Path | None, directory: Path | None) -> Settings:
+    """For commands that must work whatever is wrong elsewhere: then only [storage] counts, with a warning.
+
+    Raises UsageError where even that cannot be read.
+    """
+    try:
+        return settings_of(config, directory)
+    except UsageError as error:
+        overrides = {} if directory is None else {"storage": {"directory": str(directory)}}
+        settings = load(_file(config), overrides, only="storage")
+        Console(stderr=True, highlight=False).print(
+            f"Warning: {error}\nGoing on with [storage] alone, which is all that this needs.",
+            style="yellow", markup=False, soft_wrap=True,
+        )  # fmt: skip
+        return settings
+
+
+def _file(config: Path | None) -> Path | None:
+    default = Path("config.toml")
+    return config or (default if default.exists() else None)
 
 
 def names_of(tokens: str | None) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from bot.commands.options import ConfigOption, settings_of
 
@@ -30,7 +31,9 @@ def rehearse(
     Exit code 4 when they differ.
     """
     from bot.rehearsal import Plan, run_rehearsal
+    from bot.warming import compile_kernels
 
     settings = settings_of(config, directory)
     plan = Plan(minutes, seed, restarts, orders_by_websocket=websocket or settings.bybit.orders_by_websocket)
+    compile_kernels(Console())
     run_rehearsal(settings, plan, settings.storage.directory)

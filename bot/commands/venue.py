@@ -4,7 +4,7 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import typer
 
@@ -14,6 +14,7 @@ from bot.exchange.bybit.rest import Rest
 
 T = TypeVar("T")
 
+MAINNET: Final = "mainnet"
 EnvironmentOption = Annotated[
     str,
     typer.Option(

@@ -110,7 +110,8 @@ class Pretraining:
                 raise DataError(
                     f"{table.symbol}: {len(table)} decision bars before the run, "
                     f"{self._settings.model.min_source_bars} are needed (model.min_source_bars): "
-                    "start the run later or give the sources a longer history"
+                    "start the run later or give the sources a longer history "
+                    "(of a local exchange: [exchange] history_days)"
                 )
 
 

@@ -63,7 +63,9 @@ class Judge:
 
     def of_not_sent(self, endpoint: Endpoint, text: str) -> ExchangeError:
         """The request certainly never left."""
-        return _because(NOT_SENT, endpoint, text)
+        where = self._environment
+        hint = "is `bot exchange` running there?" if where.name == "local" else "check the network"
+        return _because(NOT_SENT, endpoint, f"{text}; {where.name}, {where.rest}: {hint}")
 
 
 def _because(found: Ruling, endpoint: Endpoint, text: str) -> ExchangeError:
