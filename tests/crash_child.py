@@ -46,7 +46,7 @@ RISK = Risk(position_share=0.02, max_exposure=1.0)
 KEY = Credentials("local", "local-secret")
 BROKER = BrokerSettings(
     desk=DeskSettings(
-        entry_valid=3.0, exit_valid=5.0, confirm=0.3, recv_window=2.0, margin=0.5, shortest_wait=0.05,
+        entry_valid=3.0, exit_valid=5.0, confirm=0.3, margin=0.5, shortest_wait=0.05,
         longest_wait=0.5,
     ),
     reconcile=1.0,

@@ -65,12 +65,10 @@ class LiveDesk:
 @asynccontextmanager
 async def live_desk(
     environment: Environment, credentials: Credentials, wish: Wish, interval: int, *,
-    settings: BrokerSettings, streams: StreamSettings, clock: ExchangeClock | None = None, **more: Any,
+    settings: BrokerSettings, streams: StreamSettings, clock: ExchangeClock | None = None,
+    recv_window_ms: int = 2_000, **more: Any,
 ) -> AsyncIterator[LiveDesk]:  # fmt: skip
-    rest = Rest(
-        environment, credentials, clock=clock, timeout=2.0,
-        recv_window_ms=int(settings.desk.recv_window * 1_000),
-    )  # fmt: skip
+    rest = Rest(environment, credentials, clock=clock, timeout=2.0, recv_window_ms=recv_window_ms)
     await rest.measure_clock()
     inbox: asyncio.Queue[Event] = asyncio.Queue()
     broker = BybitBroker(

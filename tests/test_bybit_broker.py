@@ -36,7 +36,7 @@ from tests.bybit_server import CREDENTIALS, envelope
 SYMBOL = "NEWUSDT"
 QUICK = StreamSettings(open_s=1.0, answer_s=1.0, ping_s=30.0, close_s=0.05, look_s=0.05, renew_pause_s=0.0)
 DESK = DeskSettings(
-    entry_valid=2.0, exit_valid=4.0, confirm=0.2, recv_window=0.6, margin=0.3, shortest_wait=0.02,
+    entry_valid=2.0, exit_valid=4.0, confirm=0.2, margin=0.3, shortest_wait=0.02,
     longest_wait=0.1,
 )  # fmt: skip
 T = TypeVar("T")
@@ -85,7 +85,7 @@ async def venue() -> AsyncIterator[AccountServer]:
 async def trading(
     venue: AccountServer, prepare: Callable[[str], Awaitable[None]] | None = None, **settings: Any
 ) -> AsyncIterator[tuple[BybitBroker, Heard]]:
-    rest, heard = Rest(venue.environment, CREDENTIALS, timeout=1.0), Heard()
+    rest, heard = Rest(venue.environment, CREDENTIALS, timeout=1.0, recv_window_ms=600), Heard()
     await rest.measure_clock()
     wanted = BrokerSettings(**{"desk": DESK, "reconcile": 60.0, "look": 0.1, "patience": 5.0, **settings})
     broker = BybitBroker(

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bot.exchange.bybit import wire
-from bot.exchange.bybit.streams import Backoff, ConnectionBudget, Disconnected, StreamSettings, shards
+from bot.exchange.bybit.streams import Backoff, ConnectionBudget, Disconnected, shards
 from bot.exchange.bybit.streams.continuity import BookTrack, Verdict
 from bot.exchange.bybit.streams.freshness import Freshness
 from bot.exchange.bybit.streams.inbox import Delivery, Inbox
@@ -256,11 +256,6 @@ async def test_no_five_minutes_see_more_connections_than_the_budget() -> None:
     assert taken[399] == 0.0
     assert taken[400] == 300.0
     assert all(later - earlier >= 300.0 for earlier, later in zip(taken, taken[400:], strict=False))
-
-
-def test_spot_takes_ten_topics_in_a_request() -> None:
-    assert StreamSettings.of("spot").args_per_request == 10
-    assert StreamSettings.of("linear").args_per_request > 10
 
 
 # --- subscriptions ----------------------------------------------------------------------------------------

@@ -52,7 +52,7 @@ NOTICED = ("refuse", "half_open", "restart")  # entries must have stopped
 WELL_AGAIN = 5.0  # seconds
 SETTINGS = BrokerSettings(
     desk=DeskSettings(
-        entry_valid=3.0, exit_valid=5.0, confirm=0.4, recv_window=2.0, margin=0.5, shortest_wait=0.05,
+        entry_valid=3.0, exit_valid=5.0, confirm=0.4, margin=0.5, shortest_wait=0.05,
         longest_wait=0.5,
     ),
     reconcile=1.0,

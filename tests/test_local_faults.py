@@ -6,6 +6,7 @@ import json
 import random
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from decimal import Decimal
 from types import SimpleNamespace
 from typing import Any
@@ -139,24 +140,46 @@ async def test_the_streams_may_tell_a_fill_before_the_answer_comes(
         assert (await answer).order_id == orders.data[0].order_id
 
 
-async def test_order_entry_by_websocket_loses_its_acknowledgement(
-    exchange: LocalExchange, rest: Rest
-) -> None:
+@asynccontextmanager
+async def order_entry(exchange: LocalExchange, rest: Rest) -> AsyncIterator[TradeStream]:
     notices: asyncio.Queue[Any] = asyncio.Queue()
     stream = TradeStream(
         local(exchange.url), CREDENTIALS, clock=rest.clock, limits=rest.limits, on_notice=notices.put_nowait,
+        resync=rest.measure_clock,
     )  # fmt: skip
     running = asyncio.create_task(stream.run())
-    async with asyncio.timeout(10):
-        await notices.get()
+    try:
+        async with asyncio.timeout(10):
+            await notices.get()
+            yield stream
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_order_entry_by_websocket_loses_its_acknowledgement(
+    exchange: LocalExchange, rest: Rest
+) -> None:
+    async with order_entry(exchange, rest) as stream:
         exchange.arm("ack_lost", "order.create", count=1)
         with pytest.raises(ExchangeError) as caught:
             await stream.create(limit_order("a"))
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
     assert caught.value.kind is Kind.UNKNOWN
     found = await rest.orders.find("a", "BTCUSDT")
     assert found is not None
+
+
+async def test_order_entry_by_websocket_measures_a_clock_that_disagrees_again(
+    exchange: LocalExchange, rest: Rest
+) -> None:
+    async with order_entry(exchange, rest) as stream:
+        exchange.arm("clock_skew", ms=20_000)
+        with pytest.raises(ExchangeError) as caught:
+            await stream.create(limit_order("a"))
+        assert (caught.value.kind, caught.value.code) == (Kind.RETRY, 10002)
+        assert not exchange.account.orders
+        await stream.create(limit_order("a"))
+        assert len(exchange.account.open_orders) == 1
 
 
 # --- streams ----------------------------------------------------------------------------------------------

@@ -16,7 +16,8 @@ from bot.core.events import OPERATOR, EntriesAllowed, EntriesBlocked, Event
 from bot.exchange.bybit.account_book import AccountBook
 from bot.exchange.bybit.environment import Credentials, Environment
 from bot.exchange.bybit.errors import ExchangeError
-from bot.exchange.bybit.order_desk import DeskSettings, OrderDesk, OrderEntry
+from bot.exchange.bybit.order_desk import DeskSettings, OrderDesk
+from bot.exchange.bybit.order_entry import OrderEntry
 from bot.exchange.bybit.reconciliation import Opening, Reconciled, Reconciler
 from bot.exchange.bybit.rest import Rest
 from bot.exchange.bybit.streams import (
@@ -85,8 +86,8 @@ class BybitBroker:
             TradeStream(
                 environment, credentials, clock=rest.clock, limits=rest.limits,
                 on_notice=self._on_trade_notice, budget=budget, settings=stream_settings, backoff=backoff(),
-                timeout=self._settings.desk.recv_window,
-                recv_window_ms=int(self._settings.desk.recv_window * 1_000),
+                timeout=rest.recv_window_ms / 1_000, recv_window_ms=rest.recv_window_ms,
+                resync=rest.measure_clock,
             )
             if self._settings.orders_by_websocket
             else None

@@ -19,7 +19,6 @@ class Endpoint(NamedTuple):
 
 TIME: Final = Endpoint("get_server_time", "/v5/market/time", "market")
 KLINE: Final = Endpoint("get_kline", "/v5/market/kline", "market")
-MARK_KLINE: Final = Endpoint("get_mark_price_kline", "/v5/market/mark-price-kline", "market")
 TICKERS: Final = Endpoint("get_tickers", "/v5/market/tickers", "market")
 ORDERBOOK: Final = Endpoint("get_orderbook", "/v5/market/orderbook", "market")
 RECENT_TRADES: Final = Endpoint("get_public_trade_history", "/v5/market/recent-trade", "market")

@@ -10,7 +10,7 @@ import random
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 from bot.core.commands import AmendOrder, BrokerCommand, CancelOrder, MoveStop, PlaceOrder
 from bot.core.errors import UsageError
@@ -19,21 +19,13 @@ from bot.core.money import exact
 from bot.core.types import OrderRequest
 from bot.exchange.bybit.account_book import AccountBook
 from bot.exchange.bybit.errors import ExchangeError, Kind, Ruling
+from bot.exchange.bybit.order_entry import OrderEntry
 from bot.exchange.bybit.requests import Amendment, Cancellation, NewOrder, new_order, trading_stop
 from bot.exchange.bybit.rest import Rest
 from bot.exchange.bybit.wire import WireError
-from bot.exchange.bybit.wire.account import OrderIds
 from bot.exchange.bybit.wire.private import Execution, Order, Position
 
 _PERSON: Final = (Kind.CONFIGURATION, Kind.FATAL)  # somebody must act
-
-
-class OrderEntry(Protocol):
-    """REST or WebSocket."""
-
-    async def create(self, order: NewOrder) -> OrderIds: ...
-    async def amend(self, change: Amendment) -> OrderIds: ...
-    async def cancel(self, order: Cancellation) -> OrderIds: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +35,6 @@ class DeskSettings:
     entry_valid: float = 30.0  # an entry that could not be sent for so long is not wanted any more
     exit_valid: float = 300.0
     confirm: float = 3.0  # after an acknowledgement, until the stream should have spoken
-    recv_window: float = 5.0
     margin: float = 2.0  # creation is asynchronous: an order may show this much after it was accepted
     shortest_wait: float = 0.25
     longest_wait: float = 2.0
@@ -186,7 +177,7 @@ class OrderDesk:
         """What overtakes its order would find nothing."""
         if (creating := self._creating.get(link_id)) is not None:
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._settings.recv_window):
+                async with asyncio.timeout(self._rest.recv_window_ms / 1_000):
                     await creating.wait()
 
     async def _move_stop(self, command: MoveStop) -> None:
@@ -225,7 +216,7 @@ class OrderDesk:
 
         `signed_by` (ms) must not be before the signature, which waits for prices, limits and other requests.
         """
-        certain_at = signed_by + (self._settings.recv_window + self._settings.margin) * 1_000
+        certain_at = signed_by + self._rest.recv_window_ms + self._settings.margin * 1_000
         waits, empty = self._waits(), 0
         while not self._book.is_heard(link_id):
             asked_at = self._now()

@@ -75,8 +75,6 @@ class NewOrder(Intent, frozen=True, kw_only=True):
     sl_order_type: OrderType | None = None
     tp_limit_price: Decimal | None = None
     sl_limit_price: Decimal | None = None
-    slippage_tolerance_type: str | None = None
-    slippage_tolerance: Decimal | None = None
 
 
 class Amendment(Intent, frozen=True, kw_only=True):
@@ -110,7 +108,6 @@ class TradingStop(Intent, frozen=True, kw_only=True):
     take_profit: Decimal | None = None
     stop_loss: Decimal | None = None
     trailing_stop: Decimal | None = None
-    active_price: Decimal | None = None
     tp_trigger_by: str | None = None
     sl_trigger_by: str | None = None
     tp_size: Decimal | None = None

@@ -4,17 +4,19 @@ An answer is an acknowledgement only. One that does not come leaves the outcome 
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, Final, NoReturn
 
 from bot.exchange.bybit import endpoints
 from bot.exchange.bybit.clock import ExchangeClock
 from bot.exchange.bybit.endpoints import Endpoint
 from bot.exchange.bybit.environment import Credentials, Environment
+from bot.exchange.bybit.errors import ExchangeError
 from bot.exchange.bybit.judge import Judge
 from bot.exchange.bybit.limits import Limits
-from bot.exchange.bybit.requests import Amendment, Cancellation, Intent, NewOrder, Params, params
-from bot.exchange.bybit.rest.orders import BatchResult, batch_params, batch_results
+from bot.exchange.bybit.order_entry import OrderEntry
+from bot.exchange.bybit.requests import Params
 from bot.exchange.bybit.streams.backoff import Backoff, ConnectionBudget
 from bot.exchange.bybit.streams.connection import Connection, ConnectionLost, OpenSocket, Traffic, open_socket
 from bot.exchange.bybit.streams.link import Link
@@ -22,7 +24,6 @@ from bot.exchange.bybit.streams.notices import BadFrames, Connected, Notice
 from bot.exchange.bybit.streams.raw import RawBook
 from bot.exchange.bybit.streams.settings import StreamSettings
 from bot.exchange.bybit.wire import Pushed, Response, WireError, response_of_reply
-from bot.exchange.bybit.wire.account import OrderIds
 
 _OPS: Final = {
     endpoint: endpoint.path.removeprefix("/v5/").replace("/", ".")
@@ -37,7 +38,7 @@ _OPS: Final = {
 }
 
 
-class TradeStream:
+class TradeStream(OrderEntry):
     """`run` keeps the connection alive. Order methods raise ExchangeError, whose kind says what is known."""
 
     def __init__(
@@ -54,8 +55,13 @@ class TradeStream:
         backoff: Backoff | None = None,
         settings: StreamSettings | None = None,
         opener: OpenSocket = open_socket,
+        resync: Callable[[], Awaitable[object]] | None = None,
     ) -> None:
-        """Raises UsageError where the environment has no order entry by WebSocket."""
+        """resync: measures the clock, after a 10002.
+
+        Raises UsageError where the environment has no order entry by WebSocket.
+        """
+        self._resync = resync
         self._clock = clock
         self._limits = limits
         self._judge = Judge(environment, limits, clock)
@@ -81,31 +87,6 @@ class TradeStream:
     def traffic(self) -> Traffic:
         return self._link.traffic
 
-    async def create(self, order: NewOrder) -> OrderIds:
-        ids: OrderIds = (await self._call(endpoints.CREATE, params(order))).value
-        return ids
-
-    async def amend(self, change: Amendment) -> OrderIds:
-        ids: OrderIds = (await self._call(endpoints.AMEND, params(change))).value
-        return ids
-
-    async def cancel(self, order: Cancellation) -> OrderIds:
-        ids: OrderIds = (await self._call(endpoints.CANCEL, params(order))).value
-        return ids
-
-    async def create_batch(self, orders: Sequence[NewOrder]) -> list[BatchResult]:
-        return await self._batch(endpoints.CREATE_BATCH, orders)
-
-    async def amend_batch(self, changes: Sequence[Amendment]) -> list[BatchResult]:
-        return await self._batch(endpoints.AMEND_BATCH, changes)
-
-    async def cancel_batch(self, orders: Sequence[Cancellation]) -> list[BatchResult]:
-        return await self._batch(endpoints.CANCEL_BATCH, orders)
-
-    async def _batch(self, endpoint: Endpoint, intents: Sequence[Intent]) -> list[BatchResult]:
-        response = await self._call(endpoint, batch_params(intents), cost=len(intents))
-        return batch_results(endpoint.path, response)
-
     async def _call(self, endpoint: Endpoint, parameters: Params, cost: int = 1) -> Response[Any]:
         await self._limits.enter(endpoint.group, cost)
         connection = self._link.connection
@@ -124,6 +105,9 @@ class TradeStream:
         except ConnectionLost as error:
             raise self._judge.of_silence(endpoint, str(error)) from None
         self._judge.note(endpoint, reply.header)
+        if reply.code == 10002 and self._resync:
+            with suppress(ExchangeError):  # the error at hand says more
+                await self._resync()
         if reply.code:
             raise self._judge.of_code(endpoint, reply.code, reply.text, reply.header)
         try:

@@ -12,7 +12,6 @@ from bot.exchange.local.world import Listed, World
 DEPTHS: Final = {1: 10, 50: 20, 200: 100, 1000: 200}  # levels: push interval in ms
 TICKER_MS: Final = 100
 KLINE_MS: Final = 1_000
-LIQUIDATION_MS: Final = 500
 PRICE_LIMIT_MS: Final = 300
 RPI_DEPTH, RPI_MS = 50, 100
 QUIET: Final = ("insurance.USDT", "adlAlert.USDT")

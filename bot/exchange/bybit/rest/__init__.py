@@ -3,9 +3,10 @@
 from bot.exchange.bybit.clock import ExchangeClock
 from bot.exchange.bybit.environment import Credentials, Environment
 from bot.exchange.bybit.limits import Limits
+from bot.exchange.bybit.order_entry import BatchResult
 from bot.exchange.bybit.rest.account import AccountRest
 from bot.exchange.bybit.rest.market import MarketRest
-from bot.exchange.bybit.rest.orders import BatchResult, OrdersRest
+from bot.exchange.bybit.rest.orders import OrdersRest
 from bot.exchange.bybit.rest.transport import Transport
 
 __all__ = ["AccountRest", "BatchResult", "MarketRest", "OrdersRest", "Rest", "Transport"]
@@ -24,7 +25,8 @@ class Rest:
         timeout: float = 5.0,
         recv_window_ms: int = 5_000,
     ) -> None:
-        """Without credentials only `market` works."""
+        """Without credentials only `market` works. recv_window_ms: until a signed request is void."""
+        self.recv_window_ms = recv_window_ms
         self.clock = clock or ExchangeClock()
         self.limits = limits or Limits()
         self.transport = Transport(

@@ -1,44 +1,26 @@
-"""Orders by REST. An acknowledgement means "accepted", never "done": the order stream tells the outcome."""
+"""Orders by REST: entry, stops, and what is known of them."""
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from bot.exchange.bybit import endpoints
 from bot.exchange.bybit.endpoints import Endpoint
-from bot.exchange.bybit.errors import ExchangeError, ruling
-from bot.exchange.bybit.requests import Amendment, Cancellation, Intent, NewOrder, Params, TradingStop, params
+from bot.exchange.bybit.order_entry import OrderEntry
+from bot.exchange.bybit.requests import Params, TradingStop, params
 from bot.exchange.bybit.rest.paging import pages
 from bot.exchange.bybit.rest.transport import Transport
 from bot.exchange.bybit.wire import Response
-from bot.exchange.bybit.wire.account import BatchItem, CancelledAll, OrderIds
+from bot.exchange.bybit.wire.account import CancelledAll
 from bot.exchange.bybit.wire.private import Execution, Order
 
 
-class BatchResult(NamedTuple):
-    """What became of one order of a batch; `error` is None when it was accepted."""
-
-    item: BatchItem
-    error: ExchangeError | None
-
-
-class OrdersRest:
+class OrdersRest(OrderEntry):
     """Every method raises ExchangeError. After the kind UNKNOWN, `find` tells what happened."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
-        self._call = transport.call
 
-    async def create(self, order: NewOrder) -> OrderIds:
-        ids: OrderIds = (await self._call(endpoints.CREATE, params(order))).value
-        return ids
-
-    async def amend(self, change: Amendment) -> OrderIds:
-        ids: OrderIds = (await self._call(endpoints.AMEND, params(change))).value
-        return ids
-
-    async def cancel(self, order: Cancellation) -> OrderIds:
-        ids: OrderIds = (await self._call(endpoints.CANCEL, params(order))).value
-        return ids
+    async def _call(self, endpoint: Endpoint, parameters: Params, cost: int = 1) -> Response[Any]:
+        return await self._transport.call(endpoint, parameters, cost)
 
     async def cancel_all(
         self,
@@ -54,20 +36,6 @@ class OrdersRest:
         }  # fmt: skip
         cancelled: CancelledAll = (await self._call(endpoints.CANCEL_ALL, query)).value
         return cancelled
-
-    async def create_batch(self, orders: Sequence[NewOrder]) -> list[BatchResult]:
-        return await self._batch(endpoints.CREATE_BATCH, orders)
-
-    async def amend_batch(self, changes: Sequence[Amendment]) -> list[BatchResult]:
-        return await self._batch(endpoints.AMEND_BATCH, changes)
-
-    async def cancel_batch(self, orders: Sequence[Cancellation]) -> list[BatchResult]:
-        return await self._batch(endpoints.CANCEL_BATCH, orders)
-
-    async def _batch(self, endpoint: Endpoint, intents: Sequence[Intent]) -> list[BatchResult]:
-        """At most 20 of one category (10 for spot). Each has its own fate."""
-        response = await self._call(endpoint, batch_params(intents), cost=len(intents))
-        return batch_results(endpoint.path, response)
 
     async def set_stop(self, stop: TradingStop) -> None:
         """Move or remove the stops of an open position. A stop that is so already counts as success."""
@@ -141,28 +109,3 @@ class OrdersRest:
         async for page in pages(self._transport, endpoint, query):
             found.update((order.order_id, order) for order in page.value.orders)
         return list(found.values())
-
-
-def batch_params(intents: Sequence[Intent]) -> Params:
-    """The parameters of a batch. Raises ValueError unless all intents are of one category."""
-    categories = {intent.category for intent in intents}
-    if len(categories) != 1:
-        raise ValueError(f"a batch holds orders of one category, not {sorted(categories)}")
-    items = [
-        {name: value for name, value in params(intent).items() if name != "category"} for intent in intents
-    ]
-    return {"category": categories.pop(), "request": items}
-
-
-def batch_results(path: str, response: Response[Any]) -> list[BatchResult]:
-    """The fate of each order. The answer as a whole is a success even when every order failed."""
-    items: list[BatchItem] = response.value.items
-    results = []
-    for position, item in enumerate(items):
-        verdict = response.verdicts[position] if position < len(response.verdicts) else None
-        error = None
-        if verdict is None or verdict.code:
-            code, text = (verdict.code, verdict.text) if verdict else (0, "no verdict")
-            error = ExchangeError(ruling(code, write=True), path=path, code=code, text=text)
-        results.append(BatchResult(item, error))
-    return results

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Final, Self
+from typing import Final
 
 # Seconds of silence, by the beginning of the topic, after which data is stale. Books of quiet tokens may
 # pause for long, but depth 1 repeats every 3 s; trades and private topics may rightly be silent for ever.
@@ -31,8 +31,3 @@ class StreamSettings:
     args_per_request: int = 100  # spot: 10
     characters_per_connection: int = 21_000
     freshness: Mapping[str, float] = field(default_factory=lambda: FRESHNESS)
-
-    @classmethod
-    def of(cls, category: str) -> Self:
-        """Spot takes ten topics in a request and no more."""
-        return cls(args_per_request=10) if category == "spot" else cls()
