@@ -259,7 +259,10 @@ class LiveMarket:
     def _compare_status(self, info: InstrumentInfo, now: int) -> None:
         """A symbol that is followed trades, as far as anybody has said."""
         known = TradingStatus.TRADING if info.symbol in self._instruments else None
-        event = status_changed(info, now)
+        try:
+            event = status_changed(info, now)
+        except WireError:  # of a later Bybit: that no bars come is the fault then
+            return
         if event.status is not self._statuses.get(info.symbol, known):
             self._statuses[info.symbol] = event.status
             self._watch.on_status(event)
