@@ -269,7 +269,7 @@ async def source_model(
     """The source model: kept from an earlier run, or trained now in a child process; None when stopped."""
     kept = await asyncio.to_thread(job.find)  # it may compute features of a year of bars
     if kept is not None:
-        console.print(job.told(kept), highlight=False, soft_wrap=True)
+        console.print(job.told(kept, int(time.time() * 1_000)), highlight=False, soft_wrap=True)
         return kept
     if job.replay_path.exists():
         console.print(

@@ -103,15 +103,17 @@ def _made(source) -> Path:
 
 def test_the_age_the_range_and_what_the_gate_will_say_are_told(model, tables, tmp_path):
     source = source_for(tables, SETTINGS, tmp_path)
-    text = source.told(model)
+    now = model.card.until + 160 * 96 * STEP  # of which the run replays sixty days
 
-    assert "has seen BTCUSDT and ETHUSDT until 2026-01-01, 100 days ago" in text
+    text = source.told(model, now)
+
+    assert "has seen BTCUSDT and ETHUSDT until 2026-01-01, 160 days ago" in text
     assert "pretrain again" in text
     assert "the gate asks for 60% (gate.source_accuracy)" in text
     assert "opens nothing" in text
     good = msgspec.structs.replace(model.card.metrics["accuracy_confident"], value=0.65)
     card = msgspec.structs.replace(model.card, metrics={**model.card.metrics, "accuracy_confident": good})
-    assert "gate" not in source.told(Model(model.model_id, model.weights, card))
+    assert "gate" not in source.told(Model(model.model_id, model.weights, card), now)
 
 
 def test_a_newer_kept_model_wins_over_the_shipped_one_and_a_champion_over_both(model, tables, tmp_path):

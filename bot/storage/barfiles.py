@@ -223,7 +223,7 @@ def _write(path: Path, columns: dict[str, NDArray[Any]]) -> None:
         with contextlib.suppress(OSError):
             unfinished.unlink()
         raise RuntimeFault(
-            f"{path}: cannot be written ({error}); free space or choose another directory"
+            f"{path}: cannot be written ({error.strerror or error}); free space or choose another directory"
         ) from None
 
 
@@ -245,7 +245,7 @@ def _columns(path: Path, types: dict[str, pa.DataType], optional: str = "") -> d
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(
-            f"{path}: not a readable Parquet file ({reason}); download or write it again"
+            f"{path}: not a readable Parquet file ({reason}); delete it and download or write it again"
         ) from None
     for name in present:
         if name != optional and table.column(name).null_count:

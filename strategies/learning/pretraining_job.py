@@ -66,8 +66,8 @@ class Pretraining:
             return None
         return self._registry.find_pretrained(self.key)
 
-    def told(self, model: Model) -> str:
-        """What a person must know of the model that `find` gave."""
+    def told(self, model: Model, now: int) -> str:
+        """What a person must know of the model that `find` gave. now: ms UTC, which does not matter here."""
         return f"Source model {model.model_id} kept from an earlier run"
 
     async def run(self, stop: asyncio.Event, on_epoch: OnEpoch) -> Model | None:

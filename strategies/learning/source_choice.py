@@ -36,8 +36,8 @@ class SourceJob(Protocol):
     async def run(self, stop: asyncio.Event, on_epoch: OnEpoch) -> Model | None:
         """Train it; None when `stop` was set before the end."""
 
-    def told(self, model: Model) -> str:
-        """What a person must know of the model that `find` gave."""
+    def told(self, model: Model, now: int) -> str:
+        """What a person must know at `now` (ms UTC, the present) of the model that `find` gave."""
 
 
 def source_for(tables: Sequence[BarTable], settings: Settings, models: Path) -> SourceJob:
@@ -115,8 +115,7 @@ class KeptSource:
         """Nothing is left to train."""
         return self.find()
 
-    def told(self, model: Model) -> str:
-        now = max(int(table.start[-1]) + table.interval for table in self._tables)
+    def told(self, model: Model, now: int) -> str:
         text = shipped.age_warning(model, now)
         measured, needed = model.card.metrics["accuracy_confident"], self._settings.gate.source_accuracy
         if not measured.value >= needed:
