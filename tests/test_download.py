@@ -75,7 +75,7 @@ def contract(symbol: str = SYMBOL) -> dict[str, Any]:
     return {
         "symbol": symbol, "contractType": "LinearPerpetual", "status": "Trading", "baseCoin": "NEW",
         "quoteCoin": "USDT", "settleCoin": "USDT", "launchTime": str(LAUNCH), "fundingInterval": 480,
-        "priceFilter": {"tickSize": "0.01", "minPrice": "0.01", "maxPrice": "1000"},
+        "priceFilter": {"tickSize": "0.0000001", "minPrice": "0.01", "maxPrice": "1000"},
         "lotSizeFilter": {"qtyStep": "0.1", "minOrderQty": "0.1", "maxOrderQty": "1000",
                           "maxMktOrderQty": "500", "minNotionalValue": "5"},
     }  # fmt: skip
@@ -238,7 +238,8 @@ async def test_download_then_check_then_instruments(server: RestServer, tmp_path
     assert "2 files, all good" in out
     code, out, err = await bot("instruments", "--write", str(tmp_path), "--url", url)
     assert code == 0
-    assert "1,234,567" in out
+    row = next(cells for line in out.splitlines() if (cells := line.split("\t"))[0] == SYMBOL)
+    assert (row[3], row[-1]) == ("0.0000001", "1,234,567")
     code, out, err = await bot("instruments", SYMBOL, "NOPEUSDT", "--url", url)
     assert (code, SYMBOL in out) == (2, True)
     assert "does not list NOPEUSDT" in err

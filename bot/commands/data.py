@@ -1,15 +1,16 @@
 """`bot data`: bars and funding rates from the exchange into files, and files looked over."""
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from bot.commands.options import day
+from bot.commands.plain_table import print_table
 from bot.commands.told import EPILOG, told
 from bot.commands.venue import EnvironmentOption, UrlOption, interruptible, public_rest
 from bot.core.errors import DataError, UsageError
@@ -79,7 +80,7 @@ def check(directory: DirectoryArgument) -> None:
     """Read every file and say what it holds: rows, range, gaps, faults. Exit code 3 if one breaks a rule."""
     console = Console()
     findings = list(survey(directory))
-    console.print(_table_of(directory, findings))
+    print_table(console, _COLUMNS, _rows(directory, findings))
     faults = [finding.fault for finding in findings if finding.fault]
     try:
         filters = recorded_instruments.load(directory)
@@ -129,14 +130,16 @@ def _progress(console: Console) -> Progress:
     )  # fmt: skip
 
 
-def _table_of(directory: Path, findings: list[Finding]) -> Table:
-    table = Table("file", "rows", "first (UTC)", "last (UTC)", "gaps", "missing", "longest gap", "verdict")
+_COLUMNS: Final = ("file", "rows", "first (UTC)", "last (UTC)", "gaps", "missing", "longest gap", "verdict")
+
+
+def _rows(directory: Path, findings: list[Finding]) -> Iterator[list[str]]:
     for finding in findings:
         name = str(finding.path.relative_to(directory))
         if finding.fault:
-            table.add_row(name, "", "", "", "", "", "", "[red]broken[/red]")
+            yield [name, *[""] * 6, "broken"]
             continue
-        table.add_row(
+        yield [
             name,
             f"{finding.rows:,}",
             _time(finding.first),
@@ -145,8 +148,7 @@ def _table_of(directory: Path, findings: list[Finding]) -> Table:
             str(finding.missing),
             f"{finding.longest_gap / HOUR_MS:.1f} h" if finding.gaps else "",
             "good",
-        )
-    return table
+        ]
 
 
 def _day(ts: int) -> str:

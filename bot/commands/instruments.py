@@ -1,13 +1,14 @@
 """`bot instruments`: what trades, with its filters and turnover."""
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
+from bot.commands.plain_table import print_table
 from bot.commands.venue import EnvironmentOption, UrlOption, interruptible, public_rest
 from bot.core.errors import UsageError
 from bot.core.types import DAY_MS, Instrument
@@ -54,7 +55,7 @@ def instruments(
         and (newest is None or info.launch_time >= now - newest * DAY_MS)
     ]
     known, odd = _translated(shown)
-    console.print(_table(shown, known, turnover))
+    print_table(console, _COLUMNS, _rows(shown, known, turnover))
     for line in odd:
         console.print(line, style="yellow", highlight=False)
     if write is not None:
@@ -75,23 +76,28 @@ def _translated(listed: list[InstrumentInfo]) -> tuple[dict[str, Instrument], li
     return known, odd
 
 
-def _table(listed: list[InstrumentInfo], known: dict[str, Instrument], turnover: dict[str, float]) -> Table:
-    table = Table("symbol", "status", "launched (UTC)", "tick", "step", "min qty", "max market", "min value")
-    table.add_column("24 h turnover", justify="right")
+_COLUMNS: Final = (
+    "symbol", "status", "launched (UTC)", "tick", "step", "min qty", "max market", "min value",
+    "24 h turnover",
+)  # fmt: skip
+
+
+def _rows(
+    listed: list[InstrumentInfo], known: dict[str, Instrument], turnover: dict[str, float]
+) -> Iterator[list[str]]:
     for info in listed:
         item = known.get(info.symbol)
         filters = (
             [item.tick_size, item.qty_step, item.min_qty, item.max_market_qty, item.min_notional]
             if item
-            else [""] * 5
+            else None
         )
         launched = datetime.fromtimestamp(info.launch_time / 1000, UTC)
         traded = turnover.get(info.symbol)
-        table.add_row(
+        yield [
             info.symbol,
             info.status,
             f"{launched:%Y-%m-%d %H:%M}",
-            *(f"{value}" for value in filters),
+            *(["" if value is None else f"{value:f}" for value in filters] if filters else [""] * 5),
             "" if traded is None else f"{traded:,.0f}",
-        )
-    return table
+        ]

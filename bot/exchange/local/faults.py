@@ -52,7 +52,7 @@ class Fault:
 
 
 class Faults:
-    """Deterministic by seed. `strike` asks and counts; `current` only looks."""
+    """Deterministic by seed. `strike` asks, counts and spends; `holds` counts; `current` only looks."""
 
     def __init__(self, seed: int) -> None:
         self._rng = Random(f"faults/{seed}")
@@ -89,6 +89,14 @@ class Faults:
             if fault.kind == kind and fnmatchcase(target, fault.target):
                 return fault
         return None
+
+    def holds(self, kind: str, target: str = "") -> Fault | None:
+        """As `current`, of a state that somebody meets here: counted, but never spent."""
+        fault = self.current(kind, target)
+        if fault is not None:
+            fault.struck += 1
+            self.struck[kind] += 1
+        return fault
 
     def strike(self, kind: str, target: str = "") -> Fault | None:
         fault = self.current(kind, target)

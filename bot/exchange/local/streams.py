@@ -78,9 +78,9 @@ class Connection:
                 return
             if message.type not in (WSMsgType.TEXT, WSMsgType.BINARY):
                 return
-            if fault := faults.current("slow_reader", self._kind):
+            if fault := faults.holds("slow_reader", self._kind):
                 await asyncio.sleep(fault.ms / 1000)
-            if faults.current("half_open", self._kind):
+            if faults.holds("half_open", self._kind):
                 continue
             await self._handle(message.data)
 
@@ -89,7 +89,7 @@ class Connection:
         session, faults = self._session, self._venue.faults
         with contextlib.suppress(ConnectionError):  # the client has gone
             while (frame := await session.outgoing.get()) is not None:
-                if not faults.current("half_open", self._kind):
+                if not faults.holds("half_open", self._kind):
                     await self._socket.send_frame(frame, WSMsgType.TEXT)
         session.is_cut = True
         if self._request.transport is not None:
@@ -288,7 +288,7 @@ def admit(venue: Venue, endpoint: Endpoint, key: Key, params: Mapping[str, Any])
     faults, name = venue.faults, endpoint.op or endpoint.handler.__name__
     if key.read_only and endpoint.method == "POST":
         raise Refused(10005, "Permission denied, please check your API key permissions.")
-    if endpoint.method == "POST" and faults.current("maintenance"):
+    if endpoint.method == "POST" and faults.holds("maintenance"):
         raise Refused(10016, MAINTENANCE)
     count = len(batch_items(params)) if endpoint.is_batch else 1
     admitted, quota = venue.limits.take(key.account.uid, name, endpoint.limit, count, venue.clock_ms())

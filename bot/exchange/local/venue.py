@@ -53,7 +53,7 @@ class Venue:
     def clock_ms(self) -> int:
         """What the exchange takes for the time: signatures are checked against it."""
         self.faults.now = self._wall_ms()
-        skew = self.faults.current("clock_skew")
+        skew = self.faults.holds("clock_skew")
         return int(self.faults.now) + (skew.ms if skew else 0)
 
     @property
