@@ -237,7 +237,7 @@ async def _live(life: Life, database: Database, report: Connection) -> None:
             runner.advance([inbox.get_nowait()])
         journal.finish({})
         books = engine.portfolio
-        lines = await audit(rest, log, list(books.positions.values()), books.balance, started - 1_000)
+        lines = await audit(rest, log, list(books.positions.values()), books.balance, opening.ts)
         report.send((_books(engine), [line for line in lines if not line.equal]))
     finally:
         await broker.close()
