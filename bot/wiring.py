@@ -17,7 +17,7 @@ from bot.engine.engine import Engine
 from bot.engine.live import follow
 from bot.engine.runner import Adapter, Runner
 from bot.engine.standing import standing
-from bot.exchange.bybit.audit import Line, RunLog, audit
+from bot.exchange.bybit.audit import Line, RunLog, audit, frames_line
 from bot.exchange.bybit.broker import BybitBroker
 from bot.exchange.bybit.clock import Health, keep_measured
 from bot.exchange.bybit.live_market import LiveMarket
@@ -112,7 +112,9 @@ class Wiring:
 
     async def close(self) -> list[Line]:
         """Let what is under way come to its end, then compare our books with the exchange's since the last
-        audit. Empty for paper money. Raises ExchangeError.
+        audit, and the frames of the streams with what became of them. Empty for paper money.
+
+        Raises ExchangeError.
         """
         if not isinstance(self.broker, BybitBroker):
             return []
@@ -124,7 +126,9 @@ class Wiring:
             self.runner.advance([self.inbox.get_nowait()])
         books = self.engine.portfolio
         held = list(books.positions.values())
-        return await audit(self.rest, self.log, held, books.balance, self.audits.since)
+        lines = await audit(self.rest, self.log, held, books.balance, self.audits.since)
+        frames = {"market": self.market.frames(), "private": self.broker.frames()}
+        return lines + [frames_line(name, counts) for name, counts in frames.items()]
 
 
 async def watch_clock(rest: Rest, inbox: "asyncio.Queue[Event]") -> None:

@@ -7,7 +7,7 @@ from decimal import Decimal
 from bot.auditing import DailyAudit
 from bot.core.events import OPERATOR, BarClosed, InstrumentListed
 from bot.core.types import DAY_MS
-from bot.exchange.bybit.audit import Line
+from bot.exchange.bybit.audit import Line, frames_line
 from bot.exchange.bybit.environment import Credentials, local
 from tests.crash_child import BAR, BROKER, STREAMS
 from tests.live_desk import LiveDesk, live_desk
@@ -71,3 +71,10 @@ async def test_a_day_that_was_looked_at_is_forgotten_but_for_what_has_not_ended(
             assert list(desk.log.sent) == ["under way"]
             assert desk.log.executions == []
             assert not desk.log.existed
+
+
+def test_a_frame_that_nobody_accounts_for_is_a_difference() -> None:
+    assert frames_line("market", (1_200, 1_200)).equal
+    assert frames_line("market", (1_200, 1_199)) == Line(
+        "frames of the market stream", "1,199", "1,200", False
+    )

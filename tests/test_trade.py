@@ -111,8 +111,13 @@ def test_the_daemon_trades_on_the_local_exchange_and_its_second_start_knows_the_
         ]
 
 
-@pytest.mark.campaign
-@pytest.mark.parametrize("entry", [[], ["--websocket"]])
+@pytest.mark.parametrize(
+    "entry",
+    [
+        pytest.param([], marks=pytest.mark.campaign, id="rest"),
+        pytest.param(["--websocket"], marks=pytest.mark.slow, id="websocket"),  # it waits more than it works
+    ],
+)
 def test_a_rehearsal_through_a_restart_ends_with_equal_books(tmp_path: Path, entry: list[str]) -> None:
     done = subprocess.run(
         [*BOT, "rehearse", "--minutes", "2.2", "--restarts", "1", "--directory", str(tmp_path), *entry],
@@ -120,6 +125,7 @@ def test_a_rehearsal_through_a_restart_ends_with_equal_books(tmp_path: Path, ent
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "The exchange restarts (1 of 1)" in done.stdout
+    assert "frames of the market stream" in done.stdout
     assert "Our books equal the exchange's" in done.stdout
     with Database.open(tmp_path / "rehearsal.sqlite", readonly=True) as database:
         (run,) = database.runs()

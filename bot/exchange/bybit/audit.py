@@ -25,6 +25,12 @@ class Line:
     equal: bool
 
 
+def frames_line(stream: str, counts: tuple[int, int]) -> Line:
+    """Whether every frame of a stream came to an end that we know (`Stream.counts`)."""
+    came, known = counts
+    return Line(f"frames of the {stream} stream", f"{known:,}", f"{came:,}", known == came)
+
+
 @dataclass(slots=True)
 class RunLog:
     """An observer of a run: ids of what it sent and booked, with their times (ms) where one has to choose."""

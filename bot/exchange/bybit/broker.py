@@ -174,6 +174,10 @@ class BybitBroker:
         stream = self._trade_stream
         return stream if stream is not None and stream.connected else self._rest.orders
 
+    def frames(self) -> tuple[int, int]:
+        """See `Stream.counts`; of the private stream."""
+        return self._stream.counts()
+
     # --- streams --------------------------------------------------------------------------------------------
 
     async def _serve(self) -> None:

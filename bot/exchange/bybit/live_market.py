@@ -135,6 +135,10 @@ class LiveMarket:
         self._emit(InstrumentListed(now, now, item))
         self._watch.follow(item.symbol)
 
+    def frames(self) -> tuple[int, int]:
+        """See `Stream.counts`."""
+        return self._stream.counts()
+
     async def run(self) -> NoReturn:
         """Until cancelled."""
         await first_to_end(
