@@ -31,7 +31,7 @@ from bot.exchange.bybit.reconciliation import Reconciler
 from bot.exchange.bybit.rest import Rest, lane
 from bot.exchange.bybit.streams import Backoff, ConnectionBudget, StreamSettings
 from bot.execution.orders import Orders, tag_of
-from bot.settings import Costs, Gate, Risk
+from bot.settings import Costs, Execution, Gate, Risk
 from bot.storage.database import Database
 from bot.storage.journal import Journal
 from risk.breaker import Breaker
@@ -42,7 +42,10 @@ from tests.test_engine import NoModels, Scripted
 
 BAR = 50  # ms
 HOLD = 6  # bars
-RISK = Risk(position_share=0.02, max_exposure=1.0)
+RISK = Risk(
+    position_share=0.02, max_exposure=1.0, daily_drawdown=0.9, rolling_drawdown=0.9, peak_drawdown=0.9,
+    token_daily_loss=0.9, turnover_share=1.0, interest_share=1.0, cooldown_minutes=0,
+)  # fmt: skip
 KEY = Credentials("local", "local-secret")
 BROKER = BrokerSettings(
     desk=DeskSettings(
@@ -205,6 +208,9 @@ async def _live(life: Life, database: Database, report: Connection) -> None:
     rest = Rest(local(life.url), KEY, timeout=2.0, recv_window_ms=2_000)
     await rest.measure_clock()
     inbox: asyncio.Queue[Event] = asyncio.Queue()
+    now = rest.clock.now_ms()
+    for listed, _ in life.market:  # known before the account is
+        inbox.put_nowait(InstrumentListed(now, now, listed))
     broker = BybitBroker(
         local(life.url), KEY, rest, inbox.put_nowait, BROKER, stream_settings=STREAMS,
         budget=ConnectionBudget(1_000_000), backoff=lambda: Backoff(0.05, 0.5),
@@ -216,12 +222,12 @@ async def _live(life: Life, database: Database, report: Connection) -> None:
             database, kind="testnet", title="crash", simulated=True, config_json="{}", seed=0,
             started=started, start_ts=started, end_ts=started,
         )  # fmt: skip
-        breaker, log = Breaker(0.9, float(opening.balance)), RunLog()
+        breaker, log = Breaker(RISK, float(opening.balance)), RunLog()
         # an own second for each run: this one lives shorter than the second that tells ids apart
         orders = Orders(tag_of(started + 1_000_000 * life.run_number))
         engine = Engine(
             Scripted(_in_and_out), RiskManager(RISK, Gate(), Costs(), breaker), breaker,
-            Portfolio(opening.balance), orders, RISK, BAR,
+            Portfolio(opening.balance), orders, RISK, BAR, Execution(),
         )  # fmt: skip
         runner = Runner(engine, broker, NoModels(), journal, 0, (log.apply,))
         await broker.reconcile()
@@ -250,8 +256,6 @@ async def _trade(
     """Bars at the price that stands still, until time is over and nothing is held any more."""
     stop = asyncio.Event()
     clock: Callable[[], int] = rest.clock.now_ms
-    for listed, _ in life.market:
-        inbox.put_nowait(InstrumentListed(clock(), clock(), listed))
 
     async def feed() -> None:
         end = clock() + life.seconds * 1_000
@@ -265,7 +269,7 @@ async def _trade(
         stop.set()
 
     feeding = asyncio.create_task(feed())
-    await follow(runner, inbox, stop, journal.commit, lambda: None)
+    await follow(runner, inbox, stop, journal.commit, lambda: None, clock)
     feeding.cancel()
     with suppress(asyncio.CancelledError):
         await feeding

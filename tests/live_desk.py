@@ -2,12 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import Any
 
-from bot.core.events import Event
+from bot.core.events import Event, InstrumentListed
+from bot.core.types import Instrument
 from bot.engine.engine import Engine
 from bot.engine.live import follow
 from bot.engine.portfolio import Portfolio
@@ -66,11 +67,15 @@ class LiveDesk:
 async def live_desk(
     environment: Environment, credentials: Credentials, wish: Wish, interval: int, *,
     settings: BrokerSettings, streams: StreamSettings, clock: ExchangeClock | None = None,
-    recv_window_ms: int = 2_000, **more: Any,
+    recv_window_ms: int = 2_000, instruments: Sequence[Instrument] = (), **more: Any,
 ) -> AsyncIterator[LiveDesk]:  # fmt: skip
+    """instruments: known before the account is, as a run knows those that are held."""
     rest = Rest(environment, credentials, clock=clock, timeout=2.0, recv_window_ms=recv_window_ms)
     await rest.measure_clock()
     inbox: asyncio.Queue[Event] = asyncio.Queue()
+    now = rest.clock.now_ms()
+    for item in instruments:
+        inbox.put_nowait(InstrumentListed(now, now, item))
     broker = BybitBroker(
         environment, credentials, rest, inbox.put_nowait, settings, stream_settings=streams,
         backoff=lambda: Backoff(0.05, 0.5), **more,

@@ -5,7 +5,6 @@ import time
 
 import pytest
 
-from bot.core.events import InstrumentListed
 from bot.core.types import DAY_MS
 from bot.exchange.bybit.broker import BrokerSettings
 from bot.exchange.bybit.environment import Credentials, local
@@ -59,10 +58,10 @@ async def test_a_restart_with_fifty_positions_and_two_hundred_orders_trades_with
         async with live_desk(
             local(exchange.url), Credentials(KEY, SECRET), in_and_out, MINUTE_MS,
             settings=BrokerSettings(desk=DeskSettings(), patience=60.0), streams=STREAMS,
-            budget=ConnectionBudget(1_000_000),
+            budget=ConnectionBudget(1_000_000), earlier=[tag_of(START)],
+            instruments=[item.contract.instrument for item in exchange.venue.world.listed.values()],
         ) as desk:  # fmt: skip
-            now, listed = desk.rest.clock.now_ms(), exchange.venue.world.listed["T00USDT"]
-            desk.tell(InstrumentListed(now, now, listed.contract.instrument), bar_now(symbol="T00USDT"))
+            desk.tell(bar_now(symbol="T00USDT"))
             await desk.until(lambda: desk.log.finished != set(), 60.0, "an order that is filled")
             took = time.monotonic() - began
             positions = desk.engine.portfolio.positions
