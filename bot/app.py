@@ -45,8 +45,6 @@ from strategies.learning.source_choice import SourceJob
 from strategies.learning.worker import AdaptationWorker
 from strategies.transfer import TransferStrategy
 
-DATABASE = "bot.sqlite"
-
 T = TypeVar("T")
 
 
@@ -56,7 +54,7 @@ T = TypeVar("T")
 def run_paper(settings: Settings, recorded: Mapping[str, Any] | None, *, fresh: bool, speed: float) -> None:
     """Paper trading: resumes the stored run of this market, or starts one."""
     market = _market(settings, recorded)
-    with Database.open(_database(settings)) as database:
+    with Database.open(settings.storage.target) as database:
         stored = None if fresh else database.latest("paper", market.title)
         config = _config_json(settings, recorded, market)
         if stored is not None:
@@ -72,7 +70,7 @@ def run_paper(settings: Settings, recorded: Mapping[str, Any] | None, *, fresh: 
 def run_backtest(settings: Settings, recorded: Mapping[str, Any] | None) -> None:
     """The same run from the beginning, without waiting for anything."""
     market = _market(settings, recorded)
-    with Database.open(_database(settings)) as database:
+    with Database.open(settings.storage.target) as database:
         _run(settings, market, database, "backtest", _config_json(settings, recorded, market), None, 0.0)
 
 
@@ -102,7 +100,7 @@ def run_pretrain(
 
 def run_report(settings: Settings, run_id: int | None, output: Path | None) -> None:
     """Write the report of a stored run again."""
-    with Database.open(_database(settings), readonly=True) as database:
+    with Database.open(settings.storage.target, readonly=True) as database:
         runs = database.runs()
         if not runs:
             raise UsageError("no run is stored yet; `bot paper` makes one")
@@ -415,7 +413,3 @@ def _balance(settings: Settings) -> Decimal:
 
 def models_directory(settings: Settings) -> Path:
     return settings.storage.directory / "models"
-
-
-def _database(settings: Settings) -> str | Path:
-    return settings.storage.database or settings.storage.directory / DATABASE

@@ -9,7 +9,6 @@ import asyncio
 import os
 import signal
 import socket
-import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -26,7 +25,7 @@ from bot.core.types import Verb
 from bot.engine.engine import Engine
 from bot.engine.standing import Standing, standing
 from bot.storage.database import Database
-from bot.storage.mailbox import Heartbeat, Mailbox, Request, born
+from bot.storage.mailbox import Heartbeat, Mailbox, Request, born, wall_ms
 
 LOOK_SECONDS: Final = 0.5  # between looks at the mailbox
 _BEAT_SECONDS: Final = 1.0
@@ -59,7 +58,7 @@ class Control:
         self._unsent: list[tuple[int, str, bool]] = []  # answers that the database has not got yet
         self._work: asyncio.Future[list[Request]] | None = None
         self._fault = ""  # why the mailbox cannot be read
-        now, pid = _wall(), os.getpid()
+        now, pid = wall_ms(), os.getpid()
         self._heartbeat = Heartbeat(
             mode=mode, host=socket.gethostname(), pid=pid, born=born(pid), phase="starting", since=now,
             beat=now, standing=None,
@@ -73,7 +72,7 @@ class Control:
         if killed is not None:
             mode = self._mailbox.mode
             if not killed.taken:
-                self._mailbox.settle(killed.number, _wall(), "it was not running, and does not start")
+                self._mailbox.settle(killed.number, wall_ms(), "it was not running, and does not start")
             raise Latched(f"{killed}; `bot resume --mode {mode}` lets it start again")
         self._mailbox.beat(self._heartbeat)
 
@@ -87,7 +86,7 @@ class Control:
         for request in in_force:
             if request.verb is Verb.KILL:
                 if request.number < resumed:
-                    self._mailbox.settle(request.number, _wall(), "ended by a later resume")
+                    self._mailbox.settle(request.number, wall_ms(), "ended by a later resume")
                 continue  # a new one is met while we serve
             if request.number not in known and request.number not in self._delivered:
                 over = request.verb is Verb.FLATTEN and request.done is not None
@@ -203,14 +202,14 @@ class Control:
     def _exchange(self, answers: list[tuple[int, str, bool]], beat: Heartbeat | None) -> list[Request]:
         """All that goes to the database at one look; what has come."""
         for number, text, done in answers:
-            self._mailbox.settle(number, _wall(), text, done=done)
+            self._mailbox.settle(number, wall_ms(), text, done=done)
         if beat is not None:
             self._mailbox.beat(beat)
         return self._mailbox.waiting()
 
     def _beat(self, phase: str = "") -> Heartbeat | None:
         """The next heartbeat, when it is time for one or something was answered."""
-        now = _wall()
+        now = wall_ms()
         if not phase and not self._unsent and now - self._heartbeat.beat < _BEAT_SECONDS * 1_000:
             return None
         self._heartbeat = msgspec.structs.replace(
@@ -282,7 +281,3 @@ def _answer(verb: Verb, now: Standing) -> str:
     if now.blocks:
         return "entries still wait: " + "; ".join(f"{cause}: {text}" for cause, text in now.blocks.items())
     return "entries allowed"
-
-
-def _wall() -> int:
-    return int(time.time() * 1_000)

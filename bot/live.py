@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from rich.console import Console
 
-from bot.app import DATABASE, earlier_listings, models_directory, source_model, summary, with_stop
+from bot.app import earlier_listings, models_directory, source_model, summary, with_stop
 from bot.care import Care, NoStrategy
 from bot.control import Control, commanded
 from bot.core.errors import DataError
@@ -62,7 +62,7 @@ from bot.storage.lock import FileLock
 from bot.storage.mailbox import Request
 from bot.storage.survey import FUNDING_FOLDER
 from bot.warming import compile_kernels
-from bot.wiring import Wiring, watch_clock
+from bot.wiring import LEAVE_SECONDS, Wiring, watch_clock
 from risk.breaker import Breaker
 from risk.manager import RiskManager
 from strategies.base import Strategy
@@ -74,7 +74,6 @@ from strategies.transfer import TransferStrategy
 
 _TERM: Final = 7 * DAY_MS  # the source model stays for so long: its bars end on a grid of this
 _SETTLED: Final = 30_000  # ms after which the exchange certainly has a closed bar
-_LEAVE_SECONDS: Final = 1.0  # for commands under way when the run is given up
 _AUDIT_SECONDS: Final = 3.0
 _GUARD_SECONDS: Final = 10.0  # for positions that are found without a stop, before anything slow begins
 _STOP_SECONDS: Final = 9.5  # from SIGTERM to the end, whatever happens
@@ -94,7 +93,7 @@ def run_live(settings: Settings, choice: Choice) -> None:
     """Trade until stopped. Raises BotError."""
     console = Console()
     compile_kernels(console)
-    with Database.open(settings.storage.database or settings.storage.directory / DATABASE) as database:
+    with Database.open(settings.storage.target) as database:
         control = Control(database, choice.kind)
         control.begin()
         asyncio.run(
@@ -184,7 +183,7 @@ class LiveRun:
         finally:
             if isinstance(broker, BybitBroker):
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(_LEAVE_SECONDS):
+                    async with asyncio.timeout(LEAVE_SECONDS):
                         await broker.settled()
                 await broker.close()
 

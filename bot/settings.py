@@ -329,6 +329,11 @@ class Storage(Section):
     directory: Path = Field(Path("var"), description="database, models, reports")
     database: str = Field("", description="postgresql://user@host/name; empty = SQLite in `directory`")
 
+    @property
+    def target(self) -> str | Path:
+        """What `Database.open` takes."""
+        return self.database or self.directory / "bot.sqlite"
+
 
 class ExchangeAccount(Section):
     """A customer of the local exchange. Not a real key: it opens nothing but a loopback port."""

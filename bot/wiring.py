@@ -27,7 +27,7 @@ from bot.exchange.simulated.broker import SimulatedBroker
 from bot.ops.systemd import Notifier
 from bot.storage.journal import Journal
 
-_LEAVE_SECONDS: Final = 1.0  # for commands under way when the run is stopped
+LEAVE_SECONDS: Final = 1.0  # for commands under way when the run is stopped or given up
 _FLATTEN_SECONDS: Final = 4.5
 
 
@@ -119,7 +119,7 @@ class Wiring:
         if not isinstance(self.broker, BybitBroker):
             return []
         with suppress(TimeoutError):
-            async with asyncio.timeout(_LEAVE_SECONDS):
+            async with asyncio.timeout(LEAVE_SECONDS):
                 await self.broker.settled()
         await self.broker.reconcile()
         while not self.inbox.empty():

@@ -20,7 +20,7 @@ from bot.core.types import Verb
 from bot.exchange.bybit.environment import Environment, credentials
 from bot.settings import Settings
 from bot.storage.database import Database
-from bot.storage.mailbox import Heartbeat, Mailbox, Request, heartbeats
+from bot.storage.mailbox import Heartbeat, Mailbox, Request, heartbeats, wall_ms
 
 Mode = Literal["paper", "testnet", "demo", "live"]
 ModeOption = Annotated[
@@ -32,7 +32,6 @@ _ANSWER_SECONDS: Final = 15.0
 _FLAT_SECONDS: Final = 60.0
 _KILL_SECONDS: Final = 5.0
 _LOOK_SECONDS: Final = 0.1
-_DATABASE: Final = "bot.sqlite"
 
 
 def pause(
@@ -113,7 +112,7 @@ def flatten(
     text = interruptible(lambda: _close(environment))
     if request is not None:
         with _database(settings) as database:
-            Mailbox(database, chosen).settle(request.number, _wall(), text)
+            Mailbox(database, chosen).settle(request.number, wall_ms(), text)
     _say(text)
 
 
@@ -130,7 +129,7 @@ def status(mode: ModeOption = None, config: ConfigOption = None, directory: Dire
         if beat is None:
             raise DataError("no bot has run here yet")
         requests = Mailbox(database, beat.mode).in_force()
-    now = _wall()
+    now = wall_ms()
     for line in lines(beat, requests, now):
         _say(line)
     if code := verdict(beat, requests, now):
@@ -171,8 +170,8 @@ def _post(
         if chosen is None:
             raise UsageError("no bot has run here yet: name one with --mode")
         by = f"{getpass.getuser()}@{socket.gethostname()}"
-        request = Mailbox(database, chosen).post(verb, by, reason, _wall())
-        return chosen, beat if beat is not None and beat.is_alive(_wall()) else None, request
+        request = Mailbox(database, chosen).post(verb, by, reason, wall_ms())
+        return chosen, beat if beat is not None and beat.is_alive(wall_ms()) else None, request
 
 
 def _wait(settings: Settings, request: Request, seconds: float, enough: Callable[[Request], bool]) -> None:
@@ -198,14 +197,14 @@ def _wait(settings: Settings, request: Request, seconds: float, enough: Callable
 def _choose(database: Database, mode: str | None) -> Heartbeat | None:
     """The bot of this mode; without one the one that is alive, or was last."""
     found = [beat for beat in heartbeats(database.engine) if mode in (None, beat.mode)]
-    now = _wall()
+    now = wall_ms()
     return max(found, key=lambda beat: (beat.is_alive(now), beat.beat), default=None)
 
 
 def _kill_process(beat: Heartbeat) -> None:
     if beat.host != socket.gethostname():
         raise RuntimeFault(f"it does not answer, and runs on {beat.host}: kill process {beat.pid} there")
-    if beat.is_alive(_wall()):
+    if beat.is_alive(wall_ms()):
         os.kill(beat.pid, signal.SIGKILL)
     _say(f"It did not answer: process {beat.pid} was killed. Positions keep their stops.")
 
@@ -229,7 +228,7 @@ async def _close(environment: Environment) -> str:
 
 def _database(settings: Settings, *, make: bool = False) -> Database:
     """Beside the bot that holds the lock: for requests and looks only. make: there may be none yet."""
-    target: str | Path = settings.storage.database or settings.storage.directory / _DATABASE
+    target: str | Path = settings.storage.target
     try:
         return Database.open(target, readonly=True)
     except DataError:
@@ -241,7 +240,3 @@ def _database(settings: Settings, *, make: bool = False) -> Database:
 
 def _say(text: str) -> None:
     Console(highlight=False).print(text, markup=False, soft_wrap=True)
-
-
-def _wall() -> int:
-    return int(time.time() * 1_000)

@@ -6,6 +6,7 @@ until `resume`, whoever dies meanwhile: a latch is nothing but a request that no
 
 import os
 import socket
+import time
 from pathlib import Path
 from typing import Any, Final
 
@@ -160,3 +161,8 @@ def born(pid: int) -> str:
 
 def _request(row: dict[str, Any]) -> Request:
     return Request(**{**row, "verb": Verb(row["verb"])})
+
+
+def wall_ms() -> int:
+    """The time of requests and heartbeats, ms UTC: no exchange is asked."""
+    return int(time.time() * 1_000)
