@@ -36,7 +36,7 @@ from strategies.learning.alignment import ramp
 from strategies.learning.architecture import Architecture, Weights
 from strategies.learning.dataset import Chunks, SourceReplay
 from strategies.learning.divergences import joint_mmd
-from strategies.learning.domains import PRIOR_LABELS, Domains, compare, prepare
+from strategies.learning.domains import PRIOR_LABELS, Domains, compare, prepare, report_of
 from strategies.learning.encoder import Encoder, Outputs
 from strategies.learning.finetuning import HEAD_ONLY, select
 from strategies.learning.listing_training import Pace
@@ -85,18 +85,7 @@ def adapt(
     steps = _train(encoder, domains, objective, _pace(model, gently=gently), model.clip)
     _refuse_collapse(encoder, domains, model.collapse)
     now = compare(encoder, domains, before)
-    report = AdaptationReport(
-        mmd_before=before.mmd,
-        mmd_after=now.mmd,
-        similarity_before=before.similarity,
-        similarity_after=now.similarity,
-        source_accuracy_before=before.source_accuracy,
-        source_accuracy_after=now.source_accuracy,
-        target_labels=domains.labels,
-        steps=steps,
-        seconds=time.process_time() - began,
-    )
-    return encoder.weights(), report
+    return encoder.weights(), report_of(before, now, domains, steps, began)
 
 
 def _pace(model: settings.Adaptation, *, gently: bool) -> Pace:

@@ -10,6 +10,7 @@ import time
 from dataclasses import replace
 from itertools import accumulate
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,7 +23,7 @@ from strategies.learning.architecture import Weights
 from strategies.learning.calibration import fit_temperature
 from strategies.learning.dataset import LabelledSeries, SourceReplay, split
 from strategies.learning.divergences import proxy_a_distance, similarity
-from strategies.learning.domains import MIN_SAMPLES, Domains, compare, spaced
+from strategies.learning.domains import MIN_SAMPLES, Domains, compare, report_of, spaced
 from strategies.learning.encoder import Encoder
 from strategies.learning.listing_training import Pace, chain, seed_everything
 from strategies.learning.registry import Model
@@ -51,16 +52,8 @@ def extend(
     chain(encoder, domains.source, domains.target, pace, plan.chain_mmd_weight, job.seed)
     now = compare(encoder, domains, before)
     temperature, gain = _judged(encoder, rival, domains.target_tail)
-    report = AdaptationReport(
-        mmd_before=before.mmd,
-        mmd_after=now.mmd,
-        similarity_before=before.similarity,
-        similarity_after=now.similarity,
-        source_accuracy_before=before.source_accuracy,
-        source_accuracy_after=now.source_accuracy,
-        target_labels=domains.labels,
-        steps=plan.chain_steps,
-        seconds=time.process_time() - began,
+    report = msgspec.structs.replace(
+        report_of(before, now, domains, plan.chain_steps, began),
         gain=gain,
         gain_labels=float(domains.target_tail.weight.sum()),
     )

@@ -1,5 +1,6 @@
 """The two sides of an adaptation: what is learnt from, what is held out to measure, and the measuring."""
 
+import time
 from typing import NamedTuple
 
 import numpy as np
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 
 from bot.core.commands import AdaptModel
 from bot.core.errors import DataError
+from bot.core.events import AdaptationReport
 from strategies.learning.dataset import LabelledSeries, SourceReplay, split
 from strategies.learning.divergences import mmd, proxy_a_distance, similarity
 from strategies.learning.encoder import Encoder
@@ -100,6 +102,23 @@ def compare(encoder: Encoder, domains: Domains, before: Distance | None = None) 
         similarity=similarity(a_distance),
         source_accuracy=_accuracy(domains.source_tail, source.logit - learnt_prior),
         source_logit=mean_logit,
+    )
+
+
+def report_of(
+    before: Distance, now: Distance, domains: Domains, steps: int, began: float
+) -> AdaptationReport:
+    """What the training since `began` (process time, s) has changed."""
+    return AdaptationReport(
+        mmd_before=before.mmd,
+        mmd_after=now.mmd,
+        similarity_before=before.similarity,
+        similarity_after=now.similarity,
+        source_accuracy_before=before.source_accuracy,
+        source_accuracy_after=now.source_accuracy,
+        target_labels=domains.labels,
+        steps=steps,
+        seconds=time.process_time() - began,
     )
 
 
