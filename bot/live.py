@@ -54,6 +54,7 @@ from bot.exchange.recorded import RecordedMarket
 from bot.exchange.simulated.broker import SimulatedBroker
 from bot.execution.orders import Orders, tag_of
 from bot.market.bars import BarTable
+from bot.market.universe import Universe
 from bot.settings import Settings
 from bot.storage import barfiles
 from bot.storage.database import Database, Mark, Run
@@ -195,10 +196,10 @@ class LiveRun:
         breaker = await self._breaker(opening)
         for request in self._control.opening():
             self._deliver(request)
-        market = self._market(opening.positions)
         engine = engine_of(
             self._settings, NoStrategy(), breaker, opening.balance, self._interval, self._started
         )
+        market = self._market(opening.positions, engine.portfolio)
         care = Care(
             engine, broker, self._inbox, journal, (view.apply, self._control.apply), self._rest.clock.now_ms
         )
@@ -261,18 +262,16 @@ class LiveRun:
                 return taker, maker
         return None
 
-    def _market(self, held: Collection[str]) -> LiveMarket:
-        chosen, newest = set(self._choice.tokens), self._settings.bybit.newest_days * DAY_MS
-        by_age = not self._choice.tokens
-
-        def wanted(item: Instrument, now: int) -> bool:
-            return item.symbol in chosen or (by_age and item.launch_time > now - newest)
-
+    def _market(self, found: Collection[str], books: Portfolio) -> LiveMarket:
+        """found: what was held at the start; books: what is held now."""
+        bybit = self._settings.bybit
+        universe = Universe(
+            self._settings.universe, bybit.newest_days, bybit.max_tokens, frozenset(self._choice.tokens)
+        )
         return LiveMarket(
-            self._choice.environment, self._rest, self._settings.market.sources, wanted,
-            self._inbox.put_nowait,
-            MarketSettings(self._settings.bybit.bar_minutes * MINUTE_MS, self._interval),
-            held=held, most=self._settings.bybit.max_tokens, budget=ConnectionBudget(),
+            self._choice.environment, self._rest, self._settings.market.sources, universe,
+            self._inbox.put_nowait, MarketSettings(bybit.bar_minutes * MINUTE_MS, self._interval),
+            held=lambda: {*found, *books.positions}, budget=ConnectionBudget(),
         )  # fmt: skip
 
     async def _past(self, followed: Sequence[Instrument]) -> "Past":

@@ -36,6 +36,7 @@ from bot.core.events import (
     PositionMarked,
     StopMoved,
     TimePassed,
+    TokenLeftOut,
 )
 from bot.core.money import limit_price
 from bot.core.records import Alarm, BreakerTripped, DecisionMade, Record, Refused
@@ -99,6 +100,7 @@ class Engine:
             InstrumentListed: self._on_news,
             InstrumentStatusChanged: self._on_market,
             InstrumentDelisted: self._on_delisted,
+            TokenLeftOut: self._on_market,
             FundingRatePublished: self._on_news,
             MicrostructureSampled: self._on_news,
             LiquiditySampled: self._on_news,
@@ -479,6 +481,11 @@ class Engine:
     def faults(self) -> dict[str, tuple[str, ...]]:
         """What is wrong with our view of the market, by symbol; only symbols that have a fault."""
         return self._markets.faults
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """New tokens that are not followed, and why."""
+        return self._markets.left_out
 
     @property
     def decided(self) -> int:
