@@ -110,7 +110,8 @@ def paper(
 
     settings = settings_of(config, directory, {"seed": seed, "days": days if market == "simulated" else None})
     if market == "bybit":
-        from bot.live import Choice, run_live
+        from bot.live.parts import Choice
+        from bot.live.session import run_live
 
         run_live(settings, Choice("paper", venue(environment, url), None, names_of(tokens)))
         return

@@ -34,7 +34,7 @@ from bot.exchange.bybit.environment import Environment, check_key, credentials, 
 from bot.exchange.bybit.live_market import LiveMarket, MarketSettings
 from bot.exchange.bybit.rest import Rest
 from bot.exchange.bybit.streams.connection import first_to_end
-from bot.live import engine_of, preparation_of, warn
+from bot.live.parts import engine_of, preparation_of, warn
 from bot.market.universe import Universe
 from bot.settings import Settings
 from bot.settings import Universe as Limits

@@ -16,7 +16,7 @@ from bot.core.events import (
     InstrumentListed,
     MicrostructureSampled,
 )
-from bot.core.records import Alarm, Readiness
+from bot.core.records import Alarm, FeaturesSeen, Readiness
 from bot.core.types import Position
 from bot.settings import Settings
 from strategies.base import Advice
@@ -155,7 +155,9 @@ class TransferStrategy:
         rows = self._bank.update_many(bars, first, second, funding, micro)
         out: list[Advice] = []
         for bar, row in zip(bars, rows, strict=True):
-            if not row.ready:
+            if row.ready:
+                out.append(FeaturesSeen(bar.ts, bar.symbol, tuple(row.x.tolist())))
+            else:
                 refused = self._bank.refused(bar.symbol)
                 out.append(Readiness(bar.ts, bar.symbol, row.have, row.need, refused))
             out += self._tokens[bar.symbol].on_row(bar, row, positions.get(bar.symbol), late=late)

@@ -20,7 +20,7 @@ from bot.exchange.bybit.environment import Credentials, local
 from bot.exchange.bybit.live_market import LiveMarket, MarketSettings
 from bot.exchange.bybit.requests import NewOrder
 from bot.exchange.bybit.rest import Rest
-from bot.live import engine_of
+from bot.live.parts import engine_of
 from bot.ops.systemd import Notifier
 from bot.rehearsal import EVERYTHING
 from bot.settings import Settings

@@ -29,6 +29,7 @@ from bot.core.records import (
     BreakerTripped,
     DecisionMade,
     EquityMarked,
+    FeaturesSeen,
     GateDecided,
     Latch,
     Readiness,
@@ -52,6 +53,7 @@ class TokenState:
     listed: int = 0
     stage: Stage = Stage.OBSERVE
     readiness: Readiness | None = None  # the newest; None once the features were enough for an opinion
+    features: tuple[float, ...] = ()  # the newest row, in the order of the specification
     arm: str = ""
     adapting: bool = False
     p_up: float = math.nan
@@ -136,6 +138,7 @@ class DashboardState:
             InstrumentStatusChanged: self._on_status,
             MarketHealthChanged: self._on_health,
             Readiness: self._on_readiness,
+            FeaturesSeen: self._on_features,
             DecisionMade: self._on_decision,
             StageChanged: self._on_stage,
             GateDecided: self._on_gate,
@@ -206,6 +209,9 @@ class DashboardState:
 
     def _on_readiness(self, record: Readiness) -> None:
         self._token(record.symbol).readiness = record
+
+    def _on_features(self, record: FeaturesSeen) -> None:
+        self._token(record.symbol).features = record.x
 
     def _on_stage(self, record: StageChanged) -> None:
         self._token(record.symbol).stage = record.new

@@ -67,6 +67,11 @@ class MarketView:
             TokenLeftOut: self._on_left_out,
         }
 
+    def take_over(self, other: "MarketView") -> None:
+        """What `other` was told of what there is to trade."""
+        self.instruments |= other.instruments
+        self.left_out |= other.left_out
+
     def hear(self, event: Event) -> None:
         handler = self._handlers.get(type(event))
         if handler is not None:
