@@ -113,6 +113,8 @@ class TransferStrategy:
         symbol = event.instrument.symbol
         if symbol in self._sources or symbol in self._tokens:
             return ()
+        if symbol in self._settings.universe.never:
+            return (Alarm(event.ts, symbol, "not traded: universe.never names it"),)
         self._bank.add(symbol, event.instrument.launch_time)
         self._tokens[symbol] = Token(symbol, self._settings, self._pretrained, self._chain)
         return ()
@@ -129,7 +131,7 @@ class TransferStrategy:
         if token is None:
             return ()
         self._bank.remove(event.symbol)
-        return token.suspend(event.ts, "delisted")
+        return token.suspend(event.ts, event.reason)
 
     def _decide_waiting(self, positions: Mapping[str, Position], *, late: bool) -> list[Advice]:
         waiting, self._waiting = self._waiting, []

@@ -200,6 +200,7 @@ def test_every_row_has_the_columns_of_its_table(database: Database, journal: Jou
         records.BreakerTripped(1, "drawdown", 0),
         records.BreakerReleased(1, "new day"),
         records.Alarm(1, "ABCUSDT", "look"),
+        events.TokenLeftOut(1, 2, "ABCUSDT", "spread"),
         events.EntriesBlocked(1, 2, "feed", "silent"),
         events.EntriesAllowed(1, 2, "feed"),
         events.OperatorCommanded(1, 2, 3, Verb.PAUSE, "ann", "lunch"),
@@ -213,9 +214,10 @@ def test_every_row_has_the_columns_of_its_table(database: Database, journal: Jou
     assert database.frame(journal.run_id, "stages")["new"].tolist() == ["SHADOW"]
     assert database.frame(journal.run_id, "gates")["reasons"].tolist() == [["evidence"]]
     alarms = database.frame(journal.run_id, "alarms")
-    kinds = ["Refused", "BreakerTripped", "BreakerReleased", "Alarm", "EntriesBlocked", "EntriesAllowed"]
+    kinds = ["Refused", "BreakerTripped", "BreakerReleased", "Alarm"]
+    kinds += ["TokenLeftOut", "EntriesBlocked", "EntriesAllowed"]
     assert alarms["kind"].tolist() == kinds
-    assert alarms["until"].fillna(-1).tolist() == [-1, 0, -1, -1, -1, -1]
+    assert alarms["until"].fillna(-1).tolist() == [-1, 0, -1, -1, -1, -1, -1]
 
 
 def test_a_run_is_described_by_its_row(database: Database, journal: Journal) -> None:

@@ -100,6 +100,15 @@ def test_sources_and_unlisted_symbols_are_not_traded(market: Market) -> None:
     assert {signal.symbol for signal in decided} == {NEW}
 
 
+def test_a_token_that_the_configuration_bans_is_told_and_never_decided() -> None:
+    banned = Settings(universe={"never": (NEW,)})
+    strategy = TransferStrategy(banned, model("pretrained", bias=SURE, kind="pretrained"), {})
+    (told,) = strategy.on_event(listed(NEW))
+    assert isinstance(told, Alarm)
+    assert told.text == "not traded: universe.never names it"
+    assert strategy.on_bar(bar(0, 100.0, NEW), {}) == []
+
+
 def test_a_token_whose_sources_stay_away_is_decided_in_the_next_moment_and_opens_nothing(
     market: Market,
 ) -> None:

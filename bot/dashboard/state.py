@@ -19,6 +19,7 @@ from bot.core.events import (
     OrderFilled,
     OrderRejected,
     StopMoved,
+    TokenLeftOut,
 )
 from bot.core.folding import fold
 from bot.core.reasons import kind
@@ -128,10 +129,12 @@ class DashboardState:
         self.funding = 0.0
         self.health = HealthBoard()
         self.tokens: dict[str, TokenState] = {}
+        self.left_out: dict[str, str] = {}  # new tokens that are not followed, and why
         self.notable: deque[Notable] = deque(maxlen=NOTABLE)
         self._handlers: dict[type, Callable[[Any], None]] = {
             InstrumentListed: self._on_listed,
             InstrumentDelisted: self._on_delisted,
+            TokenLeftOut: self._on_left_out,
             InstrumentStatusChanged: self._on_status,
             MarketHealthChanged: self._on_health,
             Readiness: self._on_readiness,
@@ -182,7 +185,13 @@ class DashboardState:
 
     def _on_delisted(self, event: InstrumentDelisted) -> None:
         self._token(event.symbol).readiness = None
-        self._note(event.ts, event.symbol, "delisted", "warning")
+        self._note(event.ts, event.symbol, event.reason, "warning")
+
+    def _on_left_out(self, event: TokenLeftOut) -> None:
+        self.left_out.pop(event.symbol, None)
+        if event.reason:
+            self.left_out[event.symbol] = event.reason
+            self._note(event.ts, event.symbol, f"left out: {event.reason}")
 
     # --- the market's data ---------------------------------------------------------------------------------
 

@@ -32,6 +32,7 @@ from bot.core.events import (
     PositionMarked,
     StopMoved,
     TimePassed,
+    TokenLeftOut,
 )
 from bot.core.records import Alarm
 from bot.core.signal import Action, Signal
@@ -89,6 +90,7 @@ class Engine:
             InstrumentListed: self._on_news,
             InstrumentStatusChanged: self._on_market,
             InstrumentDelisted: self._on_delisted,
+            TokenLeftOut: self._on_market,
             FundingRatePublished: self._on_news,
             MicrostructureSampled: self._on_news,
             LiquiditySampled: self._on_news,
@@ -139,7 +141,7 @@ class Engine:
         self.account.take_over(other.account)
         self._exits.take_over(other._exits)
         self._keeper.take_over(other._keeper)
-        self._markets.instruments |= other._markets.instruments
+        self._markets.take_over(other._markets)
 
     # --- market --------------------------------------------------------------------------------------------
 
@@ -253,6 +255,11 @@ class Engine:
     def faults(self) -> dict[str, tuple[str, ...]]:
         """What is wrong with our view of the market, by symbol; only symbols that have a fault."""
         return self._markets.faults
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """New tokens that are not followed, and why."""
+        return self._markets.left_out
 
     @property
     def decided(self) -> int:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from bot.core.events import Event
 from bot.core.money import exact
-from bot.core.types import DAY_MS, MINUTE_MS, Instrument
+from bot.core.types import MINUTE_MS
 from bot.engine.engine import Engine
 from bot.engine.portfolio import Portfolio
 from bot.exchange.bybit.environment import Credentials, Environment
@@ -20,6 +20,7 @@ from bot.exchange.bybit.preparation import Preparation
 from bot.exchange.bybit.rest import Rest
 from bot.exchange.bybit.streams import ConnectionBudget
 from bot.execution.orders import Orders, tag_of
+from bot.market.universe import Universe
 from bot.settings import Settings
 from bot.storage.database import Database
 from bot.storage.journal import Journal
@@ -47,20 +48,16 @@ def preparation_of(settings: Settings, rest: Rest) -> Preparation:
 
 
 def market_of(
-    settings: Settings, choice: Choice, rest: Rest, inbox: "asyncio.Queue[Event]", held: Collection[str]
-) -> LiveMarket:
-    chosen, newest = set(choice.tokens), settings.bybit.newest_days * DAY_MS
-    by_age = not choice.tokens
-
-    def wanted(item: Instrument, now: int) -> bool:
-        return item.symbol in chosen or (by_age and item.launch_time > now - newest)
-
+    settings: Settings, choice: Choice, rest: Rest, inbox: "asyncio.Queue[Event]", found: Collection[str],
+    books: Portfolio,
+) -> LiveMarket:  # fmt: skip
+    """found: what was held at the start; books: what is held now."""
+    bybit = settings.bybit
+    universe = Universe(settings.universe, bybit.newest_days, bybit.max_tokens, frozenset(choice.tokens))
     return LiveMarket(
-        choice.environment, rest, settings.market.sources, wanted, inbox.put_nowait,
-        MarketSettings(
-            settings.bybit.bar_minutes * MINUTE_MS, settings.market.decision_minutes * MINUTE_MS
-        ),
-        held=held, most=settings.bybit.max_tokens, budget=ConnectionBudget(),
+        choice.environment, rest, settings.market.sources, universe, inbox.put_nowait,
+        MarketSettings(bybit.bar_minutes * MINUTE_MS, settings.market.decision_minutes * MINUTE_MS),
+        held=lambda: {*found, *books.positions}, budget=ConnectionBudget(),
     )  # fmt: skip
 
 

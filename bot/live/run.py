@@ -130,9 +130,11 @@ class LiveRun:
         )  # fmt: skip
         for request in self._control.opening():
             self._deliver(request)
-        market = market_of(self._settings, self._choice, self._rest, self._inbox, opening.positions)
         engine = engine_of(
             self._settings, NoStrategy(), breaker, opening.balance, self._interval, self._started
+        )
+        market = market_of(
+            self._settings, self._choice, self._rest, self._inbox, opening.positions, engine.portfolio
         )
         care = Care(
             engine, broker, self._inbox, journal, (view.apply, self._control.apply), self._rest.clock.now_ms
