@@ -94,6 +94,17 @@ class Adaptation(Section):
     every_bars: Count = Field(288, description="decision bars between adaptations of one token")
     first_bars: Count = Field(192, description="ready rows before the first one")
     window_bars: Count = Field(2_000, description="the newest rows of the token that are used")
+    drift_bars: Count = Field(48, description="decision bars before an alarm may ask for the next adaptation")
+    drift_threshold: Positive = Field(
+        2.0, description="of Page's test on the log loss: rise above its minimum (nats) that is an alarm"
+    )
+    drift_allowance: Annotated[float, Field(ge=0)] = Field(
+        0.02, description="of Page's test: rise of the mean log loss (nats) that is none"
+    )
+    drift_check_bars: Count = Field(96, description="decision bars between tests of the features")
+    drift_level: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.01, description="p-value of the features' MMD up to which it is an alarm; 0 = never"
+    )
     steps: Count = Field(120, description="from the source model")
     learning_rate: Positive = 1e-3
     l2sp: Annotated[float, Field(ge=0)] = Field(
@@ -124,11 +135,12 @@ class Adaptation(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.every_bars <= self.delay_bars:
-            raise ValueError(
-                f"every_bars ({self.every_bars}) must be more than delay_bars ({self.delay_bars}): "
-                "one adaptation of a token ends before the next begins"
-            )
+        for name in ("every_bars", "drift_bars"):
+            if getattr(self, name) <= self.delay_bars:
+                raise ValueError(
+                    f"{name} ({getattr(self, name)}) must be more than delay_bars ({self.delay_bars}): "
+                    "one adaptation of a token ends before the next begins"
+                )
         if self.first_bars > self.window_bars:
             raise ValueError(
                 f"first_bars ({self.first_bars}) is above window_bars ({self.window_bars}), all that is kept"
@@ -312,9 +324,30 @@ class Bybit(Section):
     bar_minutes: Literal[1, 3, 5, 15] = 1
     newest_days: Count = Field(60, description="tokens launched in the last so many days are traded")
     max_tokens: Annotated[int, Field(ge=1, le=100)] = Field(
-        20, description="the newest of them; one connection carries the streams of no more than 100"
+        20, description="at once, the newest; one connection carries the streams of no more than 100"
     )
     history_days: Count = Field(180, description="BTC and ETH history for pretraining, in days")
+
+
+class Universe(Section):
+    """Which tokens are watched and may be traded. Who is in may miss the limits by the slack."""
+
+    always: tuple[str, ...] = Field((), description="followed whatever their age and liquidity")
+    never: tuple[str, ...] = Field((), description="not traded; what is held of them is only guarded")
+    min_turnover: Annotated[float, Field(ge=0)] = Field(
+        1_000_000.0, description="quote coin a day; of a younger token, at the rate so far"
+    )
+    max_spread: Annotated[float, Field(gt=0, lt=1)] = Field(0.005, description="(ask - bid) / mid")
+    min_depth: Annotated[float, Field(ge=0)] = Field(
+        250.0, description="quote coin within 10 bps of mid, the thinner side"
+    )
+    slack: Fraction = Field(0.5, description="share of a limit at which a token that is in falls out")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if both := sorted(set(self.always) & set(self.never)):
+            raise ValueError(f"always and never both name {', '.join(both)}")
+        return self
 
 
 class Live(Section):
@@ -383,6 +416,7 @@ class Settings(Section):
     execution: Execution = Execution()
     costs: Costs = Costs()
     bybit: Bybit = Bybit()
+    universe: Universe = Universe()
     live: Live = Live()
     storage: Storage = Storage()
     exchange: Exchange = Exchange()
@@ -393,6 +427,10 @@ class Settings(Section):
             raise ValueError(
                 f"simulation.bar_minutes ({self.simulation.bar_minutes}) must divide "
                 f"market.decision_minutes ({self.market.decision_minutes})"
+            )
+        if named := sorted(set(self.market.sources) & {*self.universe.always, *self.universe.never}):
+            raise ValueError(
+                f"universe names {', '.join(named)}, which market.sources has: never traded anyway"
             )
         if self.risk.max_exposure > self.bybit.leverage:
             raise ValueError(

@@ -87,7 +87,7 @@ def report(**changes: float) -> events.AdaptationReport:
 def adapt(ts: int) -> AdaptModel:
     return AdaptModel(
         ts, "ABCUSDT", ts, "base", 3, np.zeros((4, 2), np.float32), np.arange(4),
-        np.array([0, 1, -1, 1], np.int8), np.ones(4, np.float32),
+        np.array([0, 1, -1, 1], np.int8), np.ones(4, np.float32), "loss drift: 0.9 nats",
     )  # fmt: skip
 
 
@@ -200,6 +200,7 @@ def test_every_row_has_the_columns_of_its_table(database: Database, journal: Jou
         records.BreakerTripped(1, "drawdown", 0),
         records.BreakerReleased(1, "new day"),
         records.Alarm(1, "ABCUSDT", "look"),
+        events.TokenLeftOut(1, 2, "ABCUSDT", "spread"),
         events.EntriesBlocked(1, 2, "feed", "silent"),
         events.EntriesAllowed(1, 2, "feed"),
         events.OperatorCommanded(1, 2, 3, Verb.PAUSE, "ann", "lunch"),
@@ -213,9 +214,10 @@ def test_every_row_has_the_columns_of_its_table(database: Database, journal: Jou
     assert database.frame(journal.run_id, "stages")["new"].tolist() == ["SHADOW"]
     assert database.frame(journal.run_id, "gates")["reasons"].tolist() == [["evidence"]]
     alarms = database.frame(journal.run_id, "alarms")
-    kinds = ["Refused", "BreakerTripped", "BreakerReleased", "Alarm", "EntriesBlocked", "EntriesAllowed"]
+    kinds = ["Refused", "BreakerTripped", "BreakerReleased", "Alarm"]
+    kinds += ["TokenLeftOut", "EntriesBlocked", "EntriesAllowed"]
     assert alarms["kind"].tolist() == kinds
-    assert alarms["until"].fillna(-1).tolist() == [-1, 0, -1, -1, -1, -1]
+    assert alarms["until"].fillna(-1).tolist() == [-1, 0, -1, -1, -1, -1, -1]
 
 
 def test_a_run_is_described_by_its_row(database: Database, journal: Journal) -> None:
@@ -272,7 +274,8 @@ def test_commands_are_canonical_json_in_order(database: Database, journal: Journ
     assert b'"stop_loss":"0.990"' in stored[1]
     assert msgspec.json.decode(stored[3]) == {
         "type": "AdaptModel", "ts": 4, "symbol": "ABCUSDT", "cut": 4, "base_model": "base",
-        "seed": 3, "rows": 4, "labels": 3, "snapshot": "710f4b463e6b104479e13394da9f201f",
+        "seed": 3, "reason": "loss drift: 0.9 nats", "rows": 4, "labels": 3,
+        "snapshot": "710f4b463e6b104479e13394da9f201f",
     }  # fmt: skip
     frame = database.frame(journal.run_id, "commands")
     assert frame["kind"].tolist() == ["PlaceOrder", "MoveStop", "CancelOrder", "AdaptModel"]

@@ -38,7 +38,17 @@ class InstrumentListed(Event, frozen=True):
 
 
 class InstrumentDelisted(Event, frozen=True):
+    """A symbol is followed no more: it ends, or its place goes to another. What is held of it is sold."""
+
     symbol: str
+    reason: str = "delisted"
+
+
+class TokenLeftOut(Event, frozen=True):
+    """A new token is not followed, and why; with an empty reason nothing is against it any more."""
+
+    symbol: str
+    reason: str
 
 
 class FundingRatePublished(Event, frozen=True):

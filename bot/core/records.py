@@ -34,6 +34,13 @@ class Readiness(Record, frozen=True):
         return f"{self.symbol}: {self.have} of {self.need} bars{refused}"
 
 
+class FeaturesSeen(Record, frozen=True):
+    """What the model of a token sees at one decision bar, in the order of strategies.features.spec.NAMES."""
+
+    symbol: str
+    x: tuple[float, ...]
+
+
 class DecisionMade(Record, frozen=True):
     """One decision bar of one token: what the model said and what became of it.
 

@@ -19,6 +19,7 @@ from bot.core.events import (
     OrderFilled,
     OrderRejected,
     StopMoved,
+    TokenLeftOut,
 )
 from bot.core.folding import fold
 from bot.core.reasons import kind
@@ -28,6 +29,7 @@ from bot.core.records import (
     BreakerTripped,
     DecisionMade,
     EquityMarked,
+    FeaturesSeen,
     GateDecided,
     Latch,
     Readiness,
@@ -51,6 +53,7 @@ class TokenState:
     listed: int = 0
     stage: Stage = Stage.OBSERVE
     readiness: Readiness | None = None  # the newest; None once the features were enough for an opinion
+    features: tuple[float, ...] = ()  # the newest row, in the order of the specification
     arm: str = ""
     adapting: bool = False
     p_up: float = math.nan
@@ -126,13 +129,16 @@ class DashboardState:
         self.funding = 0.0
         self.health = HealthBoard()
         self.tokens: dict[str, TokenState] = {}
+        self.left_out: dict[str, str] = {}  # new tokens that are not followed, and why
         self.notable: deque[Notable] = deque(maxlen=NOTABLE)
         self._handlers: dict[type, Callable[[Any], None]] = {
             InstrumentListed: self._on_listed,
             InstrumentDelisted: self._on_delisted,
+            TokenLeftOut: self._on_left_out,
             InstrumentStatusChanged: self._on_status,
             MarketHealthChanged: self._on_health,
             Readiness: self._on_readiness,
+            FeaturesSeen: self._on_features,
             DecisionMade: self._on_decision,
             StageChanged: self._on_stage,
             GateDecided: self._on_gate,
@@ -179,7 +185,13 @@ class DashboardState:
 
     def _on_delisted(self, event: InstrumentDelisted) -> None:
         self._token(event.symbol).readiness = None
-        self._note(event.ts, event.symbol, "delisted", "warning")
+        self._note(event.ts, event.symbol, event.reason, "warning")
+
+    def _on_left_out(self, event: TokenLeftOut) -> None:
+        self.left_out.pop(event.symbol, None)
+        if event.reason:
+            self.left_out[event.symbol] = event.reason
+            self._note(event.ts, event.symbol, f"left out: {event.reason}")
 
     # --- the market's data ---------------------------------------------------------------------------------
 
@@ -198,6 +210,9 @@ class DashboardState:
     def _on_readiness(self, record: Readiness) -> None:
         self._token(record.symbol).readiness = record
 
+    def _on_features(self, record: FeaturesSeen) -> None:
+        self._token(record.symbol).features = record.x
+
     def _on_stage(self, record: StageChanged) -> None:
         self._token(record.symbol).stage = record.new
         order = tuple(Stage)
@@ -213,6 +228,8 @@ class DashboardState:
 
     def _on_adapt(self, command: AdaptModel) -> None:
         self._token(command.symbol).adapting = True
+        if command.urgent:
+            self._note(command.ts, command.symbol, f"adapts again, {command.reason}", "warning")
 
     def _on_adapted(self, event: CandidateArrived) -> None:
         if event.symbol != CHAIN:

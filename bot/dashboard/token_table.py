@@ -42,10 +42,15 @@ class _Column(NamedTuple):
     cell: Callable[[TokenState, int], Text | str]
 
 
+def foremost(tokens: Iterable[TokenState]) -> list[TokenState]:
+    """Those in the market and higher on the ladder first."""
+    return sorted(tokens, key=lambda t: (t.qty == 0, _RANK.get(t.stage, len(_RANK)), t.symbol))
+
+
 def token_table(
     tokens: Iterable[TokenState], now: int, width: int, rows: int, health: Mapping[str, SymbolHealth]
 ) -> Table:
-    """At most `rows` tokens, those in the market and higher on the ladder first.
+    """At most `rows` tokens, the foremost.
 
     health: of the market's data; empty where the market does not judge itself: then there is no column of it
     """
@@ -57,7 +62,7 @@ def token_table(
         table.add_column(column.heading, justify="right" if column.right else "left", no_wrap=True)
     narrow = width < _WARM_UP_WIDTH
     table.add_column("last decision", no_wrap=True, overflow="ellipsis", ratio=1)
-    ordered = sorted(tokens, key=lambda t: (t.qty == 0, _RANK.get(t.stage, len(_RANK)), t.symbol))
+    ordered = foremost(tokens)
     for token in ordered[:rows]:
         table.add_row(*(column.cell(token, now) for column in columns), last_word(token, warm_up=narrow))
     if len(ordered) > rows:
