@@ -94,6 +94,17 @@ class Adaptation(Section):
     every_bars: Count = Field(288, description="decision bars between adaptations of one token")
     first_bars: Count = Field(192, description="ready rows before the first one")
     window_bars: Count = Field(2_000, description="the newest rows of the token that are used")
+    drift_bars: Count = Field(48, description="decision bars before an alarm may ask for the next adaptation")
+    drift_threshold: Positive = Field(
+        2.0, description="of Page's test on the log loss: rise above its minimum (nats) that is an alarm"
+    )
+    drift_allowance: Annotated[float, Field(ge=0)] = Field(
+        0.02, description="of Page's test: rise of the mean log loss (nats) that is none"
+    )
+    drift_check_bars: Count = Field(96, description="decision bars between tests of the features")
+    drift_level: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.01, description="p-value of the features' MMD up to which it is an alarm; 0 = never"
+    )
     steps: Count = Field(120, description="from the source model")
     learning_rate: Positive = 1e-3
     l2sp: Annotated[float, Field(ge=0)] = Field(
@@ -124,11 +135,12 @@ class Adaptation(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.every_bars <= self.delay_bars:
-            raise ValueError(
-                f"every_bars ({self.every_bars}) must be more than delay_bars ({self.delay_bars}): "
-                "one adaptation of a token ends before the next begins"
-            )
+        for name in ("every_bars", "drift_bars"):
+            if getattr(self, name) <= self.delay_bars:
+                raise ValueError(
+                    f"{name} ({getattr(self, name)}) must be more than delay_bars ({self.delay_bars}): "
+                    "one adaptation of a token ends before the next begins"
+                )
         if self.first_bars > self.window_bars:
             raise ValueError(
                 f"first_bars ({self.first_bars}) is above window_bars ({self.window_bars}), all that is kept"

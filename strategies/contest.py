@@ -70,6 +70,11 @@ class Contest:
         return self._arms[self._base]
 
     @property
+    def watched(self) -> Arm:
+        """The arm whose weights are replaced next: a rise of its losses asks for an adaptation."""
+        return self._arms.get(ADAPTED, self.base)
+
+    @property
     def is_judging(self) -> bool:
         """Weights on which a decision is near; were they replaced now, none would ever be judged."""
         adapted = self._arms.get(ADAPTED)

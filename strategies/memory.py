@@ -45,6 +45,10 @@ class TokenMemory:
             self._weights[part].copy(),
         )
 
+    def newest_rows(self, count: int) -> NDArray[np.float32]:
+        """A view of the newest rows alone, at most `count`, oldest first."""
+        return self._rows[max(0, self._count - min(count, self._capacity)) : self._count]
+
     def newest_unbroken(self, count: int, interval: int) -> NDArray[np.float32]:
         """The newest rows after the last gap, at most `count` of them."""
         first = max(0, self._count - count)

@@ -14,6 +14,7 @@ from bot.core.records import LabelMatured, StageChanged
 from bot.core.signal import Action, Signal
 from bot.core.types import MINUTE_MS, Position, Side, Stage
 from bot.settings import Settings
+from strategies.arm import log_loss
 from strategies.base import Advice
 from strategies.chain import Chain
 from strategies.contest import BASE_RATE, Contest
@@ -24,6 +25,7 @@ from strategies.learning.registry import Model
 from strategies.learning.sources import column_indices
 from strategies.memory import TokenMemory
 from strategies.quality import Quality
+from strategies.triggers import Triggers
 
 
 class Token:
@@ -46,7 +48,8 @@ class Token:
         self._quality = Quality(symbol, launched)
         self._spoke: dict[int, str] = {}  # the champion of each bar whose label has not matured
         self._waits_for = ""
-        self._rows = self._rows_at_adaptation = 0
+        block = settings.label.horizon_bars * self._interval
+        self._triggers = Triggers(settings.adaptation, block)
         self._last_row = 0
 
     # --- a decision bar ------------------------------------------------------------------------------------
@@ -69,7 +72,6 @@ class Token:
         self._last_row = bar.start
         self._memory.add(bar.start, x)
         self._listings.add(self.symbol, bar.start, x)
-        self._rows += 1
         prediction = self._contest.predict(bar.start, x)
         self._spoke[bar.start] = self._contest.champion.name
         out += self._move_on_ladder(bar.ts)
@@ -164,6 +166,9 @@ class Token:
             )
         ]  # fmt: skip
         out += self._measure(ts, matured, said)
+        p_up = said.get(self._contest.watched.name)
+        if p_up is not None:
+            self._triggers.score(matured.start, log_loss(p_up, matured.outcome), matured.weight)
         champion = self._contest.champion
         out += self._contest.crown(ts)
         if self._contest.champion is not champion:
@@ -218,18 +223,19 @@ class Token:
     # --- adaptation ----------------------------------------------------------------------------------------
 
     def _maybe_adapt(self, bar: BarClosed) -> list[Advice]:
-        plan = self._settings.adaptation
-        if self._rows < plan.first_bars:
-            return []
-        if self._rows_at_adaptation and self._rows - self._rows_at_adaptation < plan.every_bars:
-            return []
-        if self._contest.is_judging:
-            return []
-        self._rows_at_adaptation = self._rows
-        rows, starts, labels, weights = self._memory.newest(plan.window_bars)
         seed = zlib.crc32(f"{self.symbol}:{bar.ts}".encode())
-        model_id = self._contest.base.model.model_id
-        return [AdaptModel(bar.ts, self.symbol, bar.ts, model_id, seed, rows, starts, labels, weights)]
+        due = self._triggers.due(self._memory, seed)
+        if due is None or self._contest.is_judging:
+            return []
+        self._triggers.begun()
+        snapshot = self._memory.newest(self._settings.adaptation.window_bars)
+        base, replaced = self._contest.base.model, self._contest.watched.model
+        return [
+            AdaptModel(
+                bar.ts, self.symbol, bar.ts, base.model_id, seed, *snapshot,
+                reason=f"{due.cause}: {due.reason}", urgent=due.cause.is_alarm, until=replaced.card.until,
+            )
+        ]  # fmt: skip
 
     def on_candidate(self, event: CandidateArrived, model: Model) -> list[Advice]:
         return [self._contest.enter(event.ts, model, event.report, self._past(model))]

@@ -87,7 +87,7 @@ def report(**changes: float) -> events.AdaptationReport:
 def adapt(ts: int) -> AdaptModel:
     return AdaptModel(
         ts, "ABCUSDT", ts, "base", 3, np.zeros((4, 2), np.float32), np.arange(4),
-        np.array([0, 1, -1, 1], np.int8), np.ones(4, np.float32),
+        np.array([0, 1, -1, 1], np.int8), np.ones(4, np.float32), "loss drift: 0.9 nats",
     )  # fmt: skip
 
 
@@ -275,7 +275,8 @@ def test_commands_are_canonical_json_in_order(database: Database, journal: Journ
     assert b'"stop_loss":"0.990"' in stored[1]
     assert msgspec.json.decode(stored[3]) == {
         "type": "AdaptModel", "ts": 4, "symbol": "ABCUSDT", "cut": 4, "base_model": "base",
-        "seed": 3, "rows": 4, "labels": 3, "snapshot": "710f4b463e6b104479e13394da9f201f",
+        "seed": 3, "reason": "loss drift: 0.9 nats", "rows": 4, "labels": 3,
+        "snapshot": "710f4b463e6b104479e13394da9f201f",
     }  # fmt: skip
     frame = database.frame(journal.run_id, "commands")
     assert frame["kind"].tolist() == ["PlaceOrder", "MoveStop", "CancelOrder", "AdaptModel"]

@@ -238,8 +238,11 @@ def test_stage_changes_and_adaptations_are_followed():
     shows = view()
     cut = np.zeros(0)
     shows.apply(StageChanged(START, "NEWUSDT", Stage.SHADOW, Stage.SMALL, ("118 effective labels",)))
-    shows.apply(AdaptModel(START, "NEWUSDT", START, "base", 1, cut, cut, cut, cut))
+    shows.apply(AdaptModel(START, "NEWUSDT", START, "base", 1, cut, cut, cut, cut, "schedule"))
     assert "↻" in text(shows)
+    assert "schedule" not in text(shows)
+    shows.apply(AdaptModel(START, "NEWUSDT", START, "base", 1, cut, cut, cut, cut, "loss drift: 0.9", True))
+    assert "adapts again, loss drift: 0.9" in text(shows)
     assert "SHADOW → SMALL: 118 effective labels" in text(shows)
 
     report = AdaptationReport(

@@ -205,6 +205,20 @@ def test_a_snapshot_ends_at_its_cut_and_knows_matured_labels_only() -> None:
         np.testing.assert_array_equal(job.rows[:, 0], (job.starts - START) // BAR)
         assert job.base_model == "pretrained"
     assert jobs[0].seed != jobs[1].seed
+    assert [job.reason.split(":")[0] for job in jobs] == ["first", "schedule"]
+    assert not any(job.urgent for job in jobs)
+
+
+def test_losses_that_rise_ask_for_an_adaptation_before_the_schedule_does() -> None:
+    plan = {"first_bars": 10, "every_bars": 1_000, "window_bars": 50, "drift_bars": 10, "drift_level": 0}
+    life = Life(gain=KNOWS, config=Settings(label={"horizon_bars": HORIZON}, adaptation=plan))
+    life.bars(300)
+    first = life.of(AdaptModel)
+    life.bars(60, truth=-1)
+    asked = life.of(AdaptModel)[len(first) :]
+    assert [job.reason.split(":")[0] for job in asked[:1]] == ["loss drift"]
+    assert asked[0].urgent
+    assert asked[0].until == life.last(Signal).ts - life.last(Signal).model_age
 
 
 def test_a_candidate_is_watched_in_shadow_and_does_not_speak_for_the_token() -> None:

@@ -53,6 +53,8 @@ class AdaptModel(Command, frozen=True):
     starts:  int64 (n,) open time of each row's bar, ms; a step other than one bar is a gap
     labels:  int8 (n,) 1 = up, 0 = down, -1 = not matured at `cut`
     weights: float32 (n,) uniqueness of each label, 0 where there is none
+    reason:  why now, for people; urgent: an alarm asks for it, not the schedule
+    until:   ms, nothing later taught the model that it is to replace
     """
 
     symbol: str
@@ -63,6 +65,9 @@ class AdaptModel(Command, frozen=True):
     starts: NDArray[np.int64]
     labels: NDArray[np.int8]
     weights: NDArray[np.float32]
+    reason: str = ""
+    urgent: bool = False
+    until: int = 0
 
     def summary(self) -> dict[str, Any]:
         """What goes into the journal instead of the arrays."""
@@ -71,6 +76,7 @@ class AdaptModel(Command, frozen=True):
             "cut": self.cut,
             "base_model": self.base_model,
             "seed": self.seed,
+            "reason": self.reason,
             "rows": len(self.rows),
             "labels": int((self.labels >= 0).sum()),
             "snapshot": self._digest(),

@@ -232,6 +232,8 @@ class DashboardState:
 
     def _on_adapt(self, command: AdaptModel) -> None:
         self._token(command.symbol).adapting = True
+        if command.urgent:
+            self._note(command.ts, command.symbol, f"adapts again, {command.reason}", "warning")
 
     def _on_adapted(self, event: CandidateArrived) -> None:
         if event.symbol != CHAIN:

@@ -114,6 +114,7 @@ class MarketView:
             open_interest=seen.open_interest * seen.mark_price,
             spread=seen.spread_bps / 1e4,
             depth=min(seen.bid_depth, seen.ask_depth),
+            mid=seen.mid_price,
             mark=seen.mark_price,
             funding_rate=facts.funding_rate if math.isnan(seen.next_funding_rate) else seen.next_funding_rate,
             next_funding=seen.next_funding_time if seen.next_funding_time > now else facts.next_funding,

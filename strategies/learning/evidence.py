@@ -52,8 +52,8 @@ class PairedScores:
         """Forget the evidence, not how many labels have been seen."""
         self._test = SequentialTest()
         self._recent.clear()
-        self._short = _BlockMean(self._block)
-        self._long = _BlockMean(BLOCKS * self._block)
+        self._short = BlockMean(self._block)
+        self._long = BlockMean(BLOCKS * self._block)
 
     def add(self, start: int, gain: float, weight: float) -> None:
         """A label matured. start: ms of its decision bar, ascending; gain: nats; weight: its uniqueness."""
@@ -78,7 +78,7 @@ class PairedScores:
         return sum(self._recent) / len(self._recent)
 
 
-class _BlockMean:
+class BlockMean:
     """Weighted means over intervals of `length` ms, each handed out when a later interval begins."""
 
     def __init__(self, length: int) -> None:
