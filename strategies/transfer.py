@@ -116,7 +116,9 @@ class TransferStrategy:
         if symbol in self._settings.universe.never:
             return (Alarm(event.ts, symbol, "not traded: universe.never names it"),)
         self._bank.add(symbol, event.instrument.launch_time)
-        self._tokens[symbol] = Token(symbol, self._settings, self._pretrained, self._chain)
+        self._tokens[symbol] = Token(
+            symbol, self._settings, self._pretrained, self._chain, event.instrument.launch_time
+        )
         return ()
 
     def _rate_before(self, bar: BarClosed) -> float:

@@ -1,6 +1,7 @@
 """What the engine decided and why: facts of our own making, for the journal, the view and the report."""
 
 from enum import StrEnum
+from typing import Final
 
 import msgspec
 
@@ -76,6 +77,24 @@ class LabelMatured(Record, frozen=True):
     ret: float
     weight: float  # uniqueness
     p_up: dict[str, float]  # by arm
+
+
+ROLLING: Final = "rolling"  # in place of an age: the newest days
+
+
+class QualityMeasured(Record, frozen=True):
+    """How good a token's predictions were, on matured labels alone; strategies.quality defines the figures.
+
+    `age`: of the token, in days, such as "3-7", or "rolling" for the newest days; `labels`: their effective
+    number; NaN = unknown
+    """
+
+    symbol: str
+    age: str
+    labels: float
+    accuracy: float
+    skill: float
+    ece: float
 
 
 class GateDecided(Record, frozen=True):

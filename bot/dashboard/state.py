@@ -24,6 +24,7 @@ from bot.core.events import (
 from bot.core.folding import fold
 from bot.core.reasons import kind
 from bot.core.records import (
+    ROLLING,
     Alarm,
     BreakerReleased,
     BreakerTripped,
@@ -32,6 +33,7 @@ from bot.core.records import (
     FeaturesSeen,
     GateDecided,
     Latch,
+    QualityMeasured,
     Readiness,
     Record,
     Refused,
@@ -61,6 +63,7 @@ class TokenState:
     similarity: float = math.nan
     mmd: float = math.nan
     labels: float = 0.0
+    quality: QualityMeasured | None = None  # of the newest days
     price: float = math.nan
     qty: float = 0.0
     entry: float = 0.0
@@ -140,6 +143,7 @@ class DashboardState:
             Readiness: self._on_readiness,
             FeaturesSeen: self._on_features,
             DecisionMade: self._on_decision,
+            QualityMeasured: self._on_quality,
             StageChanged: self._on_stage,
             GateDecided: self._on_gate,
             AdaptModel: self._on_adapt,
@@ -254,6 +258,10 @@ class DashboardState:
         token.price = record.close
         token.verdict = record.verdict
         token.reason = record.reason
+
+    def _on_quality(self, record: QualityMeasured) -> None:
+        if record.age == ROLLING:
+            self._token(record.symbol).quality = record
 
     def _on_refused(self, record: Refused) -> None:
         """Refusals repeat at every bar: they are counted, and noted when a token's cause changes."""

@@ -121,6 +121,15 @@ def _data(health: SymbolHealth | None) -> Text | str:
     return text.append(f" −{lost}", "yellow") if lost else text
 
 
+def _quality(token: TokenState, _: int) -> Text | str:
+    """Accuracy, skill over the base rate and calibration error of the newest days' matured labels."""
+    seen = token.quality
+    if seen is None or math.isnan(seen.accuracy):
+        return "–"
+    style = "green" if seen.skill > 0 else "red"
+    return Text.assemble(f"{seen.accuracy:.0%} ", (signed(seen.skill, ".3f"), style), f" {seen.ece:.2f}")
+
+
 def _position(token: TokenState, _: int) -> str:
     return f"{signed(token.qty, ',.6g')} ({signed(token.notional, ',.0f')})" if token.qty else "–"
 
@@ -161,6 +170,7 @@ _COLUMNS: Final = (
     _Column("MMD²", 120, True, lambda token, _: _number(token.mmd, ".3f")),
     _Column("labels", 130, True, lambda token, _: f"{token.labels:.0f}"),
     _Column("conf.", 0, True, _confidence),
+    _Column("acc. skill ECE", 170, True, _quality),
     _Column("position", 100, True, _position),
     _Column("stop", 120, True, _stop),
     _Column("unreal.", 0, True, _unrealised),

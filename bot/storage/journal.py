@@ -292,6 +292,7 @@ LOGGED: Final[dict[type[Message], tuple[str, Callable[[Any], Row]]]] = {
     records.EquityMarked: ("equity", asdict),
     records.DecisionMade: ("decisions", _decision),
     records.LabelMatured: ("labels", asdict),
+    records.QualityMeasured: ("quality", asdict),
     records.GateDecided: ("gates", asdict),
     records.StageChanged: ("stages", lambda m: {**asdict(m), "old": m.old.value, "new": m.new.value}),
     records.Refused: ("alarms", lambda m: _alarm(m, symbol=m.symbol, text=m.reason)),
