@@ -110,7 +110,12 @@ def paper(
 
     settings = settings_of(config, directory, {"seed": seed, "days": days if market == "simulated" else None})
     if market == "bybit":
-        from bot.live import Choice, run_live
+        given = {"--data": data, "--funding": funding, "--start": start, "--days": days, "--seed": seed,
+                 "--speed": speed or None, "--fresh": fresh or None}  # fmt: skip
+        if foreign := [name for name, value in given.items() if value is not None]:
+            raise UsageError(f"{', '.join(foreign)}: a live market has none of it; leave it out, or --market")
+        from bot.live.parts import Choice
+        from bot.live.session import run_live
 
         run_live(settings, Choice("paper", venue(environment, url), None, names_of(tokens)))
         return

@@ -6,6 +6,7 @@ only the strategy is one that trades at every bar (`strategies.exercise`): a reh
 
 import asyncio
 import json
+import math
 import os
 import re
 import sys
@@ -33,8 +34,10 @@ from bot.exchange.bybit.environment import Environment, check_key, credentials, 
 from bot.exchange.bybit.live_market import LiveMarket, MarketSettings
 from bot.exchange.bybit.rest import Rest
 from bot.exchange.bybit.streams.connection import first_to_end
-from bot.live import engine_of, preparation_of, warn
+from bot.live.parts import engine_of, preparation_of, warn
+from bot.market.universe import Universe
 from bot.settings import Settings
+from bot.settings import Universe as Limits
 from bot.storage.database import Database
 from bot.storage.journal import Journal
 from bot.wiring import Wiring
@@ -45,6 +48,7 @@ _READY: Final = re.compile(r"http://127\.0\.0\.1:\d+")
 _READY_SECONDS: Final = 60.0
 _BAR: Final = MINUTE_MS
 _LISTED: Final = "LATEUSDT"
+EVERYTHING: Final = Universe(Limits(min_turnover=0, min_depth=0, max_spread=0.5), days=math.inf, most=100)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +110,7 @@ async def _trade(
     )  # fmt: skip
     sources = settings.market.sources
     market = LiveMarket(
-        environment, rest, sources, lambda item, now: True, inbox.put_nowait,
+        environment, rest, sources, EVERYTHING, inbox.put_nowait,
         MarketSettings(interval=_BAR, decision_interval=_BAR, instruments=5.0),
     )  # fmt: skip
     try:

@@ -324,9 +324,30 @@ class Bybit(Section):
     bar_minutes: Literal[1, 3, 5, 15] = 1
     newest_days: Count = Field(60, description="tokens launched in the last so many days are traded")
     max_tokens: Annotated[int, Field(ge=1, le=100)] = Field(
-        20, description="the newest of them; one connection carries the streams of no more than 100"
+        20, description="at once, the newest; one connection carries the streams of no more than 100"
     )
     history_days: Count = Field(180, description="BTC and ETH history for pretraining, in days")
+
+
+class Universe(Section):
+    """Which tokens are watched and may be traded. Who is in may miss the limits by the slack."""
+
+    always: tuple[str, ...] = Field((), description="followed whatever their age and liquidity")
+    never: tuple[str, ...] = Field((), description="not traded; what is held of them is only guarded")
+    min_turnover: Annotated[float, Field(ge=0)] = Field(
+        1_000_000.0, description="quote coin a day; of a younger token, at the rate so far"
+    )
+    max_spread: Annotated[float, Field(gt=0, lt=1)] = Field(0.005, description="(ask - bid) / mid")
+    min_depth: Annotated[float, Field(ge=0)] = Field(
+        250.0, description="quote coin within 10 bps of mid, the thinner side"
+    )
+    slack: Fraction = Field(0.5, description="share of a limit at which a token that is in falls out")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if both := sorted(set(self.always) & set(self.never)):
+            raise ValueError(f"always and never both name {', '.join(both)}")
+        return self
 
 
 class Live(Section):
@@ -395,6 +416,7 @@ class Settings(Section):
     execution: Execution = Execution()
     costs: Costs = Costs()
     bybit: Bybit = Bybit()
+    universe: Universe = Universe()
     live: Live = Live()
     storage: Storage = Storage()
     exchange: Exchange = Exchange()
@@ -405,6 +427,10 @@ class Settings(Section):
             raise ValueError(
                 f"simulation.bar_minutes ({self.simulation.bar_minutes}) must divide "
                 f"market.decision_minutes ({self.market.decision_minutes})"
+            )
+        if named := sorted(set(self.market.sources) & {*self.universe.always, *self.universe.never}):
+            raise ValueError(
+                f"universe names {', '.join(named)}, which market.sources has: never traded anyway"
             )
         if self.risk.max_exposure > self.bybit.leverage:
             raise ValueError(

@@ -21,6 +21,7 @@ from bot.exchange.bybit.audit import Line, RunLog, audit, frames_line
 from bot.exchange.bybit.broker import BybitBroker
 from bot.exchange.bybit.clock import Health, keep_measured
 from bot.exchange.bybit.live_market import LiveMarket
+from bot.exchange.bybit.maintenance import watch_maintenance
 from bot.exchange.bybit.rest import Rest
 from bot.exchange.bybit.streams.connection import first_to_end
 from bot.exchange.simulated.broker import SimulatedBroker
@@ -74,10 +75,19 @@ class Wiring:
 
     async def live(self, stop: asyncio.Event) -> None:
         """Until `stop`. Raises what ends a service that should not end."""
-        services = [self.market.run(), watch_clock(self.rest, self.inbox)]
+        services = [
+            self.market.run(),
+            watch_clock(self.rest, self.inbox),
+            watch_maintenance(self.rest, self._on_maintenance),
+        ]
         if isinstance(self.broker, BybitBroker):
             services += [self.broker.run(), self.audits.run()]
         await first_to_end(self._follow(stop), *services)
+
+    def _on_maintenance(self, reason: str) -> None:
+        now = self.rest.clock.now_ms()
+        blocked = EntriesBlocked(now, now, "maintenance", reason)
+        self.inbox.put_nowait(blocked if reason else EntriesAllowed(now, now, "maintenance"))
 
     async def _follow(self, stop: asyncio.Event) -> None:
         if self.control is not None:
@@ -127,7 +137,7 @@ class Wiring:
         books = self.engine.portfolio
         held = list(books.positions.values())
         lines = await audit(self.rest, self.log, held, books.balance, self.audits.since)
-        frames = {"market": self.market.frames(), "private": self.broker.frames()}
+        frames = {"market": self.market.frames(), **self.broker.frames()}
         return lines + [frames_line(name, counts) for name, counts in frames.items()]
 
 

@@ -128,6 +128,8 @@ def collar(context: Context) -> str | None:
     """Against fat fingers and old prices: the price of the decision must be that of the market."""
     price, most = context.signal.price, context.risk.collar
     for name, reference in (("mid", context.market.mid), ("mark", context.market.mark)):
+        if context.live and math.isnan(reference):
+            return f"the {name} is not known yet"
         off = abs(price / reference - 1) if reference > 0 else 0.0
         if off > most:
             return f"the price {price:g} is {off:.2%} off the {name} {reference:g}, the limit is {most:.2%}"

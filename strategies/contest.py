@@ -34,6 +34,7 @@ ADAPTED: Final = "adapted"
 CHALLENGER: Final = "challenger"
 SCRATCH: Final = "scratch"
 ENSEMBLE: Final = "ensemble"
+BASE_RATE: Final = "base"  # beside the arms in what was said
 
 _PRIOR_LABELS: Final = 20.0  # pseudo-labels of a fair coin in the base rate
 
@@ -144,7 +145,7 @@ class Contest:
             arm.calibrator.observe(logit, matured.outcome, matured.weight)
             if rival is not None:
                 arm.probation.add(matured.start, rival - loss, matured.weight)
-        return {arm.name: p_up for arm, _, _, p_up in said.arms} | {"base": said.base}
+        return {arm.name: p_up for arm, _, _, p_up in said.arms} | {BASE_RATE: said.base}
 
     def _rival_of(self, name: str) -> str:
         """Who leads is measured against the base, who wants to lead against who leads."""

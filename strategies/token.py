@@ -2,6 +2,7 @@
 
 import math
 import zlib
+from collections.abc import Mapping
 
 import msgspec
 import numpy as np
@@ -16,20 +17,24 @@ from bot.settings import Settings
 from strategies.arm import log_loss
 from strategies.base import Advice
 from strategies.chain import Chain
-from strategies.contest import Contest
+from strategies.contest import BASE_RATE, Contest
 from strategies.features.pipeline import FeatureRow
 from strategies.labels import Labeler, Matured
 from strategies.ladder import Evidence, climb
 from strategies.learning.registry import Model
 from strategies.learning.sources import column_indices
 from strategies.memory import TokenMemory
+from strategies.quality import Quality
 from strategies.triggers import Triggers
 
 
 class Token:
     """Everything the strategy knows of one token. Pure: driven by rows, labels and candidates."""
 
-    def __init__(self, symbol: str, settings: Settings, pretrained: Model, chain: Chain) -> None:
+    def __init__(
+        self, symbol: str, settings: Settings, pretrained: Model, chain: Chain, launched: int = 0
+    ) -> None:
+        """launched: ms UTC"""
         self.symbol = symbol
         self.stage = Stage.OBSERVE
         self._settings = settings
@@ -40,6 +45,8 @@ class Token:
         self._labeler = Labeler(settings.label.horizon_bars, settings.label.barrier_sigmas)
         self._listings = chain.listings
         self._contest = Contest(symbol, settings, pretrained, chain.base)
+        self._quality = Quality(symbol, launched)
+        self._spoke: dict[int, str] = {}  # the champion of each bar whose label has not matured
         self._waits_for = ""
         block = settings.label.horizon_bars * self._interval
         self._triggers = Triggers(settings.adaptation, block)
@@ -66,6 +73,7 @@ class Token:
         self._memory.add(bar.start, x)
         self._listings.add(self.symbol, bar.start, x)
         prediction = self._contest.predict(bar.start, x)
+        self._spoke[bar.start] = self._contest.champion.name
         out += self._move_on_ladder(bar.ts)
         signal = self._signal(bar, row, prediction, position)
         if late and signal.action is Action.ENTER:
@@ -157,6 +165,7 @@ class Token:
                 said,
             )
         ]  # fmt: skip
+        out += self._measure(ts, matured, said)
         p_up = said.get(self._contest.watched.name)
         if p_up is not None:
             self._triggers.score(matured.start, log_loss(p_up, matured.outcome), matured.weight)
@@ -165,6 +174,17 @@ class Token:
         if self._contest.champion is not champion:
             out += self._begin_again(ts)
         return out
+
+    def _measure(self, ts: int, matured: Matured, said: Mapping[str, float]) -> list[Advice]:
+        """What the champion of that bar had said; older bars without a label lost theirs in a gap."""
+        spoke = self._spoke.pop(matured.start)
+        for stale in [start for start in self._spoke if start < matured.start]:
+            del self._spoke[stale]
+        return [
+            *self._quality.add(
+                ts, matured.start, said[spoke], said[BASE_RATE], matured.outcome, matured.weight
+            )
+        ]
 
     def _begin_again(self, ts: int) -> list[Advice]:
         """Another champion must earn every step itself: what the last one had shown is not its own."""

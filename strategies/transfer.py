@@ -16,7 +16,7 @@ from bot.core.events import (
     InstrumentListed,
     MicrostructureSampled,
 )
-from bot.core.records import Alarm, Readiness
+from bot.core.records import Alarm, FeaturesSeen, Readiness
 from bot.core.types import Position
 from bot.settings import Settings
 from strategies.base import Advice
@@ -114,8 +114,12 @@ class TransferStrategy:
         symbol = event.instrument.symbol
         if symbol in self._sources or symbol in self._tokens:
             return ()
+        if symbol in self._settings.universe.never:
+            return (Alarm(event.ts, symbol, "not traded: universe.never names it"),)
         self._bank.add(symbol, event.instrument.launch_time)
-        self._tokens[symbol] = Token(symbol, self._settings, self._pretrained, self._chain)
+        self._tokens[symbol] = Token(
+            symbol, self._settings, self._pretrained, self._chain, event.instrument.launch_time
+        )
         return ()
 
     def _rate_before(self, bar: BarClosed) -> float:
@@ -130,7 +134,7 @@ class TransferStrategy:
         if token is None:
             return ()
         self._bank.remove(event.symbol)
-        return token.suspend(event.ts, "delisted")
+        return token.suspend(event.ts, event.reason)
 
     def _decide_waiting(self, positions: Mapping[str, Position], *, late: bool) -> list[Advice]:
         waiting, self._waiting = self._waiting, []
@@ -154,7 +158,9 @@ class TransferStrategy:
         rows = self._bank.update_many(bars, first, second, funding, micro)
         out: list[Advice] = []
         for bar, row in zip(bars, rows, strict=True):
-            if not row.ready:
+            if row.ready:
+                out.append(FeaturesSeen(bar.ts, bar.symbol, tuple(row.x.tolist())))
+            else:
                 refused = self._bank.refused(bar.symbol)
                 out.append(Readiness(bar.ts, bar.symbol, row.have, row.need, refused))
             out += self._tokens[bar.symbol].on_row(bar, row, positions.get(bar.symbol), late=late)

@@ -31,7 +31,9 @@ from bot.exchange.bybit.rest import Rest
 from bot.exchange.local import assets
 from bot.exchange.local.account import Entry
 from bot.exchange.local.assets import Asset
-from bot.live import Choice, LiveRun, account_lock
+from bot.live.account import account_lock, known_fees
+from bot.live.parts import Choice
+from bot.live.run import LiveRun
 from bot.settings import Costs, Settings, Storage
 from bot.storage.database import Database
 from bot.storage.journal import Journal
@@ -178,12 +180,7 @@ async def test_the_fees_that_the_account_pays_are_those_of_the_run(
             await until(lambda: len(database.frame(2, "equity")))
             costs = json.loads(database.runs()[-1].config_json)["costs"]
             assert (costs["taker_fee"], costs["maker_fee"]) == (0.00055, 0.0002)
-            rest = Rest(local(exchange.url))
-            paper = Choice("paper", local(exchange.url), None)
-            control = Control(database, "paper")
-            run = LiveRun(Settings(costs=guessed), paper, "", rest, database, Console(quiet=True), control)
-            assert run.known_fees() == (0.00055, 0.0002)
-            rest.close()
+            assert known_fees(database, local(exchange.url)) == (0.00055, 0.0002)
 
 
 def test_a_second_bot_on_the_account_is_refused() -> None:

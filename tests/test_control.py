@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
 
+import msgspec
 import pytest
 from typer.testing import CliRunner
 
@@ -15,14 +16,15 @@ from bot.cli import app
 from bot.control import Control, Wishes, commanded
 from bot.core.commands import PlaceOrder
 from bot.core.errors import Latched
-from bot.core.events import BarClosed, EntriesAllowed, OperatorCommanded
+from bot.core.events import BarClosed, EntriesAllowed, OperatorCommanded, TokenLeftOut
 from bot.core.records import Alarm, BreakerReleased, Refused
 from bot.core.types import Side, Verb
+from bot.dashboard import status
 from bot.engine.driver import drive
 from bot.engine.standing import standing
 from bot.storage.database import Database
 from bot.storage.journal import Journal
-from bot.storage.mailbox import Mailbox, Request
+from bot.storage.mailbox import Heartbeat, Mailbox, Request
 from tests.builders import START, bar, enter, fill, listed
 from tests.test_database import RUN
 from tests.test_engine import Desk, nothing
@@ -368,6 +370,24 @@ def test_status_says_how_a_bot_stands_and_its_exit_code_whether_it_is_well(tmp_p
         assert "held by pause, 1970-01-01 00:00, ann: lunch, not taken up yet" in command(
             "status", home=tmp_path
         )[1]  # fmt: skip
+
+
+def test_status_groups_the_tokens_that_are_left_out_by_reason() -> None:
+    engine = Desk(nothing).engine
+    thin = {f"T{n}USDT": f"turnover of {n} a day < 1,000" for n in range(10)}
+    for name, reason in {**thin, "FULLUSDT": "all 3 places are taken", "GONEUSDT": "spread"}.items():
+        engine.step(TokenLeftOut(START, START, name, reason))
+    engine.step(TokenLeftOut(START, START, "GONEUSDT", ""))
+    said = msgspec.json.encode(standing(engine)).decode()
+    beat = Heartbeat(
+        mode="demo", host="h", pid=1, born="", phase="trading", since=0, beat=0, standing=said
+    )  # fmt: skip
+    told = [line for line in status.lines(beat, [], 0) if line.startswith("not followed")]
+    assert told == [
+        "not followed: FULLUSDT (all 3 places are taken)",
+        "not followed: T0USDT, T1USDT, T2USDT, T3USDT, T4USDT, T5USDT, T6USDT, T7USDT and 2 more "
+        "(turnover of 0 a day < 1,000)",
+    ]
 
 
 async def one_look(daemon: Daemon) -> None:

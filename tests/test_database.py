@@ -41,7 +41,7 @@ NOT_STORED = {
     events.MicrostructureSampled, events.LiquiditySampled, events.PositionMarked,
     events.MarketHealthChanged, events.MarketHealthMeasured, events.TimePassed,
     commands.FetchBook, commands.RenewBook,
-    records.Readiness,
+    records.FeaturesSeen, records.Readiness,
 }  # fmt: skip
 FOLDED = {
     events.BalanceChanged,  # as an alarm, like the next two
@@ -195,11 +195,13 @@ def test_every_row_has_the_columns_of_its_table(database: Database, journal: Jou
         decided(1),
         records.LabelMatured(1, "ABCUSDT", 0, 1, 1, 0.1, 1.0, {"frozen": 0.5}),
         records.GateDecided(1, "ABCUSDT", "m", "adapted", "promoted", ("evidence",), 0.8, 0.2, 0.1, 140.0),
+        records.QualityMeasured(1, "ABCUSDT", "3-7", 40.0, 0.6, 0.01, 0.02),
         records.StageChanged(1, "ABCUSDT", Stage.OBSERVE, Stage.SHADOW, ("ready",)),
         records.Refused(1, "ABCUSDT", "spread"),
         records.BreakerTripped(1, "drawdown", 0),
         records.BreakerReleased(1, "new day"),
         records.Alarm(1, "ABCUSDT", "look"),
+        events.TokenLeftOut(1, 2, "ABCUSDT", "spread"),
         events.EntriesBlocked(1, 2, "feed", "silent"),
         events.EntriesAllowed(1, 2, "feed"),
         events.OperatorCommanded(1, 2, 3, Verb.PAUSE, "ann", "lunch"),
@@ -213,9 +215,10 @@ def test_every_row_has_the_columns_of_its_table(database: Database, journal: Jou
     assert database.frame(journal.run_id, "stages")["new"].tolist() == ["SHADOW"]
     assert database.frame(journal.run_id, "gates")["reasons"].tolist() == [["evidence"]]
     alarms = database.frame(journal.run_id, "alarms")
-    kinds = ["Refused", "BreakerTripped", "BreakerReleased", "Alarm", "EntriesBlocked", "EntriesAllowed"]
+    kinds = ["Refused", "BreakerTripped", "BreakerReleased", "Alarm"]
+    kinds += ["TokenLeftOut", "EntriesBlocked", "EntriesAllowed"]
     assert alarms["kind"].tolist() == kinds
-    assert alarms["until"].fillna(-1).tolist() == [-1, 0, -1, -1, -1, -1]
+    assert alarms["until"].fillna(-1).tolist() == [-1, 0, -1, -1, -1, -1, -1]
 
 
 def test_a_run_is_described_by_its_row(database: Database, journal: Journal) -> None:
@@ -521,7 +524,7 @@ def test_a_killed_run_leaves_whole_steps_and_resumes_to_the_same_end(
         assert counts == {
             **dict.fromkeys(("decisions", "alarms", "orders", "candidates", "labels", "equity"), done),
             **dict.fromkeys(("commands", "fills"), 2 * done),
-            **dict.fromkeys(("gates", "stages", "funding", "operator"), 0),
+            **dict.fromkeys(("gates", "stages", "funding", "operator", "quality"), 0),
             "positions": 1,
         }
         resumed = Journal.resume(database, run.id)

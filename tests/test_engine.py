@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from math import isnan
+from math import isnan, nan
 
 import msgspec
 import pytest
@@ -178,6 +178,17 @@ def test_while_the_market_cannot_be_trusted_nothing_is_opened() -> None:
     desk.runner.advance([MarketHealthChanged(START + 2 * BAR, START + 2 * BAR, "NEWUSDT", ())])
     desk.play(bar(2, 100), bar(3, 100))
     assert len(desk.journal.of(PlaceOrder)) == 1
+
+
+def test_a_price_off_the_mid_of_the_newest_book_is_refused() -> None:
+    desk = Desk(once(1, enter(1)))
+    now = START + BAR
+    numbers = dict.fromkeys(LiquiditySampled.__struct_fields__[4:], nan) | {"mid_price": 103.0}
+    desk.play(bar(0, 100))
+    desk.runner.advance([LiquiditySampled(now, now, "NEWUSDT", START, **numbers)])
+    desk.play(bar(1, 100))
+    assert desk.journal.of(PlaceOrder) == []
+    assert desk.journal.of(Refused)[0].reason == "the price 100 is 2.91% off the mid 103, the limit is 2.00%"
 
 
 def test_a_symbol_with_a_refused_feed_is_never_traded_and_a_person_is_told() -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -24,12 +24,15 @@ from bot.core.events import (
     MarketHealthChanged,
     MarketHealthMeasured,
     MicrostructureSampled,
+    TokenLeftOut,
 )
 from bot.core.types import HOUR_MS, MINUTE_MS, TradingStatus
 from bot.exchange.bybit.clock import ExchangeClock
 from bot.exchange.bybit.live_market import LiveMarket, MarketSettings
 from bot.exchange.bybit.rest import Rest
 from bot.exchange.bybit.streams import Backoff
+from bot.market.universe import Universe
+from bot.settings import Universe as Limits
 from tests.bybit_server import RestServer, StreamServer, envelope, hang
 from tests.test_bybit_broker import QUICK, Heard
 from tests.test_download import contract
@@ -38,6 +41,7 @@ SOURCES = ("BTCUSDT", "ETHUSDT")
 QUICKLY = MarketSettings(
     grace=0.0, patience=0.5, give_up=0.3, late=1.0, look=0.02, instruments=0.05, funding=0.05
 )
+NEW = Universe(Limits(), days=1 / 24, most=2)
 
 
 class Venue:
@@ -53,10 +57,15 @@ class Venue:
         self.holes: set[tuple[str, int]] = set()
         self.asked: list[tuple[str, int, int]] = []
         self.broken = False
+        self.turnover: dict[str, float] = {}  # in 24 hours, where it is not 10 million
+        self.spread: dict[str, float] = {}  # where it is not 2 bps
+        self.level: dict[str, float] = {}  # notional of each side of the book, where it is not 10,000
         for path, act in (
             ("/v5/market/kline", self._klines),
             ("/v5/market/instruments-info", self._instruments),
             ("/v5/market/funding/history", self._funding),
+            ("/v5/market/tickers", self._tickers),
+            ("/v5/market/orderbook", self._book),
         ):
             rest.will_act(path, act)
 
@@ -99,6 +108,30 @@ class Venue:
         ]
         return web.json_response(envelope({"category": "linear", "list": found}, time=self.now))
 
+    async def _tickers(self, request: web.Request) -> web.StreamResponse:
+        found = [
+            {
+                "symbol": name,
+                "turnover24h": str(self.turnover.get(name, 1e7)),
+                "bid1Price": "1",
+                "ask1Price": str(1 + self.spread.get(name, 2e-4)),
+            }
+            for name in self.listed
+        ]
+        return web.json_response(envelope({"category": "linear", "list": found}, time=self.now))
+
+    async def _book(self, request: web.Request) -> web.StreamResponse:
+        name = request.query["symbol"]
+        size = str(self.level.get(name, 1e4))
+        book = {
+            "s": name,
+            "b": [["1", size], ["0.9", "1e9"]],
+            "a": [["1.0002", size]],
+            "ts": self.now,
+            "u": 1,
+        }
+        return web.json_response(envelope(book, time=self.now))
+
     async def _funding(self, request: web.Request) -> web.StreamResponse:
         start, end = int(request.query["startTime"]), int(request.query["endTime"])
         times = range(start + -start % (8 * HOUR_MS), end + 1, 8 * HOUR_MS)
@@ -128,13 +161,17 @@ async def venue() -> AsyncIterator[Venue]:
 
 @asynccontextmanager
 async def watching(
-    venue: Venue, since: int | None = None, **changes: Any
+    venue: Venue,
+    since: int | None = None,
+    universe: Universe = NEW,
+    held: Callable[[], Collection[str]] = frozenset,
+    **changes: Any,
 ) -> AsyncIterator[tuple[LiveMarket, Heard]]:
     environment = replace(venue.rest.environment, public_streams=f"ws://127.0.0.1:{venue.streams.port}")
     rest, heard = Rest(environment, clock=TestClock(venue)), Heard()
     market = LiveMarket(
-        environment, rest, SOURCES, lambda item, now: item.launch_time > now - HOUR_MS, heard.emit,
-        replace(QUICKLY, **changes), stream_settings=QUICK, backoff=lambda: Backoff(0.01, 0.05),
+        environment, rest, SOURCES, universe, heard.emit, replace(QUICKLY, **changes),
+        held=held, stream_settings=QUICK, backoff=lambda: Backoff(0.01, 0.05),
     )  # fmt: skip
     for item in await market.open():
         market.follow(item, venue.minute if since is None else since)
@@ -219,6 +256,7 @@ async def test_a_repair_that_gets_no_answer_does_not_hide_that_the_feed_is_late(
 async def test_an_audit_that_gets_no_answer_does_not_hold_up_the_others(venue: Venue) -> None:
     """Health is judged in the same loop."""
     venue.rest.will_act("/v5/market/orderbook", hang)
+    venue.rest._answers["/v5/market/orderbook"].popleft()
 
     def asked() -> list[str]:
         return sorted(seen.params["symbol"] for seen in venue.rest.seen if "orderbook" in seen.path)
@@ -435,3 +473,91 @@ async def test_a_decision_bar_comes_behind_what_the_book_did_meanwhile(venue: Ve
             type(event) for event in heard.events if isinstance(event, BarClosed | MicrostructureSampled)
         ]
         assert kinds == [MicrostructureSampled, BarClosed] * 2
+
+
+# --- who is followed ---------------------------------------------------------------------------------------
+
+
+def young(venue: Venue, name: str, age: int = 10) -> None:
+    """Listed `age` minutes ago."""
+    venue.listed[name] = {**contract(name), "launchTime": str(venue.minute - age * MINUTE_MS)}
+
+
+async def test_who_is_too_thin_or_finds_no_place_is_left_out_and_told_once(venue: Venue) -> None:
+    for age, name in enumerate(("AUSDT", "BUSDT", "CUSDT", "POORUSDT", "WIDEUSDT", "DEEPUSDT")):
+        young(venue, name, 10 + age)
+    venue.turnover["POORUSDT"] = 1_000  # in an hour at most
+    venue.spread["WIDEUSDT"] = 0.01
+    venue.level["AUSDT"] = 20
+    async with watching(venue) as (_, heard):
+        assert [event.instrument.symbol for event in heard.of(InstrumentListed)] == [
+            *SOURCES,
+            "BUSDT",
+            "CUSDT",
+        ]
+        told = {event.symbol: event.reason for event in (await heard.until(TokenLeftOut, 4))[:4]}
+        assert told == {
+            "AUSDT": "depth 20 < 250",
+            "POORUSDT": "turnover of 24,000 a day < 1,000,000",
+            "WIDEUSDT": "spread 0.995% > 0.500%",
+            "DEEPUSDT": "all 2 places are taken",
+        }
+        venue.turnover["POORUSDT"] = 1_001  # another number is no news
+        venue.level["AUSDT"] = 1e5  # newer, and liquid now; but nobody is driven out
+        told = (await heard.until(TokenLeftOut, 5))[4:]
+        assert [(event.symbol, event.reason) for event in told] == [("AUSDT", "all 2 places are taken")]
+        await asyncio.sleep(0.3)
+        assert len(heard.of(TokenLeftOut)) == 5
+        assert heard.of(InstrumentDelisted) == []
+
+
+async def test_who_grew_old_gives_its_place_to_a_new_one_but_not_what_is_held(venue: Venue) -> None:
+    for name in ("HELDUSDT", "OLDUSDT"):
+        young(venue, name)
+    async with watching(venue, held=lambda: ("HELDUSDT",)) as (_, heard):
+        await heard.until(InstrumentListed, 4)
+        venue.now += HOUR_MS
+        await asyncio.sleep(0.2)
+        assert heard.of(InstrumentDelisted) == []
+        for name in ("NEWUSDT", "TOOUSDT"):
+            young(venue, name)
+        (gone,) = await heard.until(InstrumentDelisted)
+        assert (gone.symbol, gone.reason) == ("OLDUSDT", "its place goes to a newer token")
+        listed = await heard.until(InstrumentListed, 5)
+        assert listed[-1].instrument.symbol == "NEWUSDT"
+        (told,) = await heard.until(TokenLeftOut)
+        assert (told.symbol, told.reason) == ("TOOUSDT", "all 2 places are taken")
+
+
+async def test_an_announced_end_needs_no_second_question(venue: Venue) -> None:
+    """Delivering, too: that list is not asked for, but what says so in another one is believed."""
+    for name in ("AUSDT", "BUSDT"):
+        young(venue, name)
+    async with watching(venue) as (_, heard):
+        await heard.until(InstrumentListed, 4)
+        venue.unanswered = 10016
+        end = 1_750_089_600_000
+        venue.listed["AUSDT"]["deliveryTime"] = str(end)
+        (gone,) = await heard.until(InstrumentDelisted)
+        assert (gone.symbol, gone.reason) == ("AUSDT", "delisting announced for 2025-06-16 16:00 UTC")
+        venue.listed["BUSDT"]["status"] = "Delivering"
+        venue.unanswered = 0
+        gone = (await heard.until(InstrumentDelisted, 2))[-1]
+        assert (gone.symbol, gone.reason) == ("BUSDT", "delisted: the exchange's status is Delivering")
+        venue.listed["AUSDT"]["deliveryTime"] = "0"  # withdrawn: it is a token like any other
+        listed = await heard.until(InstrumentListed, 5)
+        assert listed[-1].instrument.symbol == "AUSDT"
+
+
+async def test_tickers_that_do_not_come_keep_nobody_from_being_delisted(venue: Venue) -> None:
+    young(venue, "NEWUSDT")
+    async with watching(venue) as (_, heard):
+        await heard.until(InstrumentListed, 3)
+
+        async def busy(request: web.Request) -> web.StreamResponse:
+            return web.json_response(envelope({}, 10016, "busy", time=venue.now))
+
+        venue.rest.will_act("/v5/market/tickers", busy)
+        venue.rest._answers["/v5/market/tickers"].popleft()
+        del venue.listed["NEWUSDT"]
+        await heard.until(InstrumentDelisted)

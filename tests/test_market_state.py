@@ -396,6 +396,7 @@ def test_liquidity_is_the_mean_book_of_the_bar_and_the_newest_ticker() -> None:
     assert (seen.last_price, seen.mark_price, seen.index_price) == (100.0, 100.1, 99.9)
     assert (seen.next_funding_rate, seen.next_funding_time) == (1e-4, START + BAR)
     assert seen.spread_bps == pytest.approx(0.05 / 100.025 * 1e4)
+    assert seen.mid_price == 100.025
     assert (seen.bid_depth, seen.ask_depth) == pytest.approx((500.0, 7 * 100.05))
     assert math.isnan(state.liquidity(START + BAR).spread_bps)
 
@@ -407,9 +408,20 @@ def test_a_bar_that_is_told_late_is_not_given_the_prices_of_its_future(late: int
         end + late, end + late, SYMBOL, True, mark_price=100.0, next_funding_time=end + BAR
     )
     state.on_ticker(ticker)
+    push(state, "snapshot", 1, BID, ASK, at=end + late)
     liquidity, _, _ = state.on_bar(bar(0, 100, SYMBOL))
     assert isinstance(liquidity, LiquiditySampled)
     assert (liquidity.mark_price == 100.0, liquidity.next_funding_time == end + BAR) == (known, known)
+    assert (liquidity.mid_price == 100.5) == known
+
+
+def test_a_lost_book_has_no_mid() -> None:
+    state = symbol_state()
+    assert math.isnan(state.liquidity(START).mid_price)
+    push(state, "snapshot", 1, BID, ASK)
+    assert state.liquidity(START).mid_price == 100.5
+    push(state, "delta", 3, BID)
+    assert math.isnan(state.liquidity(START).mid_price)
 
 
 def test_the_order_flow_up_to_the_end_of_a_bar_is_in_its_sample() -> None:

@@ -93,7 +93,8 @@ def view() -> MarketView:
 
 def sample(ts: int, spread_bps: float, funding: float = NAN, due: int = 0) -> LiquiditySampled:
     return LiquiditySampled(
-        ts, ts, "NEWUSDT", ts - BAR, spread_bps, 900.0, 700.0, 1e6, 100.0, 100.5, 100.0, NAN, funding, due
+        ts, ts, "NEWUSDT", ts - BAR, spread_bps, 900.0, 700.0, 100.2, 1e6, 100.0, 100.5, 100.0, NAN, funding,
+        due,
     )  # fmt: skip
 
 
@@ -110,8 +111,10 @@ def test_facts_are_the_newest_that_are_known() -> None:
     market.on_decision_bar(bar(1, 100, volume=21))
     facts = market.facts("NEWUSDT", START + HOUR_MS)
     newest = market.facts("NEWUSDT", START + BAR)
-    assert (newest.spread, newest.depth, newest.mark) == (pytest.approx(0.0012), 700.0, 100.5)
-    assert math.isnan(market.facts("NEWUSDT", START + 3 * BAR).spread)  # old
+    assert (newest.spread, newest.depth) == (pytest.approx(0.0012), 700.0)
+    assert (newest.mid, newest.mark) == (100.2, 100.5)
+    old = market.facts("NEWUSDT", START + 3 * BAR)
+    assert math.isnan(old.spread + old.mid + old.mark)
     assert (facts.faults, facts.status) == (("gap",), TradingStatus.DELIVERING)
     assert facts.turnover == pytest.approx(500 + 1_600 / 16)
     assert facts.funding_rate == 0.0007

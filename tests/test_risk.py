@@ -173,11 +173,13 @@ def test_arms_that_are_not_named_may_not_trade() -> None:
 
 def test_live_what_is_unknown_of_the_market_forbids_an_entry_and_in_a_simulation_it_does_not() -> None:
     assert isinstance(verdict(), Approved)
-    for known, reason in (({}, "turnover"), ({"turnover": 1e7}, "spread")):
+    known: dict[str, object] = {}
+    for reason, value in (("turnover", 1e7), ("mid", 100.0), ("mark", 100.0), ("spread", 0.001)):
         denied = verdict(facts(**known), live=True)
         assert isinstance(denied, Denied)
         assert f"the {reason} is not known yet" in denied.reason
-    assert isinstance(verdict(facts(turnover=1e7, spread=0.001), live=True), Approved)
+        known[reason] = value
+    assert isinstance(verdict(facts(**known), live=True), Approved)
 
 
 def test_a_wide_spread_raises_what_the_move_must_exceed() -> None:

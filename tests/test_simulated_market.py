@@ -1,5 +1,6 @@
 """The embedded market: invented, repeatable, and with a truth that can be looked up."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -11,6 +12,7 @@ from sklearn.metrics import roc_auc_score
 from bot.core.errors import DataError
 from bot.core.events import BarClosed, FundingRatePublished, InstrumentListed
 from bot.core.types import DAY_MS, MINUTE_MS
+from bot.exchange.simulated.listings import Plan
 from bot.exchange.simulated.market import SimulatedMarket
 from bot.market.bars import BarTable
 from bot.settings import Label, Simulation
@@ -148,6 +150,20 @@ def test_achievable_accuracy_is_modest_and_none_without_a_mechanism(
 def test_one_token_is_reversed_and_one_has_no_mechanism(long_market: SimulatedMarket) -> None:
     kinds = [long_market.mechanism(symbol) for symbol in long_market.symbols[2:]]
     assert sorted(kinds) == ["none", "reversed", "shared", "shared", "shared"]
+
+
+def test_the_oracle_knows_when_a_token_turns() -> None:
+    plan = Plan("TURNUSDT", 1.0, "turning", 0.006, 0.6, turns_after=10.0)
+    simulated = SimulatedMarket(Simulation(days=20, history_days=5), SOURCES, DECISION, HORIZON, (plan,))
+    launch = simulated.launched("TURNUSDT")
+    starts = np.arange(-(-launch // DECISION) * DECISION, simulated.end - DECISION * 9, DECISION)
+    young = starts + DECISION < launch + 10 * DAY_MS
+    other = SimulatedMarket(
+        Simulation(days=20, history_days=5), SOURCES, DECISION, HORIZON, (replace(plan, turns_after=np.inf),)
+    )
+    said, straight = (one.oracle_p_up("TURNUSDT", starts) for one in (simulated, other))
+    np.testing.assert_array_equal(said[young], straight[young])
+    assert np.corrcoef(said[~young], straight[~young])[0, 1] < -0.9
 
 
 # --- what can be learnt, by the features that the bot uses -------------------------------------------------

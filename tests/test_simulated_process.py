@@ -55,8 +55,8 @@ def tables(market: SimulatedMarket) -> dict[str, BarTable]:
     }
 
 
-def path(direction: int) -> Path:
-    dynamics = Dynamics(volatility=0.003, direction=direction, coupling=0.5, pressure_coupling=0.0)
+def path(direction: int, turns_after: float = np.inf) -> Path:
+    dynamics = Dynamics(0.003, direction, coupling=0.5, turns_after=turns_after)
     factor = Factor.draw(streams_of(3, "factor"), COUNT, BAR_HOURS)
     hour = np.arange(COUNT) * BAR_HOURS % 24
     return draw_path(streams_of(3, "X"), dynamics, SOURCE_SENSING, factor, hour, np.zeros(COUNT), BAR_HOURS)
@@ -80,6 +80,16 @@ def test_the_oracle_is_right_as_often_as_it_says(direction: int) -> None:
 def test_pressure_lifts_a_price_and_pushes_a_reversed_one_down(direction: int, sign: int) -> None:
     pressure, returns = ahead(path(direction))
     assert sign * np.corrcoef(pressure, returns)[0, 1] > 0.3
+
+
+def test_a_mechanism_that_turns_is_reversed_from_then_on() -> None:
+    half = COUNT // 2
+    pressure, returns = ahead(path(1, turns_after=half * BAR_HOURS))
+    before, after = np.arange(len(returns)) < half // HORIZON - 1, np.arange(len(returns)) > half // HORIZON
+    assert np.corrcoef(pressure[before], returns[before])[0, 1] > 0.3
+    assert np.corrcoef(pressure[after], returns[after])[0, 1] < -0.3
+    np.testing.assert_array_equal(path(1).returns[:half], path(1, half * BAR_HOURS).returns[:half])
+    np.testing.assert_array_equal(path(-1).returns[half:], path(1, half * BAR_HOURS).returns[half:])
 
 
 def test_without_a_mechanism_the_pressure_says_nothing() -> None:

@@ -20,8 +20,9 @@ from bot.exchange.bybit.environment import Credentials, local
 from bot.exchange.bybit.live_market import LiveMarket, MarketSettings
 from bot.exchange.bybit.requests import NewOrder
 from bot.exchange.bybit.rest import Rest
-from bot.live import engine_of
+from bot.live.parts import engine_of
 from bot.ops.systemd import Notifier
+from bot.rehearsal import EVERYTHING
 from bot.settings import Settings
 from bot.storage.database import Database
 from bot.storage.journal import Journal
@@ -86,7 +87,7 @@ async def run(
     inbox: asyncio.Queue[Event] = asyncio.Queue()
     broker = BybitBroker(environment, keys, rest, inbox.put_nowait)
     market = LiveMarket(
-        environment, rest, ("BTCUSDT",), lambda item, now: True, inbox.put_nowait,
+        environment, rest, ("BTCUSDT",), EVERYTHING, inbox.put_nowait,
         MarketSettings(interval=MINUTE_MS, decision_interval=MINUTE_MS),
     )  # fmt: skip
     stop, started = asyncio.Event(), rest.clock.now_ms()

@@ -19,10 +19,12 @@ from bot.core.events import (
 )
 from bot.core.reasons import kind
 from bot.core.records import (
+    ROLLING,
     BreakerReleased,
     BreakerTripped,
     DecisionMade,
     EquityMarked,
+    QualityMeasured,
     Readiness,
     Refused,
     StageChanged,
@@ -380,3 +382,12 @@ def test_progress_draws_a_bar_in_a_terminal():
 
     assert "40%" in on.file.getvalue()
     assert "tail 0.6874" in on.file.getvalue()
+
+
+def test_a_wide_terminal_shows_how_good_the_newest_predictions_were() -> None:
+    shows = view()
+    shows.apply(QualityMeasured(START, "NEWUSDT", "3-7", 50.0, 0.4, -0.2, 0.3))
+    assert "acc. skill ECE" in text(shows, 180)
+    assert "–0.2" not in text(shows, 180)
+    shows.apply(QualityMeasured(START, "NEWUSDT", ROLLING, 90.0, 0.57, 0.012, 0.034))
+    assert "57% +0.012 0.03" in text(shows, 180)

@@ -1,7 +1,6 @@
 """The strategy over many tokens: the bars of one moment are decided together, once the sources are there."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,15 +15,13 @@ from bot.core.events import (
     InstrumentDelisted,
     MicrostructureSampled,
 )
-from bot.core.records import Alarm, GateDecided, Readiness, StageChanged
+from bot.core.records import Alarm, FeaturesSeen, GateDecided, Readiness, StageChanged
 from bot.core.signal import Action, Signal
 from bot.core.types import Stage
 from bot.settings import Settings
 from strategies.base import Advice
 from strategies.features.kernel import SHORT
-from strategies.features.pipeline import FeatureRow
 from strategies.features.spec import COUNT, NAMES, SPEC, WARM_UP
-from strategies.token import Token
 from strategies.transfer import TransferStrategy
 from tests.builders import BAR, START, bar, listed
 from tests.test_token import GOOD, HINT, KNOWS, SURE, model
@@ -103,6 +100,15 @@ def test_sources_and_unlisted_symbols_are_not_traded(market: Market) -> None:
     assert {signal.symbol for signal in decided} == {NEW}
 
 
+def test_a_token_that_the_configuration_bans_is_told_and_never_decided() -> None:
+    banned = Settings(universe={"never": (NEW,)})
+    strategy = TransferStrategy(banned, model("pretrained", bias=SURE, kind="pretrained"), {})
+    (told,) = strategy.on_event(listed(NEW))
+    assert isinstance(told, Alarm)
+    assert told.text == "not traded: universe.never names it"
+    assert strategy.on_bar(bar(0, 100.0, NEW), {}) == []
+
+
 def test_a_token_whose_sources_stay_away_is_decided_in_the_next_moment_and_opens_nothing(
     market: Market,
 ) -> None:
@@ -120,18 +126,10 @@ def test_a_bar_that_comes_after_its_moment_opens_nothing(market: Market) -> None
     assert late.action is Action.NONE
 
 
-def rows_of(market: Market, monkeypatch: pytest.MonkeyPatch) -> dict[int, NDArray[np.float32]]:
-    """What the token sees from now on, by the start of its bar."""
-    seen: dict[int, NDArray[np.float32]] = {}
-    on_row = Token.on_row
-
-    def spied(token: Token, bar: BarClosed, row: FeatureRow, *rest: Any, **late: bool) -> list[Advice]:
-        seen[(bar.start - START) // BAR] = row.x
-        return on_row(token, bar, row, *rest, **late)
-
-    monkeypatch.setattr(Token, "on_row", spied)
-    market.play(0, 2 * WARM_UP)
-    return seen
+def rows_of(market: Market) -> dict[int, NDArray[np.float32]]:
+    """What the token's model sees, by the number of the bar."""
+    seen = [item for item in market.play(0, 2 * WARM_UP) if isinstance(item, FeaturesSeen)]
+    return {(item.ts - START) // BAR - 1: np.array(item.x, np.float32) for item in seen}
 
 
 class LateToken(Market):
@@ -162,19 +160,16 @@ class LateSource(Market):
         return advice + super().play(self.late + 2, last, symbols)
 
 
-def test_a_bar_that_comes_late_has_the_features_that_it_would_have_had(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    punctual, late = rows_of(Market(), monkeypatch), rows_of(LateToken(), monkeypatch)
+def test_a_bar_that_comes_late_has_the_features_that_it_would_have_had() -> None:
+    punctual, late = rows_of(Market()), rows_of(LateToken())
+    assert len(punctual) == WARM_UP + 1
     assert punctual.keys() == late.keys()
     for index, row in punctual.items():
         np.testing.assert_array_equal(late[index], row, err_msg=f"bar {index}")
 
 
-def test_a_source_that_comes_after_its_moment_was_missing_there_and_in_the_return_after_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    punctual, late = rows_of(Market(), monkeypatch), rows_of(LateSource(), monkeypatch)
+def test_a_source_that_comes_after_its_moment_was_missing_there_and_in_the_return_after_it() -> None:
+    punctual, late = rows_of(Market()), rows_of(LateSource())
     when = LateSource.late
     group = [number for number, feature in enumerate(SPEC) if feature.group in ("reference", "missing")]
     others = [number for number in range(COUNT) if number not in group]
@@ -215,13 +210,11 @@ def test_book_trades_and_funding_of_the_moment_reach_the_model(feature: str) -> 
         assert without.p_up == pytest.approx(0.5)
 
 
-def test_a_rate_that_is_settled_at_the_close_counts_from_the_next_bar_on(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_rate_that_is_settled_at_the_close_counts_from_the_next_bar_on() -> None:
     market, settled = Market(), START + (WARM_UP + 5) * BAR
     for ts, rate in ((START, 1e-4), (settled, -1e-4)):  # both before every bar: what counts is when they were
         market.strategy.on_event(FundingRatePublished(ts, ts, NEW, rate))
-    rows, funding = rows_of(market, monkeypatch), NAMES.index("funding")
+    rows, funding = rows_of(market), NAMES.index("funding")
     for index in range(WARM_UP, 2 * WARM_UP):
         assert np.sign(rows[index][funding]) == (1 if START + (index + 1) * BAR <= settled else -1), index
 

@@ -1,4 +1,4 @@
-"""The kernels of the order book are compiled before a run begins, not within its event loop."""
+"""The kernels of a live run are compiled before it begins, not within its event loop."""
 
 import os
 import subprocess
@@ -8,15 +8,21 @@ from pathlib import Path
 import pytest
 
 PROGRAM = """
-import io
+import io, sys
 from rich.console import Console
-from bot.market import book_kernel
 from bot.warming import compile_kernels
-said = io.StringIO()
-assert not book_kernel.update.signatures
-compile_kernels(Console(file=said), patience={patience})
-assert book_kernel.update.signatures and book_kernel.apply.signatures
-print(said.getvalue())
+from bot.market import book_kernel
+from strategies import labels
+from strategies.features import kernel, normaliser
+from strategies.learning import inference
+told = io.StringIO()
+called = (book_kernel.update, book_kernel.apply, kernel.advance, normaliser.normalise,
+          labels.advance, inference._run_steps)
+assert not any(entry.signatures for entry in called)
+compile_kernels(Console(file=told), patience={patience})
+assert all(entry.signatures for entry in called)
+assert "torch" not in sys.modules
+print(told.getvalue())
 """
 
 
@@ -27,4 +33,4 @@ def test_the_kernels_are_there_and_a_long_wait_is_explained(patience: float, *, 
         capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1], env=os.environ,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert ("Compiling the order book's kernels (once)" in done.stdout) is told
+    assert ("Compiling the kernels (once)" in done.stdout) is told

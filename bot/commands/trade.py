@@ -47,7 +47,8 @@ def trade(
         environment, flag=accept, configured=settings.bybit.accept_real_money, variables=os.environ
     )
     keys = credentials(environment, os.environ)
-    from bot.live import Choice, run_live  # here, not above: help and mistakes answer at once
+    from bot.live.parts import Choice  # here, not above: help and mistakes answer at once
+    from bot.live.session import run_live
 
     run_live(settings, Choice(mode, environment, keys, names_of(tokens)))
 

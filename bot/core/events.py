@@ -38,7 +38,17 @@ class InstrumentListed(Event, frozen=True):
 
 
 class InstrumentDelisted(Event, frozen=True):
+    """A symbol is followed no more: it ends, or its place goes to another. What is held of it is sold."""
+
     symbol: str
+    reason: str = "delisted"
+
+
+class TokenLeftOut(Event, frozen=True):
+    """A new token is not followed, and why; with an empty reason nothing is against it any more."""
+
+    symbol: str
+    reason: str
 
 
 class FundingRatePublished(Event, frozen=True):
@@ -125,8 +135,9 @@ class FramesUnreadable(Event, frozen=True):
 class LiquiditySampled(Event, frozen=True, gc=False):
     """How well a symbol trades, at the close of the decision bar that opened at `start`. NaN = unknown.
 
-    Means over the bar of the spread (bps of mid) and of the notional within 10 bps of mid on either side. The
-    rest is as its ticker says; units as in TickerChanged (`next_funding_time` 0 = unknown).
+    Means over the bar of the spread (bps of mid) and of the notional within 10 bps of mid on either side;
+    `mid_price` as the book stands at the close. The rest is as its ticker says; units as in TickerChanged
+    (`next_funding_time` 0 = unknown).
     """
 
     symbol: str
@@ -134,6 +145,7 @@ class LiquiditySampled(Event, frozen=True, gc=False):
     spread_bps: float
     bid_depth: float
     ask_depth: float
+    mid_price: float
     turnover_24h: float
     last_price: float
     mark_price: float

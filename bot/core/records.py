@@ -1,6 +1,7 @@
 """What the engine decided and why: facts of our own making, for the journal, the view and the report."""
 
 from enum import StrEnum
+from typing import Final
 
 import msgspec
 
@@ -32,6 +33,13 @@ class Readiness(Record, frozen=True):
     def __str__(self) -> str:
         refused = f", {self.refused} refused" if self.refused else ""
         return f"{self.symbol}: {self.have} of {self.need} bars{refused}"
+
+
+class FeaturesSeen(Record, frozen=True):
+    """What the model of a token sees at one decision bar, in the order of strategies.features.spec.NAMES."""
+
+    symbol: str
+    x: tuple[float, ...]
 
 
 class DecisionMade(Record, frozen=True):
@@ -69,6 +77,24 @@ class LabelMatured(Record, frozen=True):
     ret: float
     weight: float  # uniqueness
     p_up: dict[str, float]  # by arm
+
+
+ROLLING: Final = "rolling"  # in place of an age: the newest days
+
+
+class QualityMeasured(Record, frozen=True):
+    """How good a token's predictions were, on matured labels alone; strategies.quality defines the figures.
+
+    `age`: of the token, in days, such as "3-7", or "rolling" for the newest days; `labels`: their effective
+    number; NaN = unknown
+    """
+
+    symbol: str
+    age: str
+    labels: float
+    accuracy: float
+    skill: float
+    ece: float
 
 
 class GateDecided(Record, frozen=True):

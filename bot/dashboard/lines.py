@@ -8,12 +8,14 @@ from rich.console import Console
 
 from bot.core.commands import Command
 from bot.core.events import EntriesAllowed, EntriesBlocked, Event
-from bot.core.records import Record
+from bot.core.records import FeaturesSeen, Record
 from bot.dashboard.health import entries_text, unwell_lines
+from bot.dashboard.seen import unusual
 from bot.dashboard.state import DashboardState, Notable
 from bot.dashboard.wording import clock, money
 
 STATE_SECONDS: Final = 60.0
+SEEN_COLUMNS: Final = 120  # of a held token's features, at each decision bar
 UNWELL: Final = 10  # symbols that are told of with every line of state
 _STYLES: Final = {"good": "green", "bad": "red", "warning": "yellow"}
 
@@ -44,6 +46,8 @@ class LineView:
         elif isinstance(message, EntriesAllowed) and message.cause in blocked:
             self._line(message.ts, f"entries no longer wait for: {message.cause}", "good")
         self.state.apply(message)
+        if isinstance(message, FeaturesSeen) and self.state.tokens[message.symbol].qty:
+            self._line(message.ts, f"{message.symbol} sees {unusual(message.x, SEEN_COLUMNS)}", "plain")
         newest = self.state.notable[-1] if self.state.notable else None
         if newest is not None and newest is not self._told:
             self._told = newest

@@ -19,17 +19,21 @@ from bot.core.events import (
     OrderFilled,
     OrderRejected,
     StopMoved,
+    TokenLeftOut,
 )
 from bot.core.folding import fold
 from bot.core.reasons import kind
 from bot.core.records import (
+    ROLLING,
     Alarm,
     BreakerReleased,
     BreakerTripped,
     DecisionMade,
     EquityMarked,
+    FeaturesSeen,
     GateDecided,
     Latch,
+    QualityMeasured,
     Readiness,
     Record,
     Refused,
@@ -51,6 +55,7 @@ class TokenState:
     listed: int = 0
     stage: Stage = Stage.OBSERVE
     readiness: Readiness | None = None  # the newest; None once the features were enough for an opinion
+    features: tuple[float, ...] = ()  # the newest row, in the order of the specification
     arm: str = ""
     adapting: bool = False
     p_up: float = math.nan
@@ -58,6 +63,7 @@ class TokenState:
     similarity: float = math.nan
     mmd: float = math.nan
     labels: float = 0.0
+    quality: QualityMeasured | None = None  # of the newest days
     price: float = math.nan
     qty: float = 0.0
     entry: float = 0.0
@@ -126,14 +132,18 @@ class DashboardState:
         self.funding = 0.0
         self.health = HealthBoard()
         self.tokens: dict[str, TokenState] = {}
+        self.left_out: dict[str, str] = {}  # new tokens that are not followed, and why
         self.notable: deque[Notable] = deque(maxlen=NOTABLE)
         self._handlers: dict[type, Callable[[Any], None]] = {
             InstrumentListed: self._on_listed,
             InstrumentDelisted: self._on_delisted,
+            TokenLeftOut: self._on_left_out,
             InstrumentStatusChanged: self._on_status,
             MarketHealthChanged: self._on_health,
             Readiness: self._on_readiness,
+            FeaturesSeen: self._on_features,
             DecisionMade: self._on_decision,
+            QualityMeasured: self._on_quality,
             StageChanged: self._on_stage,
             GateDecided: self._on_gate,
             AdaptModel: self._on_adapt,
@@ -179,7 +189,13 @@ class DashboardState:
 
     def _on_delisted(self, event: InstrumentDelisted) -> None:
         self._token(event.symbol).readiness = None
-        self._note(event.ts, event.symbol, "delisted", "warning")
+        self._note(event.ts, event.symbol, event.reason, "warning")
+
+    def _on_left_out(self, event: TokenLeftOut) -> None:
+        self.left_out.pop(event.symbol, None)
+        if event.reason:
+            self.left_out[event.symbol] = event.reason
+            self._note(event.ts, event.symbol, f"left out: {event.reason}")
 
     # --- the market's data ---------------------------------------------------------------------------------
 
@@ -197,6 +213,9 @@ class DashboardState:
 
     def _on_readiness(self, record: Readiness) -> None:
         self._token(record.symbol).readiness = record
+
+    def _on_features(self, record: FeaturesSeen) -> None:
+        self._token(record.symbol).features = record.x
 
     def _on_stage(self, record: StageChanged) -> None:
         self._token(record.symbol).stage = record.new
@@ -239,6 +258,10 @@ class DashboardState:
         token.price = record.close
         token.verdict = record.verdict
         token.reason = record.reason
+
+    def _on_quality(self, record: QualityMeasured) -> None:
+        if record.age == ROLLING:
+            self._token(record.symbol).quality = record
 
     def _on_refused(self, record: Refused) -> None:
         """Refusals repeat at every bar: they are counted, and noted when a token's cause changes."""

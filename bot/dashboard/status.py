@@ -5,6 +5,7 @@ from typing import Final
 
 import msgspec
 
+from bot.core.reasons import kind
 from bot.core.types import Verb
 from bot.dashboard.wording import clock, money
 from bot.engine.standing import Standing
@@ -13,6 +14,7 @@ from bot.storage.mailbox import Heartbeat, Request
 FREE: Final = 0
 HELD: Final = 1
 DEAD: Final = 3
+_NAMES: Final = 8  # of tokens in a line
 
 
 def verdict(beat: Heartbeat, requests: Sequence[Request], now: int) -> int:
@@ -51,6 +53,7 @@ def _account(stand: Standing, now: int) -> Iterator[str]:
         yield f"no entries ({cause}): {reason}"
     for symbol, faults in sorted(stand.faults.items()):
         yield f"market data of {symbol}: {'; '.join(faults)}"
+    yield from _left_out(stand)
     if stand.decided:
         yield f"last decision bar closed {clock(stand.decided)}, {_ago(now - stand.decided)} ago"
     else:
@@ -63,6 +66,18 @@ def _account(stand: Standing, now: int) -> Iterator[str]:
         what = f"{order.side.lower()} {order.leaves:f} {order.symbol}{kind}"
         yield f"order {order.link_id} {what}: {order.status}"
     yield f"{len(stand.positions)} positions, {len(stand.orders)} open orders"
+
+
+def _left_out(stand: Standing) -> Iterator[str]:
+    """The same reason once, with whom it concerns."""
+    groups: dict[str, list[str]] = {}
+    for symbol, reason in sorted(stand.left_out.items()):
+        groups.setdefault(kind(reason), []).append(symbol)
+    for symbols in groups.values():
+        names = ", ".join(symbols[:_NAMES]) + (
+            f" and {len(symbols) - _NAMES} more" if symbols[_NAMES:] else ""
+        )
+        yield f"not followed: {names} ({stand.left_out[symbols[0]]})"
 
 
 def _held(requests: Sequence[Request]) -> list[Request]:

@@ -20,15 +20,16 @@ from bot.core.events import Event
 from bot.core.records import Record
 from bot.core.types import DAY_MS
 from bot.dashboard.health import entries_text, unwell_lines
+from bot.dashboard.seen import unusual
 from bot.dashboard.state import NOTABLE, DashboardState
-from bot.dashboard.token_table import last_word, stage_text, token_table, tone_style
+from bot.dashboard.token_table import foremost, last_word, stage_text, token_table, tone_style
 from bot.dashboard.wording import clock, money, signed
 
 REFRESH_SECONDS: Final = 0.25
 PLAIN_SECONDS: Final = 5.0
 UNWELL: Final = 3  # symbols whose faults are spelt out
 _FRAME_COLUMNS: Final = 4
-_FRAME_LINES: Final = 9  # of the view besides the rows of the tables
+_FRAME_LINES: Final = 10  # of the view besides the rows of the tables
 
 
 class TerminalView:
@@ -139,6 +140,7 @@ class TerminalView:
                 Text(),
                 token_table(state.tokens.values(), self._now, width, rows, state.health.symbols),
                 *unwell,
+                *self._seen(),
                 Text(),
                 self._events(),
             ),
@@ -255,6 +257,17 @@ class TerminalView:
             f"TRIPPED until {clock(until) + ' UTC' if until else 'a person clears it'}",
             "bold white on red",
         )
+
+    def _seen(self) -> list[RenderableType]:
+        """What the model of the first token that has one sees."""
+        token = next((token for token in foremost(self.state.tokens.values()) if token.features), None)
+        if token is None:
+            return []
+        heading = f"{token.symbol} sees  "
+        room = self._console.width - _FRAME_COLUMNS - len(heading)
+        return [
+            Text.assemble((heading, "dim"), unusual(token.features, room), no_wrap=True, overflow="ellipsis")
+        ]
 
     def _events(self) -> RenderableType:
         grid = Table.grid(padding=(0, 2, 0, 0), expand=True)

@@ -42,10 +42,15 @@ class _Column(NamedTuple):
     cell: Callable[[TokenState, int], Text | str]
 
 
+def foremost(tokens: Iterable[TokenState]) -> list[TokenState]:
+    """Those in the market and higher on the ladder first."""
+    return sorted(tokens, key=lambda t: (t.qty == 0, _RANK.get(t.stage, len(_RANK)), t.symbol))
+
+
 def token_table(
     tokens: Iterable[TokenState], now: int, width: int, rows: int, health: Mapping[str, SymbolHealth]
 ) -> Table:
-    """At most `rows` tokens, those in the market and higher on the ladder first.
+    """At most `rows` tokens, the foremost.
 
     health: of the market's data; empty where the market does not judge itself: then there is no column of it
     """
@@ -57,7 +62,7 @@ def token_table(
         table.add_column(column.heading, justify="right" if column.right else "left", no_wrap=True)
     narrow = width < _WARM_UP_WIDTH
     table.add_column("last decision", no_wrap=True, overflow="ellipsis", ratio=1)
-    ordered = sorted(tokens, key=lambda t: (t.qty == 0, _RANK.get(t.stage, len(_RANK)), t.symbol))
+    ordered = foremost(tokens)
     for token in ordered[:rows]:
         table.add_row(*(column.cell(token, now) for column in columns), last_word(token, warm_up=narrow))
     if len(ordered) > rows:
@@ -116,6 +121,15 @@ def _data(health: SymbolHealth | None) -> Text | str:
     return text.append(f" −{lost}", "yellow") if lost else text
 
 
+def _quality(token: TokenState, _: int) -> Text | str:
+    """Accuracy, skill over the base rate and calibration error of the newest days' matured labels."""
+    seen = token.quality
+    if seen is None or math.isnan(seen.accuracy):
+        return "–"
+    style = "green" if seen.skill > 0 else "red"
+    return Text.assemble(f"{seen.accuracy:.0%} ", (signed(seen.skill, ".3f"), style), f" {seen.ece:.2f}")
+
+
 def _position(token: TokenState, _: int) -> str:
     return f"{signed(token.qty, ',.6g')} ({signed(token.notional, ',.0f')})" if token.qty else "–"
 
@@ -156,6 +170,7 @@ _COLUMNS: Final = (
     _Column("MMD²", 120, True, lambda token, _: _number(token.mmd, ".3f")),
     _Column("labels", 130, True, lambda token, _: f"{token.labels:.0f}"),
     _Column("conf.", 0, True, _confidence),
+    _Column("acc. skill ECE", 170, True, _quality),
     _Column("position", 100, True, _position),
     _Column("stop", 120, True, _stop),
     _Column("unreal.", 0, True, _unrealised),

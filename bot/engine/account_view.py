@@ -1,7 +1,6 @@
-"""The account as risk sees it (risk.context.AccountState): what is held and what is on its way alike."""
+"""The account of an engine as risk sees it (risk.context.AccountState): what is held and on its way alike."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from bot.core.types import Side
@@ -19,8 +18,13 @@ class AccountView:
     portfolio: Portfolio
     orders: Orders
     markets: MarketView
-    works: Mapping[str, Work] = field(default_factory=dict)  # entries of several parts, by symbol
+    works: dict[str, Work] = field(default_factory=dict)  # entries of several parts, by symbol
     blocks: dict[str, str] = field(default_factory=dict)
+
+    def take_over(self, other: "AccountView") -> None:
+        """Its books and its blocks instead of ours, which opened nothing."""
+        self.portfolio, self.orders = other.portfolio, other.orders
+        self.blocks |= other.blocks
 
     @property
     def blocked(self) -> str:

@@ -15,6 +15,7 @@ from bot.core.events import (
     InstrumentStatusChanged,
     LiquiditySampled,
     MarketHealthChanged,
+    TokenLeftOut,
 )
 from bot.core.types import DAY_MS, Instrument, TradingStatus
 from bot.market.comovement import Comovement
@@ -48,6 +49,7 @@ class MarketView:
     risk: Risk
     interval: int  # of decision bars, ms
     instruments: dict[str, Instrument] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)  # new tokens that are not followed, and why
     _symbols: dict[str, _Symbol] = field(default_factory=dict)
     _comovement: Comovement = field(init=False)
     _handlers: dict[type[Event], Callable[[Any], None]] = field(init=False)
@@ -62,7 +64,13 @@ class MarketView:
             FundingRatePublished: self._on_funding,
             LiquiditySampled: self._on_liquidity,
             FeedRefused: self._on_refused,
+            TokenLeftOut: self._on_left_out,
         }
+
+    def take_over(self, other: "MarketView") -> None:
+        """What `other` was told of what there is to trade."""
+        self.instruments |= other.instruments
+        self.left_out |= other.left_out
 
     def hear(self, event: Event) -> None:
         handler = self._handlers.get(type(event))
@@ -106,6 +114,7 @@ class MarketView:
             open_interest=seen.open_interest * seen.mark_price,
             spread=seen.spread_bps / 1e4,
             depth=min(seen.bid_depth, seen.ask_depth),
+            mid=seen.mid_price,
             mark=seen.mark_price,
             funding_rate=facts.funding_rate if math.isnan(seen.next_funding_rate) else seen.next_funding_rate,
             next_funding=seen.next_funding_time if seen.next_funding_time > now else facts.next_funding,
@@ -166,6 +175,11 @@ class MarketView:
         """Told anew at every reconnect."""
         symbol = self._of(event.symbol)
         symbol.refused = tuple(dict.fromkeys((*symbol.refused, event.reason)))
+
+    def _on_left_out(self, event: TokenLeftOut) -> None:
+        self.left_out.pop(event.symbol, None)
+        if event.reason:
+            self.left_out[event.symbol] = event.reason
 
 
 def _least(*values: float) -> float:

@@ -29,7 +29,8 @@ class Pending(msgspec.Struct, frozen=True):
 
 
 class Standing(msgspec.Struct, frozen=True):
-    """`blocks`: why no position may be opened, by cause. `faults`: of market data, by symbol."""
+    """`blocks`: why no position may be opened, by cause. `faults`: of market data, by symbol.
+    `left_out`: new tokens that are not followed, and why."""
 
     equity: float | None  # None when it cannot be valued
     balance: float
@@ -38,6 +39,7 @@ class Standing(msgspec.Struct, frozen=True):
     faults: dict[str, tuple[str, ...]]
     positions: tuple[Holding, ...]
     orders: tuple[Pending, ...]
+    left_out: dict[str, str] = {}
 
     @property
     def is_flat(self) -> bool:
@@ -64,4 +66,5 @@ def standing(engine: Engine) -> Standing:
             )
             for live in engine.orders.open
         ),
+        left_out=dict(engine.left_out),
     )  # fmt: skip

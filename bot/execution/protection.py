@@ -62,6 +62,11 @@ class Protection:
         """The position is gone."""
         self._watched.pop(symbol, None)
 
+    def take_over(self, other: "Protection") -> None:
+        """Go on with the positions that `other` watched."""
+        self._clock, self._received, self._watched = other._clock, other._received, other._watched
+        self._planned = other._planned
+
     def look(
         self, position: Position, instrument: Instrument | None, price: float, now: int, received: int
     ) -> Move | Close | None:

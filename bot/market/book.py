@@ -196,6 +196,11 @@ class Book:
         """How long the newest delta was on its way from the matching engine to us, ms; 0 after a snapshot."""
         return int(self._row["lag"])
 
+    @property
+    def mid(self) -> float:
+        """NaN unless the book is live and has both sides."""
+        return float(self.live_features[kernel.BID] + self.live_features[kernel.ASK]) / 2
+
     def features(self) -> Features:
         return Features(*self.live_features.tolist())
 

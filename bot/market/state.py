@@ -24,7 +24,6 @@ from bot.core.events import (
     Traded,
 )
 from bot.core.types import MINUTE_MS, Feed, TradingStatus
-from bot.market import book_kernel as kernel
 from bot.market.bar_gaps import BarGaps
 from bot.market.book import Audit, Book, Outcome, State
 from bot.market.book_care import BookCare
@@ -34,7 +33,7 @@ from bot.market.freshness import DEADLINES, LATE_MS, Freshness
 from bot.market.tickers import Ticker
 from bot.market.trades import Trades
 
-AHEAD_MS: Final = MINUTE_MS  # a ticker newer than a bar by more gives prices of its future: it was told late
+AHEAD_MS: Final = MINUTE_MS  # ticker and book newer than a bar by more are of its future: it was told late
 
 
 class Tick(NamedTuple):
@@ -65,6 +64,7 @@ class SymbolState:
         self.freshness = Freshness(deadlines)
         self.gaps = BarGaps(interval)
         self._ticker_ts = self._ticker_lag = 0  # of the newest ticker, ms
+        self._book_ts = 0  # when the book last changed, ms
         self.bars_corrected = 0  # that came again with other values
         self.bars_late = 0  # that came after they had been given up
         self.refused = 0  # messages beside those of the book that were not understood
@@ -77,6 +77,7 @@ class SymbolState:
             self.samples.lost()
         elif outcome in (Outcome.APPLIED, Outcome.REPLACED):
             self.freshness.heard(Feed.BOOK, received)
+            self._book_ts = received
             if self.care.catch_up(received) is Audit.FAILED:
                 self.samples.lost()
         return outcome
@@ -145,7 +146,7 @@ class SymbolState:
         )
 
     def liquidity(self, start: int) -> LiquiditySampled:
-        """Of the decision bar that opened at `start` (ms), with the ticker unless that is of its future."""
+        """Of the decision bar that opened at `start` (ms), without a ticker or mid that is of its future."""
         end, means = start + self.interval, self.samples.means(start)
         ticker = self.ticker if self._ticker_ts - end <= AHEAD_MS else Ticker()
         return LiquiditySampled(
@@ -156,6 +157,7 @@ class SymbolState:
             means.spread_bps,
             means.bid_depth,
             means.ask_depth,
+            self.book.mid if self._book_ts - end <= AHEAD_MS else float("nan"),
             ticker.turnover_24h,
             ticker.last_price,
             ticker.mark_price,
@@ -185,8 +187,7 @@ class SymbolState:
             for feed, lag in self.lags.items()
             if lag > LATE_MS
         ]
-        top = self.book.live_features
-        found += self.ticker.doubts(float(top[kernel.BID] + top[kernel.ASK]) / 2)
+        found += self.ticker.doubts(self.book.mid)
         return tuple(found)
 
     def measure(self, now: int) -> MarketHealthMeasured:

@@ -282,10 +282,17 @@ LOGGED: Final[dict[type[Message], tuple[str, Callable[[Any], Row]]]] = {
     events.AdaptationFailed: ("candidates", _candidate),
     events.OperatorCommanded: ("operator", lambda m: {**asdict(m), "verb": m.verb.value}),
     events.EntriesBlocked: ("alarms", lambda m: _alarm(m, text=f"no entries ({m.cause}): {m.reason}")),
+    events.TokenLeftOut: (
+        "alarms",
+        lambda m: _alarm(
+            m, symbol=m.symbol, text=f"left out: {m.reason}" if m.reason else "left out no more"
+        ),
+    ),
     events.EntriesAllowed: ("alarms", lambda m: _alarm(m, text=f"entries allowed again ({m.cause})")),
     records.EquityMarked: ("equity", asdict),
     records.DecisionMade: ("decisions", _decision),
     records.LabelMatured: ("labels", asdict),
+    records.QualityMeasured: ("quality", asdict),
     records.GateDecided: ("gates", asdict),
     records.StageChanged: ("stages", lambda m: {**asdict(m), "old": m.old.value, "new": m.new.value}),
     records.Refused: ("alarms", lambda m: _alarm(m, symbol=m.symbol, text=m.reason)),

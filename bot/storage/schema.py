@@ -198,6 +198,16 @@ labels = _log(
     Column("p_up", JsonText, nullable=False),  # by arm
 )
 
+quality = _log(
+    "quality",
+    Column("symbol", String, nullable=False),
+    Column("age", String, nullable=False),  # of the token, in days, or "rolling"
+    Column("labels", Real),  # effective number
+    Column("accuracy", Real),
+    Column("skill", Real),
+    Column("ece", Real),
+)
+
 gates = _log(
     "gates",
     Column("symbol", String, nullable=False),

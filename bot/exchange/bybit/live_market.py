@@ -3,13 +3,14 @@
 Bars come confirmed from the kline stream; those that do not come are asked for by REST, and a moment is told
 when all its bars are there. Listings, delistings, changed filters and states are found by polling the
 instruments (a contract before its launch is watched for the moment when it trades), funding rates by asking
-after each settlement.
+after each settlement. Which of the tokens are followed is for `bot.market.universe` to say.
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Final, NoReturn
 
 from bot.core.errors import UsageError
@@ -20,11 +21,14 @@ from bot.core.events import (
     Event,
     InstrumentDelisted,
     InstrumentListed,
+    TokenLeftOut,
 )
+from bot.core.reasons import kind
 from bot.core.types import MINUTE_MS, Instrument, TradingStatus
 from bot.exchange.bybit.environment import Environment
 from bot.exchange.bybit.errors import ExchangeError, Kind
 from bot.exchange.bybit.market_watch import MarketWatch
+from bot.exchange.bybit.offers import choose
 from bot.exchange.bybit.rest import Rest
 from bot.exchange.bybit.rest.market import ANY_STATUS, interval_name
 from bot.exchange.bybit.streams import Backoff, ConnectionBudget, Stream, StreamSettings
@@ -40,9 +44,10 @@ from bot.exchange.bybit.wire import WireError
 from bot.exchange.bybit.wire.instruments import InstrumentInfo
 from bot.exchange.bybit.wire.public import Klines
 from bot.market.sequencer import Arrival, BarSequencer
+from bot.market.universe import Universe
 
 _PERPETUAL: Final = "LinearPerpetual"
-Wanted = Callable[[Instrument, int], bool]  # a token to follow? at this time (ms)
+_LOOKED_FOR: Final = ("Trading", "PreLaunch", "Delivering")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +68,8 @@ class MarketSettings:
 class LiveMarket:
     """`open`, then `run`. Tells `emit` one event after the other, in the order of a recorded market.
 
-    sources are always followed, and what is `held` of the tradable; of the other USDT perpetuals the newest
-    that are `wanted`, `most` of them.
+    sources are always followed; of the other USDT perpetuals those that the universe chooses. `held` says
+    what must not be dropped.
     """
 
     def __init__(
@@ -72,12 +77,11 @@ class LiveMarket:
         environment: Environment,
         rest: Rest,
         sources: Sequence[str],
-        wanted: Wanted,
+        universe: Universe,
         emit: Callable[[Event], None],
         settings: MarketSettings | None = None,
         *,
-        held: Collection[str] = (),
-        most: int = 100,
+        held: Callable[[], Collection[str]] = frozenset,
         stream_settings: StreamSettings | None = None,
         budget: ConnectionBudget | None = None,
         backoff: Callable[[], Backoff] = Backoff,
@@ -86,14 +90,14 @@ class LiveMarket:
         self._market = rest.market
         self._clock = rest.clock
         self._sources = tuple(sources)
-        self._wanted = wanted
-        self._held = frozenset(held)
-        self._most = most
+        self._universe = universe
+        self._held = held
         self._emit = emit
         self._sequencer = BarSequencer(self._settings.interval, sources)
         self._instruments: dict[str, Instrument] = {}  # as told
         self._statuses: dict[str, TradingStatus] = {}  # as told; of followed symbols and of announced ones
         self._launches: dict[str, int] = {}  # of announced symbols, ms
+        self._left_out: dict[str, str] = {}  # as told
         self._funding: dict[str, int] = {}  # token to the last settlement told, ms
         self._blocked = ""
         self._trouble = ""  # of the last round of repairs
@@ -116,13 +120,22 @@ class LiveMarket:
         now = self._clock.now_ms()
         self._blocked = "catching up with the present"
         self._emit(EntriesBlocked(now, now, "feed", self._blocked))
-        known = {*self._sources, *self._held}
-        chosen = sorted(
-            (item for item in listed.values() if item.symbol not in known and self._wanted(item, now)),
-            key=lambda item: -item.launch_time,
-        )[: self._most]
-        held = sorted(self._held & listed.keys() - set(self._sources))
-        return [listed[name] for name in (*self._sources, *held)] + chosen
+        return [listed[name] for name in self._sources] + await self._choose(listed)
+
+    async def _choose(self, listed: Mapping[str, Instrument]) -> list[Instrument]:
+        """The tokens to follow; who is left out is told, once for each kind of reason."""
+        tokens = {name: item for name, item in listed.items() if name not in self._sources}
+        choice = await choose(
+            self._market, self._universe, tokens, self._clock.now_ms(),
+            followed=self._instruments, held=self._held(),
+        )  # fmt: skip
+        now = self._clock.now_ms()
+        for name in sorted(self._left_out.keys() | choice.left_out.keys()):
+            before, reason = self._left_out.get(name, ""), choice.left_out.get(name, "")
+            if kind(before) != kind(reason):
+                self._emit(TokenLeftOut(now, now, name, reason))
+        self._left_out = choice.left_out
+        return choice.followed
 
     def follow(self, item: Instrument, since: int) -> None:
         """Tell a listing and the bars of a symbol that open at or after `since` (ms)."""
@@ -227,7 +240,7 @@ class LiveMarket:
         while True:
             await asyncio.sleep(self._until_next_look())
             with suppress(ExchangeError):  # the feed says so too
-                await self._compare(await self._market.instruments())
+                await self._compare(await self._market.instruments(statuses=_LOOKED_FOR))
 
     def _until_next_look(self) -> float:
         """Seconds; a launch is not waited for longer than it takes."""
@@ -241,24 +254,33 @@ class LiveMarket:
         if any(name not in listed for name in self._sources):
             return
         now = self._clock.now_ms()
-        here = {info.symbol for info in infos if not _is_over(info)}
+        found = {info.symbol: info for info in infos}
         for symbol, known in list(self._instruments.items()):
-            if symbol not in here:
+            if symbol not in found:
                 await self._leave_if_over(symbol)
+            elif _is_over(found[symbol]):
+                self._compare_status(found[symbol], now)
+                self._leave(symbol, _end_of(found[symbol]))
             elif listed.get(symbol, known) != known:
                 self._instruments[symbol] = listed[symbol]
                 self._emit(InstrumentListed(now, now, listed[symbol]))
-        for item in listed.values():
-            room = len(self._instruments) < len(self._sources) + len(self._held) + self._most
-            if item.symbol not in self._instruments and room and self._wanted(item, now):
-                self.follow(item, item.launch_time)
         announced = _usdt_perpetuals(infos, TradingStatus.PRE_LAUNCH)
         self._launches = {
-            name: item.launch_time for name, item in announced.items() if self._wanted(item, now)
+            name: item.launch_time for name, item in announced.items() if self._universe.wants(item, now)
         }
         for info in infos:
             if info.symbol in self._instruments or info.symbol in self._launches:
                 self._compare_status(info, now)
+        await self._renew(listed)
+
+    async def _renew(self, listed: Mapping[str, Instrument]) -> None:
+        """Who gives a place up goes before who takes it. What no list names is not judged by it."""
+        chosen = {item.symbol: item for item in await self._choose(listed)}
+        for symbol in self._instruments.keys() & listed.keys() - chosen.keys() - set(self._sources):
+            self._leave(symbol, "its place goes to a newer token")
+        for symbol, item in chosen.items():
+            if symbol not in self._instruments:
+                self.follow(item, item.launch_time)
 
     def _compare_status(self, info: InstrumentInfo, now: int) -> None:
         """A symbol that is followed trades, as far as anybody has said."""
@@ -284,16 +306,17 @@ class LiveMarket:
         for info in infos:
             self._compare_status(info, now)
         if all(map(_is_over, infos)):
-            self._leave(symbol, now)
+            self._leave(symbol, _end_of(infos[0]) if infos else "the exchange does not know it any more")
 
-    def _leave(self, symbol: str, now: int) -> None:
+    def _leave(self, symbol: str, reason: str) -> None:
+        now = self._clock.now_ms()
         del self._instruments[symbol]
         self._statuses.pop(symbol, None)
         self._funding.pop(symbol, None)
         self._sequencer.drop(symbol)
         self._watch.leave(symbol)
         self._stream.unsubscribe(f"kline.{interval_name(self._settings.interval)}.{symbol}")
-        self._emit(InstrumentDelisted(now, now, symbol))
+        self._emit(InstrumentDelisted(now, now, symbol, reason))
         self._tell_bars()  # the others need not wait for it any more
 
     async def tradable(self) -> dict[str, Instrument]:
@@ -334,3 +357,10 @@ def _usdt_perpetuals(infos: Sequence[InstrumentInfo], status: TradingStatus) -> 
 def _is_over(info: InstrumentInfo) -> bool:
     """A positive delivery time announces the end of a perpetual."""
     return info.delivery_time > 0 or info.status in (TradingStatus.DELIVERING, TradingStatus.CLOSED)
+
+
+def _end_of(info: InstrumentInfo) -> str:
+    if info.delivery_time <= 0:
+        return f"delisted: the exchange's status is {info.status}"
+    end = datetime.fromtimestamp(info.delivery_time / 1_000, UTC)
+    return f"delisting announced for {end:%Y-%m-%d %H:%M} UTC"

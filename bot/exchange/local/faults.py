@@ -47,6 +47,7 @@ class Fault:
     probability: float = 1.0
     ms: int = 500
     lasts_ms: int | None = None
+    since: float = 0.0
     until: float = float("inf")
     struck: int = 0
 
@@ -74,7 +75,7 @@ class Faults:
         if kind not in KINDS:
             raise UsageError(f"no fault {kind!r}; there are {', '.join(KINDS)}")
         until = float("inf") if lasts_ms is None else self.now + lasts_ms
-        fault = Fault(kind, target, count, probability, ms, lasts_ms, until)
+        fault = Fault(kind, target, count, probability, ms, lasts_ms, self.now, until)
         self.armed.append(fault)
         return fault
 

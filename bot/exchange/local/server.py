@@ -190,7 +190,7 @@ class Server:
         fault = self.venue.faults.current("maintenance")
         if fault is None:
             return []
-        begin = int(self.venue.faults.now)
+        begin = int(fault.since)
         return [{
             "id": "local-maintenance", "title": "maintenance", "state": "ongoing", "begin": str(begin),
             "end": str(begin + (fault.lasts_ms or 600_000)), "href": "", "serviceTypes": [1, 2, 3, 4, 5],

@@ -1,9 +1,11 @@
-"""Who trades in the simulated market: two sources with a long past, five invented tokens that get listed.
+"""Who trades in the simulated market: two sources with a long past, and invented tokens that get listed.
 
 The tokens share the sources' hidden pressure but show it differently (`TOKEN_SENSING`): a nuisance that the
 sources hardly have moves the very sensors that read the sources best.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final, Literal
@@ -14,8 +16,8 @@ from bot.core.types import DAY_MS, HOUR_MS, Instrument
 from bot.exchange.simulated.process import Array, Dynamics, Sensing, Streams
 from bot.exchange.simulated.tape import Grid
 
-Mechanism = Literal["shared", "reversed", "none"]
-DIRECTION: Final[dict[Mechanism, int]] = {"shared": 1, "reversed": -1, "none": 0}
+Mechanism = Literal["shared", "reversed", "none", "turning"]
+_DIRECTION: Final[dict[Mechanism, int]] = {"shared": 1, "reversed": -1, "none": 0, "turning": 1}
 
 #                          wick  vwap  volume flow range
 SOURCE_SENSING: Final = Sensing(
@@ -123,28 +125,31 @@ def source(symbol: str, number: int, launch_time: int) -> Listing:
 
 
 @dataclass(frozen=True, slots=True)
-class _Plan:
+class Plan:
+    """A token to be listed on a day of the run; a "turning" one is reversed from an age in days on."""
+
     symbol: str
     day: float
     mechanism: Mechanism
     volatility: float
     coupling: float
+    turns_after: float = math.inf
 
 
-_TOKENS: Final = (
-    _Plan("SIMAUSDT", 1.0, "shared", 0.0065, 0.65),
-    _Plan("SIMBUSDT", 2.0, "shared", 0.0075, 0.55),
-    _Plan("SIMCUSDT", 3.0, "reversed", 0.0070, 0.60),
-    _Plan("SIMDUSDT", 4.5, "shared", 0.0060, 0.70),
-    _Plan("SIMEUSDT", 6.0, "none", 0.0080, 0.60),
+TOKENS: Final = (
+    Plan("SIMAUSDT", 1.0, "shared", 0.0065, 0.65),
+    Plan("SIMBUSDT", 2.0, "shared", 0.0075, 0.55),
+    Plan("SIMCUSDT", 3.0, "reversed", 0.0070, 0.60),
+    Plan("SIMDUSDT", 4.5, "shared", 0.0060, 0.70),
+    Plan("SIMEUSDT", 6.0, "none", 0.0080, 0.60),
 )
 
 
-def tokens(streams: Streams, run_start: int, run_end: int) -> list[Listing]:
+def tokens(streams: Streams, run_start: int, run_end: int, plans: Sequence[Plan] = TOKENS) -> list[Listing]:
     """The tokens that get listed before `run_end`, oldest first; times and prices vary with the seed."""
     random = streams("listings")
     listings = []
-    for plan in _TOKENS:
+    for plan in plans:
         delay, price, pump, decay, turnover = random.random(5)
         launch = run_start + int(plan.day * DAY_MS) + int(delay * 12) * HOUR_MS
         first_price = float(f"{0.05 * 100**price:.3g}")
@@ -152,7 +157,12 @@ def tokens(streams: Streams, run_start: int, run_end: int) -> list[Listing]:
             symbol=plan.symbol,
             launch_time=launch,
             mechanism=plan.mechanism,
-            dynamics=Dynamics(plan.volatility, DIRECTION[plan.mechanism], plan.coupling),
+            dynamics=Dynamics(
+                plan.volatility,
+                _DIRECTION[plan.mechanism],
+                plan.coupling,
+                turns_after=plan.turns_after * DAY_MS / HOUR_MS,
+            ),
             sensing=TOKEN_SENSING,
             profile=Profile(pump=0.3 + 0.5 * pump, decay=0.05 + 0.1 * decay),
             first_price=first_price,

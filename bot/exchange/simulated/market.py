@@ -16,7 +16,7 @@ from bot.core.errors import DataError
 from bot.core.events import Event, InstrumentListed
 from bot.core.types import DAY_MS, HOUR_MS, MINUTE_MS
 from bot.exchange.simulated import listings
-from bot.exchange.simulated.listings import Mechanism
+from bot.exchange.simulated.listings import TOKENS, Mechanism, Plan
 from bot.exchange.simulated.process import Array, Factor, streams_of
 from bot.exchange.simulated.symbols import SimulatedSymbol
 from bot.market.bars import BarTable
@@ -31,6 +31,7 @@ class SimulatedMarket:
     simulation: seed, days of the run and of the history, bar length
     sources: symbols with a history; the first one is the market's common factor
     decision_interval_ms, horizon_bars: of the decisions that the oracle is asked about
+    plans: the tokens that get listed
     """
 
     simulated: Final = True
@@ -42,7 +43,12 @@ class SimulatedMarket:
         return cls(settings.simulation, settings.market.sources, interval, settings.label.horizon_bars)
 
     def __init__(
-        self, simulation: Simulation, sources: Sequence[str], decision_interval_ms: int, horizon_bars: int
+        self,
+        simulation: Simulation,
+        sources: Sequence[str],
+        decision_interval_ms: int,
+        horizon_bars: int,
+        plans: Sequence[Plan] = TOKENS,
     ) -> None:
         self.title: Final = f"Simulated market (seed {simulation.seed})"
         self.notes: Final[tuple[str, ...]] = ()
@@ -57,7 +63,7 @@ class SimulatedMarket:
             streams_of(simulation.seed, "factor"), (self.end - origin) // interval, interval / HOUR_MS
         )
         listed = [listings.source(symbol, number, origin) for number, symbol in enumerate(sources)]
-        listed += listings.tokens(streams_of(simulation.seed, "listings"), self.start, self.end)
+        listed += listings.tokens(streams_of(simulation.seed, "listings"), self.start, self.end, plans)
         self._symbols = {
             listing.symbol: SimulatedSymbol.draw(
                 listing,
@@ -75,8 +81,13 @@ class SimulatedMarket:
         return tuple(self._symbols)
 
     def mechanism(self, symbol: str) -> Mechanism:
-        """How the hidden pressure drives this symbol's price: as in the sources, reversed, or not at all."""
+        """How the hidden pressure drives this symbol's price: as in the sources, reversed, one after the
+        other, or not at all."""
         return self._of(symbol).listing.mechanism
+
+    def launched(self, symbol: str) -> int:
+        """When the symbol was listed, ms."""
+        return self._of(symbol).listing.launch_time
 
     def history(self, symbol: str) -> BarTable:
         """The bars of a source before the run, `history_days` of them. Raises DataError for other symbols."""

@@ -6,16 +6,17 @@ With φ = the decay of the pressure f over one bar and standard normal, independ
     x[t] = d (b f[t-1] - k w[t]) + sqrt(1 - b² - k²) e[t]          k = b φ / sqrt(1 - φ²)
     log return[t] = σ[t] x[t] + jumps + the listing's trend
 
-d is +1 (shared mechanism), -1 (reversed) or 0 (none; then x = e). This is the predictive system of Pástor
-and Stambaugh (2009) with the correlation of innovations -k chosen so that Cov(x[t+1], x[t]) = 0: demand
-that lifts the price is used up. Past returns alone therefore predict nothing, x has unit variance, and the
-only way to f is through the bars' sensors (`Sensing`). The noise e and the pressure of a symbol may be
-partly the market's.
+d is +1 (shared mechanism), -1 (reversed) or 0 (none; then x = e), and may change its sign once. This is the
+predictive system of Pástor and Stambaugh (2009) with the correlation of innovations -k chosen so that
+Cov(x[t+1], x[t]) = 0: demand that lifts the price is used up. Past returns alone therefore predict nothing,
+x has unit variance, and the only way to f is through the bars' sensors (`Sensing`). The noise e and the
+pressure of a symbol may be partly the market's.
 
 Every random array has a generator of its own, keyed by seed, symbol and purpose, and is filled forwards in
 time: a longer run extends the path and changes nothing of it.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Self
@@ -71,12 +72,18 @@ class Dynamics:
     direction: +1, -1 or 0: the sign with which its pressure drives its price
     volatility: standard deviation of a quarter-hour log return
     coupling, pressure_coupling: correlation of its noise and of its pressure with the market's
+    turns_after: age in hours from which on the direction is the opposite
     """
 
     volatility: float
     direction: int = 1
     coupling: float = 0.0
     pressure_coupling: float = 0.0
+    turns_after: float = math.inf
+
+    def directions(self, age: Array) -> NDArray[np.int64]:
+        """At each `age` in hours."""
+        return np.where(age < self.turns_after, self.direction, -self.direction)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +187,7 @@ def draw_path(
     """The path of one symbol; the factor and `hour_of_day` (n,) begin at its first bar."""
     count = len(hour_of_day)
     phi = decay(PRESSURE_HALF_LIFE, bar_hours)
+    directions = dynamics.directions(bar_hours * np.arange(count, dtype=np.float64))
     own, share = streams("pressure").standard_normal(count), dynamics.pressure_coupling
     innovation = share * factor.pressure_innovation + np.sqrt(1 - share**2) * own
     pressure = smooth(innovation, phi)
@@ -187,15 +195,17 @@ def draw_path(
     noise = share * factor.noise + np.sqrt(1 - share**2) * own
     return Path(
         pressure=pressure,
-        returns=_returns(dynamics.direction, pressure, innovation, noise, phi, bar_hours)
+        returns=_returns(directions, pressure, innovation, noise, phi, bar_hours)
         + _jumps(streams, count, bar_hours),
         sigma=_sigma(streams, dynamics, factor, hour_of_day, bar_hours) * np.exp(extra_log_volatility),
         sensors=_sensors(streams, sensing, response(_appearance(streams, pressure, phi)), bar_hours),
     )
 
 
-def _returns(direction: int, f: Array, w: Array, e: Array, phi: float, bar_hours: float) -> Array:
-    if not direction:
+def _returns(
+    direction: NDArray[np.int64], f: Array, w: Array, e: Array, phi: float, bar_hours: float
+) -> Array:
+    if not direction.any():
         return e
     b = drift(bar_hours)
     k = b * phi / np.sqrt(1 - phi**2)
@@ -260,7 +270,9 @@ def drift(bar_hours: float) -> float:
     return float(SIGNAL * np.sqrt(bars) / _geometric(decay(PRESSURE_HALF_LIFE, bar_hours), bars))
 
 
-def probability_up(pressure: Array, direction: int, trend: Array, bars: int, bar_hours: float) -> Array:
+def probability_up(
+    pressure: Array, direction: NDArray[np.int64] | int, trend: Array, bars: int, bar_hours: float
+) -> Array:
     """P(the sum of the next `bars` log returns > 0 | f), elementwise.
 
     x is white with unit variance and Cov(x[t+1+j], f[t]) = d b φ^j. Everything is jointly Gaussian, so with

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from bot.core.errors import DataError
 from bot.core.events import FundingRatePublished
 from bot.core.types import DAY_MS, HOUR_MS
-from bot.exchange.simulated.listings import DIRECTION, Listing
+from bot.exchange.simulated.listings import Listing
 from bot.exchange.simulated.process import (
     QUARTER_HOUR,
     Array,
@@ -102,13 +102,16 @@ class SimulatedSymbol:
         return index
 
     def probability_up(self, entry: NDArray[np.int64], bars: int) -> Array:
-        """P(log return over `bars` bars from the open at `entry` > 0 | hidden state at `entry`), (n,)."""
+        """P(log return over `bars` bars from the open at `entry` > 0 | hidden state at `entry`), (n,).
+
+        A change of direction within the horizon is not foreseen.
+        """
         index = self.index_at(entry)
         last = np.maximum(index - 1, 0)
         ahead = np.minimum(index + bars, len(self.bars))
         return probability_up(
             self.path.pressure[last],
-            DIRECTION[self.listing.mechanism],
+            self.listing.dynamics.directions(index * self.bars.interval / HOUR_MS),
             (self.trend[ahead] - self.trend[index]) / self.path.sigma[last],
             bars,
             self.bars.interval / HOUR_MS,

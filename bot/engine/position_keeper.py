@@ -1,0 +1,162 @@
+"""Position keeping: what the exchange tells of the account is booked, valued, guarded and limited.
+
+At each fact about a position, and at each of its prices, the drawdown breakers look at the equity and the
+protection at the position's stop.
+"""
+
+from bot.core.commands import MoveStop
+from bot.core.events import (
+    BalanceChanged,
+    Event,
+    FundingPaid,
+    OrderAccepted,
+    OrderCancelled,
+    OrderFilled,
+    OrderRejected,
+    PositionAdopted,
+    PositionMarked,
+    StopMoved,
+)
+from bot.core.records import Alarm, BreakerTripped
+from bot.core.types import Position, Trigger
+from bot.engine.account_view import AccountView
+from bot.engine.decisions import Message
+from bot.engine.entries import Entries
+from bot.engine.exits import Exits
+from bot.execution.protection import ENDED, Close, Move, Protection
+from risk.breaker import Breaker
+
+
+class PositionKeeper:
+    """`flattening`: a person wants nothing held."""
+
+    def __init__(
+        self, account: AccountView, entries: Entries, exits: Exits, protection: Protection, breaker: Breaker,
+        trigger: Trigger,
+    ) -> None:  # fmt: skip
+        self.flattening = False
+        self._account = account
+        self._entries = entries
+        self._exits = exits
+        self._protection = protection
+        self._breaker = breaker
+        self._trigger = trigger
+
+    # --- what is held --------------------------------------------------------------------------------------
+
+    def value(self, position: Position, price: float, news: Event) -> list[Message]:
+        """At each news of its price; the drawdown limits and the stop are looked at."""
+        symbol, ts = position.symbol, news.ts
+        self._account.portfolio.mark(symbol, price)
+        out = self.check_drawdown(ts, symbol)
+        if self._must_be_flat(symbol):  # an exit that the exchange rejected is tried again
+            return out + self._exits.close(position, ts)
+        if symbol not in self._account.markets.instruments:
+            return out + self._exits.close(position, ts, ENDED)
+        return out + self._guard(position, price, news)
+
+    def guard_all(self, news: Event) -> list[Message]:
+        """At a fact that brought no price."""
+        held = list(self._account.portfolio.positions)
+        return [message for symbol in held for message in self._guard_held(symbol, news)]
+
+    def check_drawdown(self, ts: int, symbol: str = "") -> list[Message]:
+        """Of the account, and of the token that a fact is about."""
+        breaker, portfolio = self._breaker, self._account.portfolio
+        equity = portfolio.equity
+        records: list[Message] = [*breaker.mark(ts, equity)]
+        if symbol:
+            records += breaker.mark_token(ts, symbol, portfolio.pnl(symbol), equity)
+        if not records:
+            return records
+        out = list(records)
+        for record in records:
+            if isinstance(record, BreakerTripped):
+                out += self.stop_trading(ts, record.symbol)
+        return out
+
+    def stop_trading(self, ts: int, symbol: str = "") -> list[Message]:
+        """A breaker has tripped, of one token or ("") of the account, or a person wants nothing held."""
+        out: list[Message] = self._entries.give_up(ts, symbol)
+        for position in list(self._account.portfolio.positions.values()):
+            if self._must_be_flat(position.symbol):
+                out += self._exits.close(position, ts)
+        return out
+
+    def take_over(self, other: "PositionKeeper") -> None:
+        self.flattening = other.flattening
+        self._protection.take_over(other._protection)
+
+    def _must_be_flat(self, symbol: str) -> bool:
+        return self.flattening or self._breaker.flattens or self._breaker.flattens_token(symbol)
+
+    def _guard(self, position: Position, price: float, news: Event) -> list[Message]:
+        instrument = self._account.markets.instruments.get(position.symbol)
+        due = self._protection.look(position, instrument, price, news.ts, news.received)
+        if isinstance(due, Close):
+            return self._exits.close(position, news.ts, due.alarm)
+        if isinstance(due, Move):
+            return [MoveStop(news.ts, position.symbol, due.stop, self._trigger)]
+        return []
+
+    def _guard_held(self, symbol: str, news: Event) -> list[Message]:
+        portfolio = self._account.portfolio
+        position = portfolio.positions.get(symbol)
+        return self._guard(position, portfolio.last(symbol), news) if position is not None else []
+
+    # --- what the exchange tells ---------------------------------------------------------------------------
+
+    def on_accepted(self, event: OrderAccepted) -> list[Message]:
+        self._account.orders.on_accepted(event)
+        return []
+
+    def on_unfilled(self, event: OrderRejected | OrderCancelled) -> list[Message]:
+        order = self._account.orders.on_finished(event)
+        if order is None:
+            return []
+        next_part = self._entries.ended(order, event)
+        unsold = order.reduce_only and order.symbol in self._account.portfolio.positions
+        if unsold:
+            self._exits.failed(order.symbol, event.ts)
+        elif isinstance(event, OrderCancelled):
+            return next_part
+        verb = "rejected" if isinstance(event, OrderRejected) else "cancelled"
+        again = "; the position is still held and its exit will be tried again" if unsold else ""
+        text = f"the exchange {verb} {order.link_id}: {event.reason}{again}"
+        return [Alarm(event.ts, order.symbol, text), *next_part]
+
+    def on_filled(self, event: OrderFilled) -> list[Message]:
+        self._account.orders.on_filled(event)
+        self._entries.filled(event)
+        position = self._account.portfolio.apply_fill(event)
+        if position is None:
+            self._exits.ended(event.symbol)
+            self._protection.forget(event.symbol)
+        out = self.check_drawdown(event.ts, event.symbol)
+        if position is not None and self._must_be_flat(event.symbol):
+            return out + self._exits.close(position, event.ts)  # an entry that filled while we were closing
+        return out
+
+    def on_funding(self, event: FundingPaid) -> list[Message]:
+        self._account.portfolio.apply_funding(event)
+        return self.check_drawdown(event.ts, event.symbol)
+
+    def on_balance(self, event: BalanceChanged) -> list[Message]:
+        self._account.portfolio.apply_transfer(event)
+        self._breaker.transfer(float(event.amount))
+        return [Alarm(event.ts, "", event.reason), *self.check_drawdown(event.ts)]
+
+    def on_stop(self, event: StopMoved) -> list[Message]:
+        self._account.portfolio.apply_stop(event)
+        return self._guard_held(event.symbol, event)
+
+    def on_adopted(self, event: PositionAdopted) -> list[Message]:
+        self._account.portfolio.adopt(event)
+        out: list[Message] = [Alarm(event.ts, event.symbol, event.reason), *self.check_drawdown(event.ts)]
+        return out + self._guard_held(event.symbol, event)
+
+    def on_marked(self, event: PositionMarked) -> list[Message]:
+        """So a position is guarded that has no bars: before the market is followed, or where it has ended."""
+        out = self._exits.close_unsold(event.ts)
+        position = self._account.portfolio.positions.get(event.symbol)
+        return out + (self.value(position, event.mark, event) if position else [])

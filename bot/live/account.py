@@ -1,0 +1,131 @@
+"""The account as a run finds it: whose it is, what it pays, what its earlier runs left."""
+
+import json
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from rich.console import Console
+
+from bot.core.events import Event
+from bot.core.money import exact
+from bot.core.types import DAY_MS
+from bot.exchange.bybit.broker import BrokerSettings, BybitBroker
+from bot.exchange.bybit.environment import Credentials, Environment
+from bot.exchange.bybit.preparation import Preparation
+from bot.exchange.bybit.reconciliation import Opening
+from bot.exchange.bybit.rest import Rest
+from bot.exchange.bybit.transfers import transfers
+from bot.exchange.simulated.broker import SimulatedBroker
+from bot.execution.orders import tag_of
+from bot.live.parts import Choice, warn
+from bot.settings import Settings
+from bot.storage.database import Database, Mark, Run
+from bot.storage.lock import FileLock
+from risk.breaker import Breaker
+
+
+def account_lock(environment: Environment, account: str) -> FileLock:
+    """One bot on an account, as far as this machine can see: two would take each other's trades for errors.
+
+    Raises RuntimeFault.
+    """
+    host = environment.rest.partition("//")[2].replace(":", "-")
+    path = Path(tempfile.gettempdir()) / f"transfer-trader-{host}-{account}.lock"
+    return FileLock(path, name=f"account {account} on {environment.name}", what="account")
+
+
+def earlier_runs(database: Database, kind: str, account: str) -> list[Run]:
+    """The runs of this installation on this account, oldest first."""
+    return [
+        run
+        for run in database.runs()
+        if run.kind == kind and json.loads(run.config_json)["choice"].get("account") == account
+    ]
+
+
+def known_fees(database: Database, environment: Environment) -> tuple[float, float] | None:
+    """For paper money: what the newest run with a key found on the same exchange; taker and maker."""
+    for run in reversed(database.runs()):
+        choice = json.loads(run.config_json).get("choice", {})
+        if choice.get("environment") == environment.name and choice.get("fees"):
+            taker, maker = choice["fees"]
+            return taker, maker
+    return None
+
+
+def with_fees(settings: Settings, fees: tuple[float, float] | None) -> Settings:
+    """What the account pays counts, not what the settings guess; the journal keeps it with the run."""
+    if fees is None:
+        return settings
+    taker, maker = fees
+    costs = settings.costs.model_copy(update={"taker_fee": taker, "maker_fee": maker})
+    return settings.model_copy(update={"costs": costs})
+
+
+def paper_broker(settings: Settings, started: int) -> tuple[SimulatedBroker, Opening]:
+    balance, spread = exact(settings.account.initial_balance), settings.costs.half_spread
+    broker = SimulatedBroker(settings.costs, lambda symbol, start: spread, balance)
+    return broker, Opening(started, balance, {})
+
+
+async def bybit_broker(
+    settings: Settings, environment: Environment, credentials: Credentials, rest: Rest,
+    tell: Callable[[Event], None], preparation: Preparation, earlier: Iterable[Run], console: Console,
+) -> tuple[BybitBroker, Opening]:  # fmt: skip
+    """The broker, started, and what it found, which is told. `earlier`: runs whose open entries end."""
+    broker = BybitBroker(
+        environment, credentials, rest, tell,
+        BrokerSettings(orders_by_websocket=settings.bybit.orders_by_websocket),
+        prepare=preparation.symbol, earlier=[tag_of(run.start_ts) for run in earlier],
+    )  # fmt: skip
+    opening = await broker.start()
+    console.print(
+        f"{environment.name}: {opening.balance:,.2f} USDT, {len(opening.positions)} positions",
+        highlight=False,
+    )
+    if opening.cancelled:
+        warn(console, [f"entries of an earlier run, cancelled: {', '.join(opening.cancelled)}"])
+    if opening.leftovers:
+        console.print(f"Open orders that are left alone: {', '.join(opening.leftovers)}", style="yellow")
+    return broker, opening
+
+
+async def breaker_of(
+    settings: Settings, choice: Choice, earlier: Iterable[Run], database: Database, rest: Rest,
+    opening: Opening, started: int, console: Console,
+) -> Breaker:  # fmt: skip
+    """With what the account's earlier runs saw: no restart makes good a loss or ends a halt.
+
+    What came or went since then, while a run was there or not, is neither gain nor loss.
+    """
+    risk = settings.risk
+    breaker = Breaker(risk, float(opening.balance))
+    if choice.credentials is None:
+        return breaker
+    runs = [run.id for run in earlier]
+    cleared, today = database.cleared(runs), started // DAY_MS * DAY_MS
+    first = database.opening_equity(runs, max(cleared, today))
+    highs = database.highs(runs, max(cleared, today - risk.rolling_days * DAY_MS))
+    peak, halts = database.peak(runs, cleared), database.halts(runs)
+    marks = [mark for mark in (first, peak, *highs.values()) if mark is not None]
+    moved = []
+    if marks:
+        moved = await transfers(rest, min(mark.ts for mark in marks), opening.ts)
+
+    def now_worth(mark: Mark) -> float:
+        later = [line.change or 0 for line in moved if line.transaction_time > mark.ts]
+        return mark.equity + float(sum(later))
+
+    breaker.restore(
+        started,
+        now_worth(first) if first else None,
+        {day: now_worth(mark) for day, mark in highs.items()},
+        now_worth(peak) if peak else None,
+        halts,
+    )
+    for halt in halts:
+        if not halt.until or halt.until > started:
+            end = "the next UTC day, or `bot resume`" if halt.until else "`bot resume`"
+            warn(console, [f"an earlier run halted: {halt.reason}. No entries before {end}"])
+    return breaker
