@@ -137,7 +137,7 @@ class Wiring:
         books = self.engine.portfolio
         held = list(books.positions.values())
         lines = await audit(self.rest, self.log, held, books.balance, self.audits.since)
-        frames = {"market": self.market.frames(), "private": self.broker.frames()}
+        frames = {"market": self.market.frames(), **self.broker.frames()}
         return lines + [frames_line(name, counts) for name, counts in frames.items()]
 
 

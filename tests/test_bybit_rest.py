@@ -10,6 +10,7 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 from pybit.unified_trading import HTTP
 from rich.console import Console
@@ -439,7 +440,8 @@ async def test_each_order_of_a_batch_has_its_own_fate(server: RestServer, rest: 
     items = [{"orderId": "1", "orderLinkId": "a"}, {"orderId": "", "orderLinkId": "b"}, {"orderLinkId": "c"}]
     verdicts = {"list": [{"code": 0, "msg": "OK"}, {"code": 110007, "msg": "ab not enough"}]}
     server.will("/v5/order/create-batch", {"list": items}, extra=verdicts)
-    good, poor, silent = await rest.orders.create_batch([ORDER, ORDER, ORDER])
+    orders = [msgspec.structs.replace(ORDER, order_link_id=link) for link in "abc"]
+    good, poor, silent = await rest.orders.create_batch(orders)
     assert good.error is None
     assert poor.error is not None
     assert poor.error.kind is Kind.REFUSED

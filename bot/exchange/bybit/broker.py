@@ -174,9 +174,12 @@ class BybitBroker:
         stream = self._trade_stream
         return stream if stream is not None and stream.connected else self._rest.orders
 
-    def frames(self) -> tuple[int, int]:
-        """See `Stream.counts`; of the private stream."""
-        return self._stream.counts()
+    def frames(self) -> dict[str, tuple[int, int]]:
+        """Frames that came in and frames accounted for, by stream."""
+        counts = {"private": self._stream.counts()}
+        if self._trade_stream is not None:
+            counts["order entry"] = self._trade_stream.counts()
+        return counts
 
     # --- streams --------------------------------------------------------------------------------------------
 

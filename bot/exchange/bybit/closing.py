@@ -6,14 +6,17 @@ another one for what is still there.
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 
 from bot.core.errors import RuntimeFault
 from bot.core.types import OrderType, Side
+from bot.exchange.bybit.bursts import Bursts
+from bot.exchange.bybit.cancelling import cancel_many
 from bot.exchange.bybit.errors import ExchangeError, Kind
-from bot.exchange.bybit.requests import Cancellation, NewOrder
+from bot.exchange.bybit.requests import NewOrder
 from bot.exchange.bybit.rest import Rest
 from bot.exchange.bybit.wire.private import Order, Position
 from bot.execution.orders import Orders, run_tag, tag_of
@@ -44,6 +47,7 @@ class Closing:
         self._tell = tell
         self._sleep = sleep
         self._ids = Orders(tag_of(rest.clock.now_ms()))
+        self._creates = Bursts(lambda: rest.orders).creates
         self._largest: dict[str, Decimal | None] = {}  # of one market order, by symbol; None = unknown
 
     async def run(self) -> Closed:
@@ -69,42 +73,39 @@ class Closing:
             if not entries and not positions:
                 foreign = [item for item in orders if not item.reduce_only and not item.stop_order_type]
                 return Closed(sorted(closed), sorted(cancelled), [_name(item) for item in foreign])
-            for order in entries:
-                trouble = await self._cancel(order) or trouble
-                cancelled.add(order.order_link_id)
-            for position in positions:
-                trouble = await self._close(position) or trouble
-                closed.add(position.symbol)
+            if entries:
+                self._tell(f"cancelling {', '.join(map(_name, entries))}")
+                work = cancel_many(self._rest.orders, entries, orders)
+                trouble = await self._try(work, "entries are not cancelled") or trouble
+                cancelled.update(order.order_link_id for order in entries)
+            await asyncio.gather(*(self._look_up(position.symbol) for position in positions))
+            for found in await asyncio.gather(*map(self._close, positions)):
+                trouble = found or trouble
+            closed.update(position.symbol for position in positions)
         raise RuntimeFault(f"not flat after {_ROUNDS} rounds ({trouble or 'no reason told'}): close by hand")
-
-    async def _cancel(self, order: Order) -> str:
-        self._tell(f"cancelling {_name(order)}")
-        wish = Cancellation(symbol=order.symbol, order_link_id=order.order_link_id)
-        return await self._try(self._rest.orders.cancel(wish), f"{_name(order)} is not cancelled")
 
     async def _close(self, position: Position) -> str:
         """At most what one market order may have; the next round closes the rest."""
         symbol, now = position.symbol, self._rest.clock.now_ms()
         side = Side.SELL if position.side == Side.BUY else Side.BUY
-        largest = await self._largest_of(symbol)
+        largest = self._largest.get(symbol)
         qty = position.size if largest is None else min(position.size, largest)
         self._tell(f"{side.lower()} {qty:f} {symbol} to close it")
         order = NewOrder(
             symbol=symbol, side=side, order_type=OrderType.MARKET, qty=qty, reduce_only=True,
             position_idx=position.position_idx, order_link_id=self._ids.next_id(symbol, now),
         )  # fmt: skip
-        return await self._try(self._rest.orders.create(order), f"{symbol} is not closed")
+        return await self._try(self._creates.send(order), f"{symbol} is not closed")
 
-    async def _largest_of(self, symbol: str) -> Decimal | None:
-        """Not knowing it is no reason to leave a position open."""
+    async def _look_up(self, symbol: str) -> None:
+        """Its largest order. Not knowing it is no reason to leave a position open."""
         if symbol not in self._largest:
-            try:
+            with suppress(ExchangeError):
                 found = await self._rest.market.instruments(symbol=symbol)
-            except ExchangeError:
-                return None
-            limits = [item.lot_size_filter.max_market_order_qty for item in found if item.symbol == symbol]
-            self._largest[symbol] = limits[0] if limits else None
-        return self._largest[symbol]
+                limits = [
+                    item.lot_size_filter.max_market_order_qty for item in found if item.symbol == symbol
+                ]
+                self._largest[symbol] = limits[0] if limits else None
 
     async def _try(self, work: Awaitable[object], what: str) -> str:
         """What went wrong, in words; the next round tries again."""

@@ -18,6 +18,7 @@ from bot.core.events import OPERATOR, EntriesBlocked, Event, OrderCancelled, Ord
 from bot.core.money import exact
 from bot.core.types import OrderRequest
 from bot.exchange.bybit.account_book import AccountBook
+from bot.exchange.bybit.bursts import Bursts
 from bot.exchange.bybit.errors import ExchangeError, Kind, Ruling
 from bot.exchange.bybit.order_entry import OrderEntry
 from bot.exchange.bybit.requests import Amendment, Cancellation, NewOrder, new_order, trading_stop
@@ -58,7 +59,7 @@ class OrderDesk:
         rng: random.Random | None = None,
     ) -> None:
         self._rest = rest
-        self._entry = entry
+        self._bursts = Bursts(entry)
         self._book = book
         self._emit = emit
         self._settings = settings
@@ -100,7 +101,7 @@ class OrderDesk:
                 if self._prepare is not None and not order.reduce_only:
                     await self._prepare(order.symbol)
                 request = await self._request(order)
-                await self._entry().create(request)
+                await self._bursts.creates.send(request)
             except UsageError as error:
                 self._stop_entries(str(error))
                 self._reject(order.link_id, str(error))
@@ -149,7 +150,7 @@ class OrderDesk:
         waits = self._waits()
         while self._book.is_open(link_id):
             try:
-                await self._entry().cancel(Cancellation(symbol=symbol, order_link_id=link_id))
+                await self._bursts.cancellations.send(Cancellation(symbol=symbol, order_link_id=link_id))
                 await asyncio.sleep(self._settings.confirm)
             except ExchangeError as error:
                 if error.kind not in (Kind.RETRY, Kind.UNKNOWN):
@@ -166,7 +167,7 @@ class OrderDesk:
             return
         change = Amendment(symbol=command.symbol, order_link_id=command.link_id, price=command.price)
         try:
-            await self._entry().amend(change)
+            await self._bursts.amendments.send(change)
         except ExchangeError as error:
             if error.kind in _PERSON:
                 self._stop_entries(f"cannot amend {command.link_id}: {error}")

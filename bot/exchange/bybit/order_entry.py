@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from bot.exchange.bybit import endpoints
 from bot.exchange.bybit.endpoints import Endpoint
-from bot.exchange.bybit.errors import ExchangeError, ruling
+from bot.exchange.bybit.errors import UNREADABLE, ExchangeError, judged, ruling
 from bot.exchange.bybit.requests import Amendment, Cancellation, Intent, NewOrder, Params, params
 from bot.exchange.bybit.wire import Response
 from bot.exchange.bybit.wire.account import BatchItem, OrderIds
@@ -18,7 +18,7 @@ from bot.exchange.bybit.wire.account import BatchItem, OrderIds
 class BatchResult(NamedTuple):
     """What became of one order of a batch; `error` is None when it was accepted."""
 
-    item: BatchItem
+    item: BatchItem | None  # None: the answer says nothing of it
     error: ExchangeError | None
 
 
@@ -53,7 +53,7 @@ class OrderEntry(ABC):
     async def _batch(self, endpoint: Endpoint, intents: Sequence[Intent]) -> list[BatchResult]:
         """At most 20 of one category (10 for spot). Each has its own fate."""
         response = await self._call(endpoint, _batch_params(intents), cost=len(intents))
-        return _batch_results(endpoint.path, response)
+        return _batch_results(endpoint.path, intents, response)
 
 
 def _batch_params(intents: Sequence[Intent]) -> Params:
@@ -67,15 +67,25 @@ def _batch_params(intents: Sequence[Intent]) -> Params:
     return {"category": categories.pop(), "request": items}
 
 
-def _batch_results(path: str, response: Response[Any]) -> list[BatchResult]:
-    """The fate of each order. The answer as a whole is a success even when every order failed."""
+def _batch_results(path: str, intents: Sequence[Intent], response: Response[Any]) -> list[BatchResult]:
+    """The fate of each order. The answer as a whole is a success even when every order failed.
+
+    The lists of the answer are in the order of the request. An order that they do not speak of, or at whose
+    place they name another one, is of unknown outcome.
+    """
     items: list[BatchItem] = response.value.items
     results = []
-    for position, item in enumerate(items):
+    for position, intent in enumerate(intents):
+        item = items[position] if position < len(items) else None
         verdict = response.verdicts[position] if position < len(response.verdicts) else None
+        named = item.order_link_id if item else ""
+        wanted = getattr(intent, "order_link_id", None) or named
         error = None
-        if verdict is None or verdict.code:
-            code, text = (verdict.code, verdict.text) if verdict else (0, "no verdict")
-            error = ExchangeError(ruling(code, write=True), path=path, code=code, text=text)
+        if item is None or verdict is None or named not in ("", wanted):
+            error = ExchangeError(judged(UNREADABLE, write=True), path=path, text="an order of the batch")
+        elif verdict.code:
+            error = ExchangeError(
+                ruling(verdict.code, write=True), path=path, code=verdict.code, text=verdict.text
+            )
         results.append(BatchResult(item, error))
     return results

@@ -13,9 +13,8 @@ from bot.core.errors import RuntimeFault
 from bot.core.events import Event, PositionMarked
 from bot.core.types import DAY_MS, MINUTE_MS
 from bot.exchange.bybit.account_book import AccountBook, Held
-from bot.exchange.bybit.errors import ExchangeError, Kind
+from bot.exchange.bybit.cancelling import cancel_many
 from bot.exchange.bybit.order_desk import OrderDesk
-from bot.exchange.bybit.requests import Cancellation
 from bot.exchange.bybit.rest import Rest
 from bot.exchange.bybit.transfers import SETTLE, transfers
 from bot.exchange.bybit.wallet_check import LOOKS, WalletCheck, WalletSettings
@@ -115,15 +114,8 @@ class Reconciler:
             if not entries:
                 own = [order for order in orders if order.stop_order_type in _NO_STOP]
                 return cancelled, [f"{order.symbol} {order.order_link_id or order.order_id}" for order in own]
-            for order in entries:
-                try:
-                    await self._rest.orders.cancel(
-                        Cancellation(symbol=order.symbol, order_link_id=order.order_link_id)
-                    )
-                except ExchangeError as error:
-                    if error.kind is not Kind.UNKNOWN:  # gone, or found out by the next look
-                        raise
-                cancelled.add(order.order_link_id)
+            await cancel_many(self._rest.orders, entries, orders)
+            cancelled.update(order.order_link_id for order in entries)
         names = ", ".join(order.order_link_id for order in entries)
         raise RuntimeFault(f"entries of an earlier run cannot be cancelled: {names}; cancel them by hand")
 

@@ -87,6 +87,10 @@ class TradeStream(OrderEntry):
     def traffic(self) -> Traffic:
         return self._link.traffic
 
+    def counts(self) -> tuple[int, int]:
+        """Frames that came in, and frames that were answers: anything else has no business here."""
+        return self.traffic.frames, self.traffic.control
+
     async def _call(self, endpoint: Endpoint, parameters: Params, cost: int = 1) -> Response[Any]:
         await self._limits.enter(endpoint.group, cost)
         connection = self._link.connection
