@@ -117,8 +117,8 @@ class Adaptation(Section):
     mmd_weight: Annotated[float, Field(ge=0)] = 3.0
     target_weight: Annotated[float, Field(ge=0)] = Field(1.0, description="of the matured target labels")
     clip: Positive = 5.0
-    collapse: Annotated[float, Field(gt=0.5, le=1)] = Field(
-        0.98, description="share of one class, the prior taken off, that discards a candidate"
+    collapse: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.1, description="spread of the logits, relative to that before, below which a candidate is discarded"
     )
     delay_bars: Count = Field(2, description="a candidate takes part this many decision bars after its cut")
     chain_tokens: Annotated[int, Field(ge=0)] = Field(

@@ -254,8 +254,11 @@ class Token:
             )
         ]  # fmt: skip
 
-    def on_candidate(self, event: CandidateArrived, model: Model) -> list[Advice]:
-        return [self._contest.enter(event.ts, model, event.report, self._past(model))]
+    def on_candidate(
+        self, event: CandidateArrived, model: Model, scratch: Model | None = None
+    ) -> list[Advice]:
+        """scratch: the rival that the same job trained; None where the labels were too few."""
+        return [self._contest.enter(event.ts, model, event.report, self._past(model), scratch)]
 
     def on_chain(self, model: Model) -> None:
         """The chain has gone a step further."""

@@ -114,7 +114,8 @@ class TransferStrategy:
                     living.on_chain(model)
             return (verdict,)
         token = self._tokens.get(event.symbol)
-        return token.on_candidate(event, model) if token else ()
+        scratch = event.report.scratch
+        return token.on_candidate(event, model, self._models[scratch] if scratch else None) if token else ()
 
     def _list(self, event: InstrumentListed) -> Sequence[Advice]:
         symbol = event.instrument.symbol

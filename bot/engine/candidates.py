@@ -34,7 +34,7 @@ class Candidates:
         self._models = models
         self._faults_are_facts = faults_are_facts
         self._pretrained = frozenset(models)
-        self._newest: dict[str, str] = {}  # model of each token
+        self._newest: dict[str, tuple[str, ...]] = {}  # models of each token
         self._stored = {(result.symbol, result.cut): result for result in stored}
 
     def submit(self, job: AdaptModel | ExtendChain) -> None:
@@ -57,19 +57,20 @@ class Candidates:
     def _take(self, symbol: str, cut: int, due: int) -> Result | None:
         result = self._stored.pop((symbol, cut), None) or self._worker.take(symbol, cut, due)
         if isinstance(result, CandidateArrived):
-            self._keep(symbol, result.model_id)
+            self._keep(symbol, _models_of(result))
         return result
 
-    def _keep(self, symbol: str, model_id: str) -> None:
-        """The strategy has taken the last model over by now; it is let go unless another token has it too.
+    def _keep(self, symbol: str, model_ids: tuple[str, ...]) -> None:
+        """The strategy has taken the last models over by now; one is let go unless another token has it too.
 
         Several have the same one where no step of their adaptation was better than none.
         """
-        if model_id not in self._models:
-            self._models[model_id] = self._registry.load(model_id)
-        last = self._newest.get(symbol, model_id)
-        self._newest[symbol] = model_id
-        if last not in self._pretrained and last not in self._newest.values():
+        for model_id in model_ids:
+            if model_id not in self._models:
+                self._models[model_id] = self._registry.load(model_id)
+        self._newest[symbol] = model_ids
+        kept = self._pretrained.union(*self._newest.values())
+        for last in self._models.keys() - kept:
             del self._models[last]
 
     def _answers(self, result: Result, job: AdaptModel | ExtendChain) -> bool:
@@ -77,7 +78,13 @@ class Candidates:
         if isinstance(result, AdaptationFailed):
             return True
         try:
-            card = self._registry.load(result.model_id).card
+            card, *_ = [self._registry.load(model_id).card for model_id in _models_of(result)]
         except DataError:
             return False
         return job.base_model in (result.model_id, card.parent)
+
+
+def _models_of(result: CandidateArrived) -> tuple[str, ...]:
+    """The candidate, and the scratch rival that was trained beside it."""
+    scratch = result.report.scratch
+    return (result.model_id, scratch) if scratch else (result.model_id,)
