@@ -25,6 +25,7 @@ from strategies.learning.registry import Model
 from strategies.learning.sources import column_indices
 from strategies.memory import TokenMemory
 from strategies.quality import Quality
+from strategies.soundness import Concerning, Soundness
 from strategies.triggers import Triggers
 
 
@@ -47,6 +48,8 @@ class Token:
         self._contest = Contest(symbol, settings, pretrained, chain.base)
         self._quality = Quality(symbol, launched)
         self._spoke: dict[int, str] = {}  # the champion of each bar whose label has not matured
+        self._soundness = Soundness(settings, self._interval, launched)
+        self._ready = False
         self._waits_for = ""
         block = settings.label.horizon_bars * self._interval
         self._triggers = Triggers(settings.adaptation, block)
@@ -62,10 +65,12 @@ class Token:
         late: the moment of the bar is over, its price may be gone: nothing is opened on it
         """
         out: list[Advice] = []
+        self._ready = row.ready
+        self._soundness.on_bar(bar)
         for matured in self._labeler.update(bar, row.sigma if row.ready else None):
             out += self._learn(bar.ts, matured)
         if not row.ready:
-            return out + self._blind(bar, position)
+            return out + self._move_on_ladder(bar.ts) + self._blind(bar, position)
         x = row.x[self._columns]
         if self._last_row != bar.start - self._interval:
             self._contest.reset()
@@ -196,13 +201,17 @@ class Token:
         champion = self._contest.champion
         proof = champion.against_base
         evidence = Evidence(
-            ready=True,
+            ready=self._ready,
             similarity=champion.similarity,
             effective_labels=proof.effective_labels,
             e_value=proof.e_value,
             recent_skill=proof.recent,
             source_accuracy=self._pretrained.card.source_accuracy,
+            overconfidence=self._quality.rolling.overconfidence,
             reversal=self._contest.reversal,
+            calm=self._soundness.calm,
+            trouble=self._soundness.trouble,
+            suspended=self._soundness.suspended,
         )
         stage, reasons = climb(self.stage, evidence, self._settings.gate)
         self._waits_for = "; ".join(reasons)
@@ -212,8 +221,16 @@ class Token:
             proof.reset()  # skill that was lost must be shown again
         return [self._change_stage(ts, stage, reasons)]
 
+    def hear(self, news: Concerning) -> list[Advice]:
+        """News of the market or the breaker: trouble counts at once, that it is over at the next bar."""
+        self._soundness.hear(news)
+        in_trouble = self._soundness.trouble or self._soundness.suspended
+        return self._move_on_ladder(news.ts) if in_trouble else []
+
     def suspend(self, ts: int, reason: str) -> list[Advice]:
-        return [self._change_stage(ts, Stage.SUSPENDED, (reason,))]
+        """For good."""
+        self._soundness.suspend(reason)
+        return self._move_on_ladder(ts)
 
     def _change_stage(self, ts: int, stage: Stage, reasons: tuple[str, ...]) -> StageChanged:
         changed = StageChanged(ts, self.symbol, self.stage, stage, reasons)

@@ -1,6 +1,6 @@
 """The heart: `step(event) -> commands and records`. Pure: no I/O, no clock, no randomness, no asyncio."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from bot.core.events import (
@@ -34,7 +34,7 @@ from bot.core.events import (
     TimePassed,
     TokenLeftOut,
 )
-from bot.core.records import Alarm
+from bot.core.records import Alarm, BreakerReleased, BreakerTripped, Latch
 from bot.core.signal import Action, Signal
 from bot.core.types import Trigger, Verb
 from bot.engine.account_view import AccountView
@@ -88,13 +88,13 @@ class Engine:
         self._handlers: dict[type[Event], Callable[[Any], list[Message]]] = {
             BarClosed: self._on_bar,
             InstrumentListed: self._on_news,
-            InstrumentStatusChanged: self._on_market,
+            InstrumentStatusChanged: self._on_news,
             InstrumentDelisted: self._on_delisted,
             TokenLeftOut: self._on_market,
             FundingRatePublished: self._on_news,
             MicrostructureSampled: self._on_news,
             LiquiditySampled: self._on_news,
-            MarketHealthChanged: self._on_market,
+            MarketHealthChanged: self._on_news,
             FeedRefused: self._on_refused,
             FramesUnreadable: self._on_unreadable,
             MarketHealthMeasured: self._on_market,
@@ -116,11 +116,20 @@ class Engine:
         }
 
     def step(self, event: Event) -> list[Message]:
-        if event.ts <= self._now or type(event) is TimePassed:  # time alone ends no moment
-            return self._handlers[type(event)](event)
-        out = self.mark()  # of the moment that is over, before anything later counts
-        self._now = event.ts
-        return out + self._handlers[type(event)](event)
+        out: list[Message] = []
+        if event.ts > self._now and type(event) is not TimePassed:  # time alone ends no moment
+            out = self.mark()  # of the moment that is over, before anything later counts
+            self._now = event.ts
+        out += self._handlers[type(event)](event)
+        return out + [message for record in out for message in self._tell_of_breaker(record, event)]
+
+    def _tell_of_breaker(self, record: Message, news: Event) -> list[Message]:
+        """A token's own; what halts the account is no fault of a token."""
+        if not isinstance(record, BreakerTripped | BreakerReleased):
+            return []
+        if record.latch not in (None, Latch.TOKEN):
+            return []
+        return self._advised(self._strategy.on_event(record), news)
 
     def mark(self) -> list[Message]:
         """The account at the close of a decision bar, once everything of that moment has been heard."""
@@ -177,8 +186,8 @@ class Engine:
         return []
 
     def _on_refused(self, event: FeedRefused) -> list[Message]:
-        self._markets.hear(event)
-        return [Alarm(event.ts, event.symbol, f"not traded by this run: {event.reason}")]
+        told = Alarm(event.ts, event.symbol, f"not traded by this run: {event.reason}")
+        return [told, *self._on_news(event)]
 
     def _on_unreadable(self, event: FramesUnreadable) -> list[Message]:
         text = f"{event.count} messages of the market could not be read, the last one: {event.reason}"
@@ -186,10 +195,10 @@ class Engine:
 
     def _on_news(self, event: Event) -> list[Message]:
         self._markets.hear(event)
-        out: list[Message] = []
-        for advice in self._strategy.on_event(event):
-            out += self._take(advice, event)
-        return out
+        return self._advised(self._strategy.on_event(event), event)
+
+    def _advised(self, advice: Sequence[Advice], news: Event) -> list[Message]:
+        return [message for one in advice for message in self._take(one, news)]
 
     def _on_time(self, event: TimePassed) -> list[Message]:
         out = self._exits.close_unsold(event.ts)
