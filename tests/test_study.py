@@ -40,7 +40,10 @@ SOURCES = ("BTCUSDT", "ETHUSDT")
 LISTED = {"OLDUSDT": 20, "AAAUSDT": 37, "BBBUSDT": 40}  # day of the first bar
 DAYS = 55
 SINCE = BEGIN + 36 * DAY_MS
-ARMS = ("base_rate", "lgbm_pooled", "frozen", "chain_head", "lgbm_token", "full", "scratch", "mmd")
+ARMS = (
+    "base_rate", "lgbm_pooled", "frozen", "chain_head", "prototypes", "lgbm_token", "full", "selected",
+    "scratch", "mmd", "class_mmd",
+)  # fmt: skip
 SMALL = Model(epochs=2, channels=8, blocks=2, pool_bars=4, embedding=8, min_source_bars=500)
 
 
