@@ -235,6 +235,8 @@ def test_the_page_shows_every_feature_and_every_domain(done):
     assert all(symbol in page for symbol in (*SOURCES, *one.tokens))
     assert "Embeddings, PCA" in page
     assert "Embeddings, t-SNE" in page
+    assert "MMDAgg" in page
+    assert page.count("<tr><td>") == 1 + len(one.tokens)  # the other source, and every token
 
 
 def test_every_configuration_that_was_judged_is_counted(tmp_path):
