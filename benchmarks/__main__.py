@@ -18,7 +18,8 @@ ENGINES = ("nautilus", "basana", "backtrader", "backtesting", "jesse", "freqtrad
 REPLAYERS = ("hftbacktest", "nautilus")
 BENCHMARKS = {
     "features": (), "start": (), "adaptation": (), "engine": ENGINES, "book": (), "book_replay": REPLAYERS,
-    "exchange": (), "memory": (), "streams": (),
+    "exchange": (), "memory": (), "streams": (), "live_loop": (),
+    "order": (),
 }  # fmt: skip
 
 
