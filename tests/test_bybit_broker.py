@@ -317,6 +317,18 @@ async def test_a_stop_that_is_refused_is_told_as_it_is(venue: AccountServer) -> 
         assert "did not get its stop at 120" in blocks(heard)["account"]
 
 
+async def test_a_stop_that_is_refused_beside_an_exit_alarms_nobody(venue: AccountServer) -> None:
+    async with trading(venue) as (broker, heard):
+        broker.submit(order())
+        await heard.until(StopMoved)
+        venue.fills = False
+        broker.submit(order("t-2", side=Side.SELL, reduce_only=True, stop_loss=None))
+        venue.stop_answers.append((10001, "StopLoss set for Buy position should lower than base_price"))
+        broker.submit(MoveStop(0, SYMBOL, Decimal(120)))
+        await broker.settled()
+        assert blocks(heard) == {}
+
+
 async def test_a_stop_for_a_position_that_is_gone_alarms_nobody(venue: AccountServer) -> None:
     async with trading(venue) as (broker, heard):
         venue.stop_answers.append((10001, "can not set tp/sl/ts for zero position"))

@@ -365,7 +365,7 @@ def test_status_says_how_a_bot_stands_and_its_exit_code_whether_it_is_well(tmp_p
         assert "demo: stopped" in out
         assert "as it last stood:" in out
         assert "position NEWUSDT +2" in out
-        assert "last decision bar closed 2025-01-01 00:30" in out
+        assert "last decision bar closed 2025-01-01 00:30, 0 s ago" in out  # by the run's clock
         Mailbox(database, "demo").post(Verb.PAUSE, "ann", "lunch", 0)
         assert "held by pause, 1970-01-01 00:00, ann: lunch, not taken up yet" in command(
             "status", home=tmp_path

@@ -40,6 +40,7 @@ class Standing(msgspec.Struct, frozen=True):
     positions: tuple[Holding, ...]
     orders: tuple[Pending, ...]
     left_out: dict[str, str] = {}
+    heard: int = 0  # the run's clock: when its newest fact was received, ms UTC
 
     @property
     def is_flat(self) -> bool:
@@ -67,4 +68,5 @@ def standing(engine: Engine) -> Standing:
             for live in engine.orders.open
         ),
         left_out=dict(engine.left_out),
+        heard=engine.heard,
     )  # fmt: skip

@@ -182,7 +182,10 @@ class OrderDesk:
                     await creating.wait()
 
     async def _move_stop(self, command: MoveStop) -> None:
-        """The newest wish for a symbol counts; afterwards the exchange says where the stop is."""
+        """The newest wish for a symbol counts; afterwards the exchange says where the stop is.
+
+        One that is refused beside an exit is no trouble: should the exit fail, the engine asks again.
+        """
         symbol, waits = command.symbol, self._waits()
         while self._wanted_stops.get(symbol) is command:
             refused: ExchangeError | None = None
@@ -200,7 +203,8 @@ class OrderDesk:
                 continue
             for position in positions:
                 self.take_position(position)
-            if refused is not None and any(position.size for position in positions):
+            held = any(position.size for position in positions) and not self._book.is_leaving(symbol)
+            if refused is not None and held:
                 self._stop_refused(command, refused)
             if self._wanted_stops.get(symbol) is command:  # a newer wish may have come meanwhile
                 del self._wanted_stops[symbol]
