@@ -330,6 +330,26 @@ def test_a_later_run_finds_the_days_opening_equity_and_the_halt(database: Databa
     assert database.peak(runs, 40) is None
 
 
+def test_a_later_run_finds_when_entries_were_sent_and_which_were_filled(
+    database: Database, journal: Journal
+) -> None:
+    runs = [journal.run_id]
+    assert database.entries(runs, 0) == []
+    assert database.last_entries(runs) == {}
+    buy, sell = Side.BUY, Side.SELL
+    for ts, side, is_filled in ((10, buy, True), (20, sell, True), (30, buy, True), (40, buy, False)):
+        journal.write(PlaceOrder(ts, order(f"o{ts}", side=side)))
+        if is_filled:
+            journal.write(filled(ts + 1, f"o{ts}", "1", "1.5", leaves="1", side=side))
+    closing = msgspec.structs.replace(order("x"), reduce_only=True, stop_loss=None)
+    journal.write(PlaceOrder(50, closing))
+    journal.write(filled(51, "x", "2", "1.5"))
+    journal.commit()
+    assert database.entries(runs, 10) == [20, 30, 40]
+    assert database.entries([], 0) == []
+    assert database.last_entries(runs) == {("ABCUSDT", buy): 30, ("ABCUSDT", sell): 20}
+
+
 def test_what_a_person_told_a_run_comes_back_as_the_very_events(database: Database, journal: Journal) -> None:
     told = [
         events.OperatorCommanded(5, 6, 1, Verb.PAUSE, "ann on desk", "lunch"),
