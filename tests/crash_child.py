@@ -6,6 +6,7 @@ The points are put around the real parts from outside; the parts themselves know
 import asyncio
 import http.client
 import os
+import random
 import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -30,7 +31,7 @@ from bot.exchange.bybit.order_desk import DeskSettings, OrderDesk
 from bot.exchange.bybit.reconciliation import Reconciler
 from bot.exchange.bybit.rest import Rest, lane
 from bot.exchange.bybit.streams import Backoff, ConnectionBudget, StreamSettings
-from bot.execution.orders import Orders, tag_of
+from bot.execution.orders import SALTS, Orders, tag_of
 from bot.settings import Costs, Execution, Gate, Risk
 from bot.storage.database import Database
 from bot.storage.journal import Journal
@@ -83,7 +84,6 @@ class Life(NamedTuple):
     market: Sequence[tuple[Instrument, float]]  # and its price, which stands still
     death: Death
     seconds: float = 20.0  # of trading, where no death comes
-    run_number: int = 0
 
 
 class _Reaper:
@@ -223,8 +223,7 @@ async def _live(life: Life, database: Database, report: Connection) -> None:
             started=started, start_ts=started, end_ts=started,
         )  # fmt: skip
         breaker, log = Breaker(RISK, float(opening.balance)), RunLog()
-        # an own second for each run: this one lives shorter than the second that tells ids apart
-        orders = Orders(tag_of(started + 1_000_000 * life.run_number))
+        orders = Orders(tag_of(started, random.randrange(SALTS)))
         engine = Engine(
             Scripted(_in_and_out), RiskManager(RISK, Gate(), Costs(), breaker), breaker,
             Portfolio(opening.balance), orders, RISK, BAR, Execution(),

@@ -124,10 +124,8 @@ def campaign(deaths: Sequence[Death], directory: Path) -> dict[str, Any]:
         market = [
             (exchange.venue.world.listed[name].contract.instrument, price) for name, price in PRICES.items()
         ]
-        for number, death in enumerate([*deaths, Death()]):
-            life = Life(
-                exchange.url, path, market, death, seconds=8.0 if death.point else 1.5, run_number=number
-            )
+        for death in [*deaths, Death()]:
+            life = Life(exchange.url, path, market, death, seconds=8.0 if death.point else 1.5)
             process, pipe = born(life)
             if (found := said(pipe)) is not None:
                 fates["traded"] += 1

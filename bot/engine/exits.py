@@ -29,7 +29,7 @@ class Exits:
         until, pause = self._pauses.get(symbol, (0, 0))
         if qty <= 0 or until - pause <= ts < until:  # the clock may have been set back: no pause is for ever
             return []
-        link_id = orders.next_id(symbol, ts)
+        link_id = orders.next_id(symbol)
         approved = self._manager.approve_exit(symbol, position.side.opposite, qty, link_id)
         out: list[Message] = [Alarm(ts, symbol, alarm)] if alarm else []
         return [*out, orders.place(approved, ts, 0.0)]

@@ -77,7 +77,7 @@ async def bybit_broker(
     broker = BybitBroker(
         environment, credentials, rest, tell,
         BrokerSettings(orders_by_websocket=settings.bybit.orders_by_websocket),
-        prepare=preparation.symbol, earlier=[tag_of(run.start_ts) for run in earlier],
+        prepare=preparation.symbol, earlier=[tag_of(run.start_ts, run.seed) for run in earlier],
     )  # fmt: skip
     opening = await broker.start()
     console.print(
