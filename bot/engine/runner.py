@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from operator import attrgetter
-from typing import Protocol
+from typing import Final, Protocol, get_args
 
 from bot.core.commands import AdaptModel, BrokerCommand, Command, ExtendChain
 from bot.core.events import (
@@ -48,6 +48,8 @@ class Journal(Protocol):
 
 
 Observer = Callable[[Event | Command | Record], None]
+_COMMANDS: Final = frozenset({*get_args(BrokerCommand), AdaptModel, ExtendChain})
+_UNTOLD: Final = frozenset({BarClosed, PositionMarked, TimePassed})  # too many, and a market has them
 
 
 class Runner:
@@ -117,17 +119,19 @@ class Runner:
     def _feed(self, event: Event) -> None:
         facts = [event]
         for fact in facts:  # the answers to what it causes are added on the way
-            if not isinstance(fact, BarClosed | PositionMarked | TimePassed):
+            if type(fact) not in _UNTOLD:
                 self._tell(fact)
-            facts.extend(self._deliver(self._engine.step(fact)))
+            messages = self._engine.step(fact)
+            if messages:
+                facts.extend(self._deliver(messages))
 
     def _deliver(self, messages: Sequence[Command | Record]) -> list[Event]:
         """Tell them and carry out the commands, once all are written down; the facts that come of it."""
-        if not messages:
-            return []
+        commands = []
         for message in messages:
             self._tell(message)
-        commands = [message for message in messages if isinstance(message, Command)]
+            if type(message) in _COMMANDS:
+                commands.append(message)
         if not commands:
             return []
         self._journal.commit()
@@ -138,7 +142,7 @@ class Runner:
         for observer in self._observers:
             observer(message)
 
-    def _carry_out(self, command: Command) -> list[Event]:
+    def _carry_out(self, command: Command | Record) -> list[Event]:
         if isinstance(command, AdaptModel | ExtendChain):
             self._jobs.append((command.cut + self._delay, command.symbol, command.cut))
             self._adapter.submit(command)
