@@ -169,7 +169,7 @@ def pretrain(
     """Train the source model on BTC and ETH and print its card.
 
     Without --data it learns from the simulated market's history. Runs find the model again by the data and
-    settings that it was made from.
+    settings that it was made from. Interrupted, it goes on after its last epoch.
     """
     from bot.app import run_pretrain
 

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import re
+import secrets
 import sys
 import tempfile
 import time
@@ -28,12 +29,14 @@ from bot.core.events import Event
 from bot.core.types import MINUTE_MS
 from bot.dashboard.audit_table import audit_table
 from bot.dashboard.lines import LineView
+from bot.engine.portfolio import Portfolio
 from bot.exchange.bybit.audit import Line
 from bot.exchange.bybit.broker import BrokerSettings, BybitBroker
 from bot.exchange.bybit.environment import Environment, check_key, credentials, local
 from bot.exchange.bybit.live_market import LiveMarket, MarketSettings
 from bot.exchange.bybit.rest import Rest
 from bot.exchange.bybit.streams.connection import first_to_end
+from bot.execution.orders import SALTS, Orders, tag_of
 from bot.live.parts import engine_of, preparation_of, warn
 from bot.market.universe import Universe
 from bot.settings import Settings
@@ -116,9 +119,10 @@ async def _trade(
     try:
         opening = await broker.start()
         breaker = Breaker(settings.risk, float(opening.balance))
+        orders = Orders(tag_of(started, secrets.randbelow(SALTS)))
         wiring = Wiring(
             rest, inbox, market, broker,
-            engine_of(settings, Exercise(sources), breaker, opening.balance, _BAR, started),
+            engine_of(settings, Exercise(sources), breaker, Portfolio(opening.balance), orders, _BAR),
             _journal(database, settings, plan, started), LineView(float(opening.balance), console),
             NoAdaptation(), 0, opened=opening.ts,
         )  # fmt: skip

@@ -168,6 +168,13 @@ class Gate(Section):
     )
     full_evidence: Annotated[float, Field(gt=1)] = Field(400.0, description="e-value for the whole size")
     forgetting: Share = Field(0.03, description="loss of source accuracy that discards a candidate")
+    overconfidence: Fraction = Field(
+        0.05, description="confidence beyond accuracy, less what chance explains, over the newest two weeks"
+    )
+    calm_bars: Count = Field(4, description="decision bars without trouble before a step up")
+    most_faults: Count = Field(
+        24, description="of a token's market data in a UTC day; more suspend it until the next"
+    )
     drift_blocks: Count = Field(60, description="label blocks whose mean skill below zero ends trading")
     probation_blocks: Count = Field(
         24, description="label blocks in which new weights of a champion must not be worse than the old"

@@ -47,7 +47,7 @@ class LiveDesk:
         breaker = Breaker(RISK, float(balance))
         self.engine = Engine(
             Scripted(wish), RiskManager(RISK, Gate(), Costs(), breaker), breaker, Portfolio(balance),
-            Orders(tag_of(self.rest.clock.now_ms())), RISK, interval, Execution(),
+            Orders(tag_of(self.rest.clock.now_ms(), 1)), RISK, interval, Execution(),
         )  # fmt: skip
         self.runner = Runner(self.engine, self.broker, NoModels(), self.journal, 0, (self.log.apply,))
 

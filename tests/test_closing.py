@@ -37,7 +37,7 @@ async def hold(exchange: LocalExchange) -> None:
             symbol=symbol, side=side, order_type="Market", qty=Decimal(qty), stop_loss=Decimal(stop)
         )
         await rest.orders.create(order)
-    for link_id in (Orders(tag_of(START)).next_id("ETHUSDT", START), "by-hand"):
+    for link_id in (Orders(tag_of(START, 1)).next_id("ETHUSDT"), "by-hand"):
         resting = NewOrder(
             symbol="ETHUSDT", side="Buy", order_type="Limit", qty=Decimal(1), price=Decimal(2_000),
             order_link_id=link_id,

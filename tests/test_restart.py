@@ -31,7 +31,7 @@ def symbols(now: int) -> list[Asset]:
 def fill_up(exchange: LocalExchange, foreign: int, entries: int) -> None:
     """As earlier runs, a person (at the first symbols) and time have left it."""
     engine, account = exchange.venue.world.engine, exchange.account
-    ids = Orders(tag_of(START))
+    ids = Orders(tag_of(START, 1))
 
     def create(symbol: str, **more: str) -> None:
         body = {"category": "linear", "symbol": symbol, "side": "Buy", "qty": "1", **more}
@@ -42,7 +42,7 @@ def fill_up(exchange: LocalExchange, foreign: int, entries: int) -> None:
         for name in held:
             create(name, orderType="Market", stopLoss="90", takeProfit="120")
         links = [(held[number % 10], f"by-hand-{number}") for number in range(foreign)]
-        links += [(name, ids.next_id(name, START)) for name in held * (entries // len(held) + 1)][:entries]
+        links += [(name, ids.next_id(name)) for name in held * (entries // len(held) + 1)][:entries]
         for name, link in links:
             create(name, orderType="Limit", price="95", timeInForce="GTC", orderLinkId=link)
 
@@ -61,7 +61,7 @@ async def test_a_restart_with_fifty_positions_and_hundreds_of_orders_trades_with
         async with live_desk(
             local(exchange.url), Credentials(KEY, SECRET), in_and_out, MINUTE_MS,
             settings=BrokerSettings(desk=DeskSettings(), patience=60.0), streams=STREAMS,
-            budget=ConnectionBudget(1_000_000), earlier=[tag_of(START)],
+            budget=ConnectionBudget(1_000_000), earlier=[tag_of(START, 1)],
             instruments=[item.contract.instrument for item in exchange.venue.world.listed.values()],
         ) as desk:  # fmt: skip
             desk.tell(bar_now(symbol="T00USDT"))

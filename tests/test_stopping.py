@@ -15,11 +15,13 @@ from bot.control import Control, commanded
 from bot.core.events import Event
 from bot.core.types import MINUTE_MS, Verb
 from bot.dashboard.lines import LineView
+from bot.engine.portfolio import Portfolio
 from bot.exchange.bybit.broker import BybitBroker
 from bot.exchange.bybit.environment import Credentials, local
 from bot.exchange.bybit.live_market import LiveMarket, MarketSettings
 from bot.exchange.bybit.requests import NewOrder
 from bot.exchange.bybit.rest import Rest
+from bot.execution.orders import Orders, tag_of
 from bot.live.parts import engine_of
 from bot.ops.systemd import Notifier
 from bot.rehearsal import EVERYTHING
@@ -102,7 +104,7 @@ async def run(
             wiring = Wiring(
                 rest, inbox, market, broker,
                 engine_of(settings, Scripted(nothing), Breaker(settings.risk, float(opening.balance)),
-                          opening.balance, MINUTE_MS, started),
+                          Portfolio(opening.balance), Orders(tag_of(started, 1)), MINUTE_MS),
                 Journal.start(database, **RUN), LineView(0.0, Console(quiet=True)), NoAdaptation(), 0,
                 opened=opening.ts,
                 control=control, flatten_at_stop=on_stop == "flatten",

@@ -36,7 +36,7 @@ class Entries:
         late = (heard - signal.ts) / 1_000
         if late > self._execution.signal_valid_seconds:
             return refused(signal, f"the decision is {late:.0f} s late")
-        link_id = self._account.orders.next_id(signal.symbol, signal.ts)
+        link_id = self._account.orders.next_id(signal.symbol)
         instrument = self._account.markets.instruments.get(signal.symbol)
         verdict = self._manager.review(signal, instrument, self._account, link_id)
         if isinstance(verdict, Denied):
@@ -53,8 +53,7 @@ class Entries:
 
     def go_on(self, symbol: str, news: Event) -> list[Message]:
         """With an entry of several parts, at any news of its symbol or of the time."""
-        work = self._works.get(symbol)
-        return self._advance(work, news.ts, news.received) if work is not None else []
+        return self._advance(self._works[symbol], news.ts, news.received)
 
     def go_on_all(self, news: Event) -> list[Message]:
         return [message for symbol in list(self._works) for message in self.go_on(symbol, news)]
@@ -106,7 +105,7 @@ class Entries:
         return out
 
     def _place_part(self, work: Work, part: Place, ts: int, heard: int, price: float) -> list[Message]:
-        whole, link_id = work.whole, self._account.orders.next_id(work.whole.symbol, ts)
+        whole, link_id = work.whole, self._account.orders.next_id(work.whole.symbol)
         request = structs.replace(
             whole,
             link_id=link_id,

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from operator import attrgetter
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, get_args
 
 from bot.core.commands import AdaptModel, BrokerCommand, Command, ExtendChain
 from bot.core.events import (
@@ -55,6 +55,8 @@ class _Job(NamedTuple):
 
 
 Observer = Callable[[Event | Command | Record], None]
+_COMMANDS: Final = frozenset({*get_args(BrokerCommand), AdaptModel, ExtendChain})
+_UNTOLD: Final = frozenset({BarClosed, PositionMarked, TimePassed})  # too many, and a market has them
 
 
 class Runner:
@@ -128,17 +130,19 @@ class Runner:
     def _feed(self, event: Event) -> None:
         facts = [event]
         for fact in facts:  # the answers to what it causes are added on the way
-            if not isinstance(fact, BarClosed | PositionMarked | TimePassed):
+            if type(fact) not in _UNTOLD:
                 self._tell(fact)
-            facts.extend(self._deliver(self._engine.step(fact)))
+            messages = self._engine.step(fact)
+            if messages:
+                facts.extend(self._deliver(messages))
 
     def _deliver(self, messages: Sequence[Command | Record]) -> list[Event]:
         """Tell them and carry out the commands, once all are written down; the facts that come of it."""
-        if not messages:
-            return []
+        commands = []
         for message in messages:
             self._tell(message)
-        commands = [message for message in messages if isinstance(message, Command)]
+            if type(message) in _COMMANDS:
+                commands.append(message)
         if not commands:
             return []
         self._journal.commit()
@@ -149,7 +153,7 @@ class Runner:
         for observer in self._observers:
             observer(message)
 
-    def _carry_out(self, command: Command) -> list[Event]:
+    def _carry_out(self, command: Command | Record) -> list[Event]:
         if isinstance(command, AdaptModel | ExtendChain):
             self._asked += 1
             self._jobs.append(_Job(command.cut + self._delay, self._asked, command.symbol, command.cut))

@@ -2,6 +2,7 @@
 
 import re
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Final
@@ -11,7 +12,8 @@ from bot.core.events import OrderAccepted, OrderCancelled, OrderFilled, OrderRej
 from bot.core.types import DAY_MS, OrderRequest, OrderStatus
 from risk.manager import Approved
 
-_ID: Final = re.compile(r"t[0-9a-z]{6}-[A-Z0-9]+-[0-9a-z]+-[0-9a-z]+")  # of a tag of `tag_of`
+SALTS: Final = 36**3  # of tags
+_ID: Final = re.compile(r"t[0-9a-z]{11}-[A-Z0-9]+-[0-9a-z]+")  # with a tag of `tag_of`
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +28,8 @@ class LiveOrder:
 class Orders:
     """Open orders by `link_id`; finished ones are forgotten here and kept by the database.
 
-    Ids are deterministic: tag, symbol, time in minutes and a counter of the run (base 36), so that a replay
-    of the same events sends the same ids, and a resend can never become a second order.
+    Ids are deterministic: tag, symbol and a counter of the run (base 36), so that a replay of the same events
+    sends the same ids, and a resend can never become a second order.
     """
 
     def __init__(self, tag: str = "t") -> None:
@@ -36,10 +38,14 @@ class Orders:
         self._count = 0
         self._entries: deque[int] = deque()  # when entries were sent, of one day, ms
 
-    def next_id(self, symbol: str, ts: int) -> str:
+    def restore(self, entered: Iterable[int]) -> None:
+        """Count what earlier runs entered too. entered: when, within the last day, oldest first, ms"""
+        self._entries.extend(entered)
+
+    def next_id(self, symbol: str) -> str:
         """At most 36 characters of letters, digits and '-', as Bybit's orderLinkId wants."""
         self._count += 1
-        return f"{self._tag}-{symbol[:18]}-{_base36(ts // 60_000)}-{_base36(self._count)}"
+        return f"{self._tag}-{symbol[:18]}-{_base36(self._count)}"
 
     def place(self, approved: Approved, ts: int, price: float, valid_until: int = 0) -> PlaceOrder:
         """The command for an approved order; from here on it counts as sent."""
@@ -141,9 +147,12 @@ def run_tag(link_id: str) -> str:
     return link_id.partition("-")[0] if _ID.fullmatch(link_id) else ""
 
 
-def tag_of(started: int) -> str:
-    """The tag of a run that began at `started` (ms UTC): an id is never used twice, across runs either."""
-    return f"t{_base36(started // 1_000)}"
+def tag_of(started: int, salt: int) -> str:
+    """The tag of a run that began at `started` (ms UTC): an id is never used twice, across runs either.
+
+    salt: in range(SALTS), drawn by each run, for another bot on the account that begins in the same moment
+    """
+    return f"t{_base36(started):0>8}{_base36(salt):0>3}"
 
 
 def _base36(number: int) -> str:

@@ -5,7 +5,6 @@ import json
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 
 from rich.console import Console
 
@@ -19,7 +18,7 @@ from bot.exchange.bybit.live_market import LiveMarket, MarketSettings
 from bot.exchange.bybit.preparation import Preparation
 from bot.exchange.bybit.rest import Rest
 from bot.exchange.bybit.streams import ConnectionBudget
-from bot.execution.orders import Orders, tag_of
+from bot.execution.orders import Orders
 from bot.market.universe import Universe
 from bot.settings import Settings
 from bot.storage.database import Database
@@ -62,15 +61,16 @@ def market_of(
 
 
 def engine_of(
-    settings: Settings, strategy: Strategy, breaker: Breaker, balance: Decimal, interval: int, started: int
-) -> Engine:
-    """`interval`: of decision bars, ms; `started`: of the run, ms UTC, for ids that are never used again."""
+    settings: Settings, strategy: Strategy, breaker: Breaker, portfolio: Portfolio, orders: Orders,
+    interval: int,
+) -> Engine:  # fmt: skip
+    """`interval`: of decision bars, ms."""
     return Engine(
         strategy,
         RiskManager(settings.risk, settings.gate, settings.costs, breaker, live=True),
         breaker,
-        Portfolio(balance),
-        Orders(tag_of(started)),
+        portfolio,
+        orders,
         settings.risk,
         interval,
         settings.execution,
@@ -79,17 +79,19 @@ def engine_of(
 
 def journal_of(
     settings: Settings, choice: Choice, account: str, fees: tuple[float, float] | None, database: Database,
-    started: int,
+    started: int, salt: int,
 ) -> Journal:  # fmt: skip
-    """`account`: the exchange's number of it; `fees`: taker and maker, as the exchange says, if it did."""
+    """`account`: the exchange's number of it; `fees`: taker and maker, as the exchange says, if it did;
+    `started` and `salt` make the tag of its orders.
+    """
     config = settings.model_dump(mode="json", exclude={"storage"})
     config["choice"] = {
         "environment": choice.environment.name, "tokens": choice.tokens, "account": account, "fees": fees,
     }  # fmt: skip
     return Journal.start(
         database, kind=choice.kind, title=f"Bybit {choice.environment.name}",
-        simulated=choice.environment.name == "local", config_json=json.dumps(config, sort_keys=True), seed=0,
-        started=int(time.time() * 1_000), start_ts=started, end_ts=started,
+        simulated=choice.environment.name == "local", config_json=json.dumps(config, sort_keys=True),
+        seed=salt, started=int(time.time() * 1_000), start_ts=started, end_ts=started,
         durable=choice.credentials is not None,
     )  # fmt: skip
 

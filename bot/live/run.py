@@ -6,6 +6,7 @@ held is looked after from the first second (`bot.care`), long before the past an
 """
 
 import asyncio
+import secrets
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from bot.dashboard.audit_table import audit_table
 from bot.dashboard.lines import LineView
 from bot.engine.candidates import Candidates
 from bot.engine.driver import drive
+from bot.engine.portfolio import Portfolio
 from bot.exchange.bybit.audit import Line
 from bot.exchange.bybit.broker import BybitBroker
 from bot.exchange.bybit.errors import ExchangeError
@@ -37,14 +39,15 @@ from bot.exchange.bybit.reconciliation import Opening
 from bot.exchange.bybit.rest import Rest
 from bot.exchange.bybit.streams.connection import first_to_end
 from bot.exchange.simulated.broker import SimulatedBroker
+from bot.execution.orders import SALTS, Orders, tag_of
 from bot.live.account import (
-    breaker_of,
     bybit_broker,
     earlier_runs,
     known_fees,
     paper_broker,
     with_fees,
 )
+from bot.live.memory import Memory
 from bot.live.parts import Choice, engine_of, journal_of, market_of, preparation_of, warn
 from bot.live.past import Past, download_past
 from bot.settings import Settings
@@ -81,6 +84,7 @@ class LiveRun:
         self._data = settings.storage.directory / "bars" / choice.environment.name
         self._inbox: asyncio.Queue[Event] = asyncio.Queue()
         self._started = self._opened = rest.clock.now_ms()
+        self._salt = secrets.randbelow(SALTS)
         self._preparation = preparation_of(settings, rest)
         self._earlier = earlier_runs(database, choice.kind, account)
         self._fees: tuple[float, float] | None = None  # taker and maker, as the exchange says
@@ -103,8 +107,9 @@ class LiveRun:
         broker, opening = await self._account()
         try:
             journal = journal_of(
-                self._settings, self._choice, self._account_id, self._fees, self._database, self._started
-            )
+                self._settings, self._choice, self._account_id, self._fees, self._database, self._started,
+                self._salt,
+            )  # fmt: skip
             try:
                 view = LineView(float(opening.balance), self._console)
                 await self._watched(broker, opening, journal, view, stop)
@@ -124,18 +129,16 @@ class LiveRun:
         stop: asyncio.Event,
     ) -> None:  # fmt: skip
         """Prepare, with the account in care meanwhile; then trade."""
-        breaker = await breaker_of(
-            self._settings, self._choice, self._earlier, self._database, self._rest, opening, self._started,
-            self._console,
-        )  # fmt: skip
+        risk = self._settings.risk
+        breaker, books = Breaker(risk, float(opening.balance)), Portfolio(opening.balance)
+        orders = Orders(tag_of(self._started, self._salt))
+        if isinstance(broker, BybitBroker):
+            memory = Memory(risk, self._database, self._earlier, self._started)
+            await memory.restore(self._rest, opening, breaker, books, orders, self._console)
         for request in self._control.opening():
             self._deliver(request)
-        engine = engine_of(
-            self._settings, NoStrategy(), breaker, opening.balance, self._interval, self._started
-        )
-        market = market_of(
-            self._settings, self._choice, self._rest, self._inbox, opening.positions, engine.portfolio
-        )
+        engine = engine_of(self._settings, NoStrategy(), breaker, books, orders, self._interval)
+        market = market_of(self._settings, self._choice, self._rest, self._inbox, opening.positions, books)
         care = Care(
             engine, broker, self._inbox, journal, (view.apply, self._control.apply), self._rest.clock.now_ms
         )
@@ -193,10 +196,10 @@ class LiveRun:
             worker, registry, models, self._stored(pretrained, registry), faults_are_facts=True
         )
         strategy = TransferStrategy(settings, pretrained, models, past.earlier(settings, pretrained))
-        balance = care.engine.portfolio.balance
+        books = Portfolio(care.engine.portfolio.balance)  # of the past; the account's are taken over
         wiring = Wiring(
             self._rest, self._inbox, market, broker,
-            engine_of(settings, strategy, breaker, balance, self._interval, self._started), journal, view,
+            engine_of(settings, strategy, breaker, books, Orders(), self._interval), journal, view,
             candidates, settings.adaptation.delay_bars * self._interval, control=self._control,
             flatten_at_stop=settings.live.on_stop == "flatten", opened=self._opened,
             tell_audit=self._tell_audit, log=care.log,

@@ -5,6 +5,7 @@ another one for what is still there.
 """
 
 import asyncio
+import secrets
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from bot.exchange.bybit.errors import ExchangeError, Kind
 from bot.exchange.bybit.requests import NewOrder
 from bot.exchange.bybit.rest import Rest
 from bot.exchange.bybit.wire.private import Order, Position
-from bot.execution.orders import Orders, run_tag, tag_of
+from bot.execution.orders import SALTS, Orders, run_tag, tag_of
 
 _SETTLE: Final = "USDT"
 _ROUNDS: Final = 12
@@ -46,7 +47,7 @@ class Closing:
         self._rest = rest
         self._tell = tell
         self._sleep = sleep
-        self._ids = Orders(tag_of(rest.clock.now_ms()))
+        self._ids = Orders(tag_of(rest.clock.now_ms(), secrets.randbelow(SALTS)))
         self._creates = Bursts(lambda: rest.orders).creates
         self._largest: dict[str, Decimal | None] = {}  # of one market order, by symbol; None = unknown
 
@@ -86,14 +87,14 @@ class Closing:
 
     async def _close(self, position: Position) -> str:
         """At most what one market order may have; the next round closes the rest."""
-        symbol, now = position.symbol, self._rest.clock.now_ms()
+        symbol = position.symbol
         side = Side.SELL if position.side == Side.BUY else Side.BUY
         largest = self._largest.get(symbol)
         qty = position.size if largest is None else min(position.size, largest)
         self._tell(f"{side.lower()} {qty:f} {symbol} to close it")
         order = NewOrder(
             symbol=symbol, side=side, order_type=OrderType.MARKET, qty=qty, reduce_only=True,
-            position_idx=position.position_idx, order_link_id=self._ids.next_id(symbol, now),
+            position_idx=position.position_idx, order_link_id=self._ids.next_id(symbol),
         )  # fmt: skip
         return await self._try(self._creates.send(order), f"{symbol} is not closed")
 
