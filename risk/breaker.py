@@ -139,15 +139,18 @@ class Breaker:
         highs: Mapping[int, float] | None = None,
         peak: float | None = None,
         halts: Iterable[BreakerTripped] = (),
+        lost: Mapping[str, float] | None = None,
     ) -> None:
         """Go on where earlier runs of the account were at `ts`: a restart is no new day and clears nothing.
 
         opening: equity at the beginning of the day, None if no run saw it; highs: highest equity by day
-        since the epoch; halts: those that were not released
+        since the epoch; halts: those that were not released; lost: by each token since 00:00 UTC, in
+        positions that have ended
         """
         day = ts // DAY_MS
         if opening is not None:
             self._day, self._opening = day, opening
+        self._token_days = {symbol: (day, amount) for symbol, amount in (lost or {}).items()}
         self._highs = {key: high for key, high in (highs or {}).items() if key > day - self._window}
         self.peak = max(self.peak, peak or 0.0)
         for record in halts:

@@ -25,6 +25,7 @@ from strategies.learning.registry import Model
 from strategies.learning.sources import column_indices
 from strategies.memory import TokenMemory
 from strategies.quality import Quality
+from strategies.rungs import Rungs
 from strategies.soundness import Concerning, Soundness
 from strategies.triggers import Triggers
 
@@ -50,6 +51,8 @@ class Token:
         self._spoke: dict[int, str] = {}  # the champion of each bar whose label has not matured
         self._soundness = Soundness(settings, self._interval, launched)
         self._ready = False
+        self._rungs = Rungs(symbol)
+        self._proof = "no adapted model has proven better"  # why the champion is champion
         self._waits_for = ""
         block = settings.label.horizon_bars * self._interval
         self._triggers = Triggers(settings.adaptation, block)
@@ -70,7 +73,7 @@ class Token:
         for matured in self._labeler.update(bar, row.sigma if row.ready else None):
             out += self._learn(bar.ts, matured)
         if not row.ready:
-            return out + self._move_on_ladder(bar.ts) + self._blind(bar, position)
+            return out + self._step(bar.ts) + self._blind(bar, position)
         x = row.x[self._columns]
         if self._last_row != bar.start - self._interval:
             self._contest.reset()
@@ -79,7 +82,7 @@ class Token:
         self._listings.add(self.symbol, bar.start, x)
         prediction = self._contest.predict(bar.start, x)
         self._spoke[bar.start] = self._contest.champion.name
-        out += self._move_on_ladder(bar.ts)
+        out += self._step(bar.ts)
         signal = self._signal(bar, row, prediction, position)
         if late and signal.action is Action.ENTER:
             reason = "decided late, without the bars of the sources"
@@ -175,8 +178,10 @@ class Token:
         if p_up is not None:
             self._triggers.score(matured.start, log_loss(p_up, matured.outcome), matured.weight)
         champion = self._contest.champion
-        out += self._contest.crown(ts)
+        verdicts = self._contest.crown(ts)
+        out += verdicts
         if self._contest.champion is not champion:
+            self._proof = verdicts[-1].reasons[0]
             out += self._begin_again(ts)
         return out
 
@@ -196,6 +201,11 @@ class Token:
         if self.stage not in (Stage.SMALL, Stage.FULL):
             return []
         return [self._change_stage(ts, Stage.SHADOW, ("another champion",))]
+
+    def _step(self, ts: int) -> list[Advice]:
+        moved = self._move_on_ladder(ts)
+        arm = self._contest.champion.name
+        return [*moved, *self._rungs.look(ts, self.stage, arm, self._proof, self._waits_for)]
 
     def _move_on_ladder(self, ts: int) -> list[Advice]:
         champion = self._contest.champion
@@ -225,12 +235,12 @@ class Token:
         """News of the market or the breaker: trouble counts at once, that it is over at the next bar."""
         self._soundness.hear(news)
         in_trouble = self._soundness.trouble or self._soundness.suspended
-        return self._move_on_ladder(news.ts) if in_trouble else []
+        return self._step(news.ts) if in_trouble else []
 
     def suspend(self, ts: int, reason: str) -> list[Advice]:
         """For good."""
         self._soundness.suspend(reason)
-        return self._move_on_ladder(ts)
+        return self._step(ts)
 
     def _change_stage(self, ts: int, stage: Stage, reasons: tuple[str, ...]) -> StageChanged:
         changed = StageChanged(ts, self.symbol, self.stage, stage, reasons)

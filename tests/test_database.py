@@ -23,7 +23,7 @@ from alembic.script import ScriptDirectory
 from bot.core import commands, events, records
 from bot.core.commands import AdaptModel, AmendOrder, CancelOrder, ExtendChain, MoveStop, PlaceOrder
 from bot.core.errors import DataError, RuntimeFault, UsageError
-from bot.core.types import FillOrigin, OrderRequest, OrderType, Side, Stage, Verb
+from bot.core.types import FillOrigin, OrderRequest, OrderType, Rung, Side, Stage, Verb
 from bot.storage import schema
 from bot.storage.connection import make_engine, parse_url
 from bot.storage.database import Database
@@ -197,6 +197,7 @@ def test_every_row_has_the_columns_of_its_table(database: Database, journal: Jou
         records.GateDecided(1, "ABCUSDT", "m", "adapted", "promoted", ("evidence",), 0.8, 0.2, 0.1, 140.0),
         records.QualityMeasured(1, "ABCUSDT", "3-7", 40.0, 0.6, 0.01, 0.02),
         records.StageChanged(1, "ABCUSDT", Stage.OBSERVE, Stage.SHADOW, ("ready",)),
+        records.RungChanged(1, "ABCUSDT", Stage.SHADOW, Rung.NONE, "frozen", "few labels"),
         records.Refused(1, "ABCUSDT", "spread"),
         records.BreakerTripped(1, "drawdown", 0),
         records.BreakerReleased(1, "new day"),
@@ -328,6 +329,26 @@ def test_a_later_run_finds_the_days_opening_equity_and_the_halt(database: Databa
     assert database.halts(runs) == []
     assert database.cleared(runs) == 40
     assert database.peak(runs, 40) is None
+
+
+def test_a_later_run_finds_when_entries_were_sent_and_which_were_filled(
+    database: Database, journal: Journal
+) -> None:
+    runs = [journal.run_id]
+    assert database.entries(runs, 0) == []
+    assert database.last_entries(runs) == {}
+    buy, sell = Side.BUY, Side.SELL
+    for ts, side, is_filled in ((10, buy, True), (20, sell, True), (30, buy, True), (40, buy, False)):
+        journal.write(PlaceOrder(ts, order(f"o{ts}", side=side)))
+        if is_filled:
+            journal.write(filled(ts + 1, f"o{ts}", "1", "1.5", leaves="1", side=side))
+    closing = msgspec.structs.replace(order("x"), reduce_only=True, stop_loss=None)
+    journal.write(PlaceOrder(50, closing))
+    journal.write(filled(51, "x", "2", "1.5"))
+    journal.commit()
+    assert database.entries(runs, 10) == [20, 30, 40]
+    assert database.entries([], 0) == []
+    assert database.last_entries(runs) == {("ABCUSDT", buy): 30, ("ABCUSDT", sell): 20}
 
 
 def test_what_a_person_told_a_run_comes_back_as_the_very_events(database: Database, journal: Journal) -> None:
@@ -524,7 +545,7 @@ def test_a_killed_run_leaves_whole_steps_and_resumes_to_the_same_end(
         assert counts == {
             **dict.fromkeys(("decisions", "alarms", "orders", "candidates", "labels", "equity"), done),
             **dict.fromkeys(("commands", "fills"), 2 * done),
-            **dict.fromkeys(("gates", "stages", "funding", "operator", "quality"), 0),
+            **dict.fromkeys(("gates", "stages", "funding", "operator", "quality", "rungs"), 0),
             "positions": 1,
         }
         resumed = Journal.resume(database, run.id)

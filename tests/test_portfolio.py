@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.core.events import FundingPaid, StopMoved
+from bot.core.events import FundingPaid, PositionAdopted, StopMoved
 from bot.core.types import Side
 from bot.engine.portfolio import Portfolio
 from tests.builders import START, fill
@@ -19,6 +19,26 @@ def test_a_round_trip_leaves_the_difference_less_the_fees() -> None:
     assert books.balance == Decimal("1005.77")
     assert books.equity == pytest.approx(1005.77)
     assert books.positions == {}
+
+
+def test_what_an_earlier_run_opened_is_as_old_as_it_is_and_what_nobody_knows_begins_now() -> None:
+    books = Portfolio(Decimal(1000))
+    books.restore({"NEWUSDT": START - 9}, {"NEWUSDT": START - 20})
+    for symbol in ("NEWUSDT", "BYHAND"):
+        books.adopt(adopted(symbol, "2"))
+    assert {name: item.opened for name, item in books.positions.items()} == {
+        "NEWUSDT": START - 9,
+        "BYHAND": START,
+    }
+    books.adopt(adopted("NEWUSDT", "3", START + 5))  # less or more of the same
+    assert books.positions["NEWUSDT"].opened == START - 9
+    books.adopt(adopted("NEWUSDT", "-1", START + 6))  # another one
+    assert books.positions["NEWUSDT"].opened == START + 6
+    assert books.last_loss == {"NEWUSDT": START - 20}
+
+
+def adopted(symbol: str, qty: str, ts: int = START) -> PositionAdopted:
+    return PositionAdopted(ts, ts, symbol, Decimal(qty), Decimal(100), None, "held at the start")
 
 
 def test_equity_follows_the_price_of_a_short() -> None:

@@ -404,6 +404,15 @@ def test_a_restart_goes_on_with_opening_highs_peak_and_halts() -> None:
     assert latches(high.mark(START, 9_265)) == [Latch.PEAK]
 
 
+def test_a_restart_makes_good_no_loss_of_a_token() -> None:
+    breaker = Breaker(LIMITS, 9_960)
+    breaker.restore(START + 1, 10_000, lost={"NEWUSDT": 40.0, "OTHERUSDT": -40.0})
+    assert breaker.mark_token(START + 2, "NEWUSDT", -9.0, 9_951) == []
+    assert latches(breaker.mark_token(START + 3, "NEWUSDT", -10.0, 9_950)) == [Latch.TOKEN]
+    assert breaker.mark_token(START + 3, "OTHERUSDT", -80.0, 9_950) == []  # it had gained
+    assert breaker.mark_token(START + DAY_MS, "OTHERUSDT", -100.0, 9_950) == []
+
+
 def test_a_restart_clears_no_halt() -> None:
     day = BreakerTripped(START, "lost", START + DAY_MS, Latch.DAY)
     peak = BreakerTripped(START, "lost more", 0, Latch.PEAK)

@@ -137,13 +137,13 @@ def test_a_token_that_trades_falls_at_the_news_and_climbs_again_step_by_step() -
     stages = [change.new for change in life.of(StageChanged)]
     assert stages == [Stage.SHADOW, Stage.SMALL, Stage.FULL]
     ts = START + (life._index + 1) * BAR
-    (fallen,) = life.token.hear(MarketHealthChanged(ts, ts, "NEWUSDT", ("the book is stale",)))
+    fallen, _ = life.token.hear(MarketHealthChanged(ts, ts, "NEWUSDT", ("the book is stale",)))
     assert (fallen.new, fallen.reasons) == (Stage.SHADOW, ("the book is stale",))
     life.token.hear(MarketHealthChanged(ts, ts, "NEWUSDT", ()))
     again = [one.new for one in life.bars(10) if isinstance(one, StageChanged)]
     assert again == [Stage.SMALL, Stage.FULL]
     ts = START + (life._index + 1) * BAR
-    (suspended,) = life.token.hear(BreakerTripped(ts, "lost", ts + 5 * BAR, Latch.TOKEN, "NEWUSDT"))
+    suspended, _ = life.token.hear(BreakerTripped(ts, "lost", ts + 5 * BAR, Latch.TOKEN, "NEWUSDT"))
     assert suspended.new is Stage.SUSPENDED
     after = [one.new for one in life.bars(20) if isinstance(one, StageChanged)]
     assert after == [Stage.OBSERVE, Stage.SHADOW, Stage.SMALL, Stage.FULL]

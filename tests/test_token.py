@@ -158,7 +158,8 @@ def held(side: Side, bars_ago: int, now: int) -> Position:
 
 def test_a_token_says_nothing_before_its_features_are_ready() -> None:
     life = Life()
-    assert life.bars(5, ready=False) == []
+    (told,) = life.bars(5, ready=False)
+    assert str(told) == "NEWUSDT OBSERVE, no trade (frozen): features warm up"
     assert life.token.stage is Stage.OBSERVE
     life.bars(1)
     assert (life.last(StageChanged).old, life.last(StageChanged).new) == (Stage.OBSERVE, Stage.SHADOW)
@@ -549,7 +550,7 @@ def test_a_position_is_kept_beyond_its_time_only_where_the_token_is_trusted_and_
 def test_a_suspended_token_stays_suspended() -> None:
     life = Life(bias=SURE)
     life.bars(5)
-    (change,) = life.token.suspend(START, "delisted")
+    change, _ = life.token.suspend(START, "delisted")
     assert isinstance(change, StageChanged)
     life.bars(5)
     assert life.last(Signal).stage is Stage.SUSPENDED

@@ -1,5 +1,6 @@
 """Our books: balance, positions and equity, from executions and funding only."""
 
+from collections.abc import Mapping
 from decimal import Decimal
 
 from msgspec import structs
@@ -25,11 +26,17 @@ class Portfolio:
         self._realised: dict[str, Decimal] = {}  # of each token since the beginning, after fees and funding
         self._gains: dict[str, float] = {}  # the same as floats
         self._before: dict[str, Decimal] = {}  # of that, before the open position
+        self._since: dict[str, int] = {}  # when positions were opened that are yet to be adopted
         self._last: dict[str, float] = {}  # last price of symbols with a position
         self._floats: dict[str, tuple[float, float]] = {}  # signed quantity and entry
         self.cash = float(balance)
         self.equity = self.cash
         self.gross_notional = 0.0
+
+    def restore(self, opened: Mapping[str, int], last_loss: Mapping[str, int]) -> None:
+        """Go on where earlier runs were. opened: when they opened what is held and will be adopted, ms"""
+        self._since |= opened
+        self.last_loss |= last_loss
 
     def mark(self, symbol: str, price: float) -> float:
         """A new price of a symbol we hold; returns its P&L, as `pnl` does."""
@@ -74,13 +81,20 @@ class Portfolio:
             self.positions[moved.symbol] = structs.replace(position, stop=moved.stop_loss)
 
     def adopt(self, event: PositionAdopted) -> None:
-        """Hold what the exchange says; the balance stays, since no execution of ours explains the change."""
+        """Hold what the exchange says; the balance stays, since no execution of ours explains the change.
+
+        A position of unknown age begins now.
+        """
+        since = self._since.pop(event.symbol, event.ts)
         if event.qty == 0:
             if event.symbol in self.positions:
                 self._drop(event.symbol)
             return
+        held = self.positions.get(event.symbol)
+        if held is not None and held.qty * event.qty > 0:
+            since = held.opened
         position = Position(
-            symbol=event.symbol, qty=event.qty, entry=event.entry, opened=event.ts, stop=event.stop_loss
+            symbol=event.symbol, qty=event.qty, entry=event.entry, opened=since, stop=event.stop_loss
         )
         self._keep(position, self._last.get(event.symbol, float(event.entry)))
 

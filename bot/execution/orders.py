@@ -2,6 +2,7 @@
 
 import re
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Final
@@ -36,6 +37,10 @@ class Orders:
         self._open: dict[str, LiveOrder] = {}
         self._count = 0
         self._entries: deque[int] = deque()  # when entries were sent, of one day, ms
+
+    def restore(self, entered: Iterable[int]) -> None:
+        """Count what earlier runs entered too. entered: when, within the last day, oldest first, ms"""
+        self._entries.extend(entered)
 
     def next_id(self, symbol: str) -> str:
         """At most 36 characters of letters, digits and '-', as Bybit's orderLinkId wants."""

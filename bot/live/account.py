@@ -1,4 +1,4 @@
-"""The account as a run finds it: whose it is, what it pays, what its earlier runs left."""
+"""The account as a run finds it: whose it is, what it pays, what its earlier runs left open."""
 
 import json
 import tempfile
@@ -9,20 +9,17 @@ from rich.console import Console
 
 from bot.core.events import Event
 from bot.core.money import exact
-from bot.core.types import DAY_MS
 from bot.exchange.bybit.broker import BrokerSettings, BybitBroker
 from bot.exchange.bybit.environment import Credentials, Environment
 from bot.exchange.bybit.preparation import Preparation
 from bot.exchange.bybit.reconciliation import Opening
 from bot.exchange.bybit.rest import Rest
-from bot.exchange.bybit.transfers import transfers
 from bot.exchange.simulated.broker import SimulatedBroker
 from bot.execution.orders import tag_of
-from bot.live.parts import Choice, warn
+from bot.live.parts import warn
 from bot.settings import Settings
-from bot.storage.database import Database, Mark, Run
+from bot.storage.database import Database, Run
 from bot.storage.lock import FileLock
-from risk.breaker import Breaker
 
 
 def account_lock(environment: Environment, account: str) -> FileLock:
@@ -89,43 +86,3 @@ async def bybit_broker(
     if opening.leftovers:
         console.print(f"Open orders that are left alone: {', '.join(opening.leftovers)}", style="yellow")
     return broker, opening
-
-
-async def breaker_of(
-    settings: Settings, choice: Choice, earlier: Iterable[Run], database: Database, rest: Rest,
-    opening: Opening, started: int, console: Console,
-) -> Breaker:  # fmt: skip
-    """With what the account's earlier runs saw: no restart makes good a loss or ends a halt.
-
-    What came or went since then, while a run was there or not, is neither gain nor loss.
-    """
-    risk = settings.risk
-    breaker = Breaker(risk, float(opening.balance))
-    if choice.credentials is None:
-        return breaker
-    runs = [run.id for run in earlier]
-    cleared, today = database.cleared(runs), started // DAY_MS * DAY_MS
-    first = database.opening_equity(runs, max(cleared, today))
-    highs = database.highs(runs, max(cleared, today - risk.rolling_days * DAY_MS))
-    peak, halts = database.peak(runs, cleared), database.halts(runs)
-    marks = [mark for mark in (first, peak, *highs.values()) if mark is not None]
-    moved = []
-    if marks:
-        moved = await transfers(rest, min(mark.ts for mark in marks), opening.ts)
-
-    def now_worth(mark: Mark) -> float:
-        later = [line.change or 0 for line in moved if line.transaction_time > mark.ts]
-        return mark.equity + float(sum(later))
-
-    breaker.restore(
-        started,
-        now_worth(first) if first else None,
-        {day: now_worth(mark) for day, mark in highs.items()},
-        now_worth(peak) if peak else None,
-        halts,
-    )
-    for halt in halts:
-        if not halt.until or halt.until > started:
-            end = "the next UTC day, or `bot resume`" if halt.until else "`bot resume`"
-            warn(console, [f"an earlier run halted: {halt.reason}. No entries before {end}"])
-    return breaker

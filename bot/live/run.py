@@ -41,13 +41,13 @@ from bot.exchange.bybit.streams.connection import first_to_end
 from bot.exchange.simulated.broker import SimulatedBroker
 from bot.execution.orders import SALTS, Orders, tag_of
 from bot.live.account import (
-    breaker_of,
     bybit_broker,
     earlier_runs,
     known_fees,
     paper_broker,
     with_fees,
 )
+from bot.live.memory import Memory
 from bot.live.parts import Choice, engine_of, journal_of, market_of, preparation_of, warn
 from bot.live.past import Past, download_past
 from bot.settings import Settings
@@ -129,13 +129,14 @@ class LiveRun:
         stop: asyncio.Event,
     ) -> None:  # fmt: skip
         """Prepare, with the account in care meanwhile; then trade."""
-        breaker = await breaker_of(
-            self._settings, self._choice, self._earlier, self._database, self._rest, opening, self._started,
-            self._console,
-        )  # fmt: skip
+        risk = self._settings.risk
+        breaker, books = Breaker(risk, float(opening.balance)), Portfolio(opening.balance)
+        orders = Orders(tag_of(self._started, self._salt))
+        if isinstance(broker, BybitBroker):
+            memory = Memory(risk, self._database, self._earlier, self._started)
+            await memory.restore(self._rest, opening, breaker, books, orders, self._console)
         for request in self._control.opening():
             self._deliver(request)
-        books, orders = Portfolio(opening.balance), Orders(tag_of(self._started, self._salt))
         engine = engine_of(self._settings, NoStrategy(), breaker, books, orders, self._interval)
         market = market_of(self._settings, self._choice, self._rest, self._inbox, opening.positions, books)
         care = Care(
@@ -215,6 +216,7 @@ class LiveRun:
         try:
             wiring.engine.take_over(care.engine)
             if not stop.is_set():
+                prepared.worker.limit(self._settings.live.adaptation_seconds)
                 self._begin(wiring.market, prepared.followed, prepared.past)
                 await wiring.live(stop)
             if self._control.killed is None:

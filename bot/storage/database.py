@@ -21,7 +21,7 @@ from alembic.script import ScriptDirectory
 from bot.core.errors import DataError
 from bot.core.events import AdaptationFailed, AdaptationReport, CandidateArrived, OperatorCommanded
 from bot.core.records import BreakerReleased, BreakerTripped, Latch
-from bot.core.types import DAY_MS, Verb
+from bot.core.types import DAY_MS, Side, Verb
 from bot.storage import schema
 from bot.storage.connection import RESTORE, check_file, display_name, faults, is_file, make_engine, parse_url
 from bot.storage.lock import FileLock, ServerLock
@@ -197,6 +197,23 @@ class Database:
             if day not in highs or row.equity > highs[day].equity:
                 highs[day] = Mark(row.ts, row.equity)
         return highs
+
+    def entries(self, run_ids: Sequence[int], since: int) -> list[int]:
+        """When these runs sent entries, after `since` (ms UTC), oldest first."""
+        table = schema.orders
+        query = sa.select(table.c.created).where(
+            table.c.run_id.in_(run_ids), table.c.created > since, sa.not_(table.c.reduce_only)
+        )
+        return [row.created for row in self._rows(query.order_by(table.c.created))]
+
+    def last_entries(self, run_ids: Sequence[int]) -> dict[tuple[str, Side], int]:
+        """When these runs last sent an entry that was filled at least in part, by symbol and side; ms UTC."""
+        table = schema.orders
+        query = sa.select(table.c.symbol, table.c.side, sa.func.max(table.c.created).label("ts")).where(
+            table.c.run_id.in_(run_ids), sa.not_(table.c.reduce_only), table.c.avg_price.is_not(None)
+        )
+        rows = self._rows(query.group_by(table.c.symbol, table.c.side))
+        return {(row.symbol, Side(row.side)): row.ts for row in rows}
 
     def cleared(self, run_ids: Sequence[int]) -> int:
         """When a person last ended every halt of these runs, ms UTC; losses before it count no more."""

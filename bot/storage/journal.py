@@ -298,6 +298,10 @@ LOGGED: Final[dict[type[Message], tuple[str, Callable[[Any], Row]]]] = {
     records.QualityMeasured: ("quality", asdict),
     records.GateDecided: ("gates", asdict),
     records.StageChanged: ("stages", lambda m: {**asdict(m), "old": m.old.value, "new": m.new.value}),
+    records.RungChanged: (
+        "rungs",
+        lambda m: {**asdict(m), "stage": m.stage.value, "rung": m.rung.value},
+    ),
     records.Refused: ("alarms", lambda m: _alarm(m, symbol=m.symbol, text=m.reason)),
     records.BreakerTripped: ("alarms", _breaker),
     records.BreakerReleased: ("alarms", _breaker),
