@@ -16,7 +16,7 @@ from bot.engine.engine import Engine
 from bot.engine.live import follow
 from bot.engine.runner import Broker, Journal, Observer, Runner
 from bot.exchange.bybit.audit import RunLog
-from strategies.base import Advice
+from strategies.base import Advice, News
 
 _LOOK_SECONDS: Final = 0.05
 
@@ -27,7 +27,7 @@ class NoStrategy:
     def on_bar(self, bar: BarClosed, positions: Mapping[str, Position]) -> Sequence[Advice]:
         return ()
 
-    def on_event(self, event: Event) -> Sequence[Advice]:
+    def on_event(self, event: News) -> Sequence[Advice]:
         return ()
 
 

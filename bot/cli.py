@@ -169,7 +169,7 @@ def pretrain(
     """Train the source model on BTC and ETH and print its card.
 
     Without --data it learns from the simulated market's history. Runs find the model again by the data and
-    settings that it was made from.
+    settings that it was made from. Interrupted, it goes on after its last epoch.
     """
     from bot.app import run_pretrain
 
@@ -212,13 +212,21 @@ def report(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The HTML file. Default: reports/ in the directory.")
     ] = None,
+    listings: Annotated[
+        Path | None,
+        typer.Option(
+            "--listings",
+            help="Folder of the bars that the run was made from: print each arm by token age as well, beside "
+            "pooled trees that are refitted every month.",
+        ),
+    ] = None,
     config: ConfigOption = None,
     directory: DirectoryOption = None,
 ) -> None:
     """Write the HTML report of a stored run again and print its results."""
     from bot.app import run_report
 
-    run_report(settings_of(config, directory, {}), run, output)
+    run_report(settings_of(config, directory, {}), run, output, listings)
 
 
 @app.command(epilog=_EPILOG)

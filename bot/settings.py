@@ -117,8 +117,11 @@ class Adaptation(Section):
     mmd_weight: Annotated[float, Field(ge=0)] = 3.0
     target_weight: Annotated[float, Field(ge=0)] = Field(1.0, description="of the matured target labels")
     clip: Positive = 5.0
-    collapse: Annotated[float, Field(gt=0.5, le=1)] = Field(
-        0.98, description="share of one class, the prior taken off, that discards a candidate"
+    collapse: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.1, description="spread of the logits, relative to that before, below which a candidate is discarded"
+    )
+    job_seconds: Positive = Field(
+        900.0, description="without an answer of the adaptation process after which it is replaced"
     )
     delay_bars: Count = Field(2, description="a candidate takes part this many decision bars after its cut")
     chain_tokens: Annotated[int, Field(ge=0)] = Field(
@@ -165,6 +168,13 @@ class Gate(Section):
     )
     full_evidence: Annotated[float, Field(gt=1)] = Field(400.0, description="e-value for the whole size")
     forgetting: Share = Field(0.03, description="loss of source accuracy that discards a candidate")
+    overconfidence: Fraction = Field(
+        0.05, description="confidence beyond accuracy, less what chance explains, over the newest two weeks"
+    )
+    calm_bars: Count = Field(4, description="decision bars without trouble before a step up")
+    most_faults: Count = Field(
+        24, description="of a token's market data in a UTC day; more suspend it until the next"
+    )
     drift_blocks: Count = Field(60, description="label blocks whose mean skill below zero ends trading")
     probation_blocks: Count = Field(
         24, description="label blocks in which new weights of a champion must not be worse than the old"
@@ -355,6 +365,9 @@ class Live(Section):
 
     on_stop: Literal["keep", "flatten"] = Field(
         "keep", description="what SIGTERM does with positions: they stay with their stops, or are closed"
+    )
+    adaptation_seconds: Positive = Field(
+        1_800.0, description="CPU time an hour of the adaptation process, once the past has been replayed"
     )
 
 

@@ -5,10 +5,11 @@ from typing import Protocol
 
 from bot.core.commands import AdaptModel, ExtendChain
 from bot.core.events import BarClosed, Event
-from bot.core.records import Record
+from bot.core.records import BreakerReleased, BreakerTripped, Record
 from bot.core.signal import Signal
 from bot.core.types import Position
 
+News = Event | BreakerTripped | BreakerReleased
 Advice = Signal | AdaptModel | ExtendChain | Record
 
 
@@ -19,6 +20,6 @@ class Strategy(Protocol):
         """A decision bar closed. Signals may concern any token, not only `bar.symbol`."""
         ...
 
-    def on_event(self, event: Event) -> Sequence[Advice]:
-        """A listing, a delisting, a funding rate, or news of a model."""
+    def on_event(self, event: News) -> Sequence[Advice]:
+        """News of the market, of a model, or of a token's own breaker."""
         ...

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
-from bot.core.events import BarClosed, Event
+from bot.core.events import BarClosed
 from bot.core.signal import Action, Signal
 from bot.core.types import Position, Side
-from strategies.base import Advice
+from strategies.base import Advice, News
 
 
 class MovingAverageCross:
@@ -41,5 +41,5 @@ class MovingAverageCross:
         )  # fmt: skip
         return leave, enter
 
-    def on_event(self, event: Event) -> Sequence[Advice]:
+    def on_event(self, event: News) -> Sequence[Advice]:
         return ()

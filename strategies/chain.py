@@ -1,7 +1,14 @@
 """The model from which tokens start: the source's, led on by every token seen so far, one gated step a week.
 
 A step begins at the source model, rehearses the source, and learns the labels of all tokens that are older
-than `chain_tail_days`. The newer ones judge it: it replaces the model before only where it was not worse.
+than `chain_tail_days`. The newer ones judge it: it replaces the model before unless it was worse there by
+more than one standard error.
+
+The rule is that of one standard error (Breiman et al., CART, 1984) because the two models are not alike
+otherwise: the newer one has learnt the same way from more tokens and fresher ones, and one week of labels, on
+which all tokens move together, cannot tell small differences from chance. A gain of zero or more would refuse
+every other step of no difference, and keep an older and older model. Nothing adds up when a step is a little
+worse: each begins at the source, never at the step before.
 """
 
 import math
@@ -43,7 +50,7 @@ class Chain:
         )
 
     def on_candidate(self, event: CandidateArrived, model: Model) -> GateDecided:
-        """`base` is `model` from now on, unless it was worse on labels that neither had seen."""
+        """`base` is `model` from now on, unless it was worse, beyond chance, on labels new to both."""
         fault = self._fault(event.report)
         if fault is None:
             self.base = model
@@ -60,8 +67,11 @@ class Chain:
             return "its accuracy on the source was not measured"
         if forgotten > self._forgetting:
             return f"source accuracy fell by {forgotten:.3f} > {self._forgetting:g}: forgetting"
-        return None if report.gain >= 0 else _gain(report)
+        return None if report.gain + report.gain_error >= 0 else _gain(report)
 
 
 def _gain(report: AdaptationReport) -> str:
-    return f"gain {report.gain:+.4f} nats over the model before on {report.gain_labels:.0f} newest labels"
+    return (
+        f"gain {report.gain:+.4f} ± {report.gain_error:.4f} nats over the model before on "
+        f"{report.gain_labels:.0f} newest labels"
+    )

@@ -3,10 +3,13 @@
 frozen:     the pretrained model as it is
 chain:      the newest model of the chain over earlier listings, as it is
 adapted:    the newest accepted weights; an arm is a procedure and keeps its record over them
-challenger: new weights while the adapted arm is champion, on probation
+challenger: new weights while the adapted arm trades, on probation
+scratch:    the same network trained on the token's own labels alone; it shows where transfer does harm
+ensemble:   what is transferred and scratch, mixed by how their labels have fared
 
 From top to bottom: adapted, the base (chain, or frozen where this token's labels speak against the chain),
-and no trade at all, which the ladder decides. Every step is a `GateDecided` with its reason.
+the ensemble where it has proven better than these, and no trade at all, which the ladder decides. Every step
+is a `GateDecided` with its reason.
 """
 
 import copy
@@ -20,7 +23,7 @@ from bot.core.events import AdaptationReport
 from bot.core.records import GateDecided
 from bot.core.types import MINUTE_MS
 from bot.settings import Settings
-from strategies.arm import Arm, log_loss
+from strategies.arm import Arm, EnsembleArm, NetworkArm, log_loss
 from strategies.labels import Matured
 from strategies.learning.evidence import PairedScores
 from strategies.learning.registry import Model
@@ -29,6 +32,8 @@ FROZEN: Final = "frozen"
 CHAINED: Final = "chain"
 ADAPTED: Final = "adapted"
 CHALLENGER: Final = "challenger"
+SCRATCH: Final = "scratch"
+ENSEMBLE: Final = "ensemble"
 BASE_RATE: Final = "base"  # beside the arms in what was said
 
 _PRIOR_LABELS: Final = 20.0  # pseudo-labels of a fair coin in the base rate
@@ -49,30 +54,39 @@ class Contest:
         self._symbol = symbol
         self._gate = settings.gate
         self._block = settings.label.horizon_bars * settings.market.decision_minutes * MINUTE_MS
+        self._lengths = self._block, settings.gate.drift_blocks, settings.gate.probation_blocks
         self._said: dict[int, _Said] = {}
         self._ups = self._labels = 0.0  # uniqueness-weighted
         self._reversal = PairedScores(self._block, settings.gate.drift_blocks)
         self._mean_logit = 0.0  # of the frozen model on this token, over the matured labels
         nothing = np.empty((0, pretrained.card.architecture.features), np.float32)
         self._arms = {FROZEN: self._new_arm(FROZEN, pretrained, nothing)}
-        self._base = self._champion = FROZEN
+        self._ensemble: EnsembleArm | None = None  # as soon as there is a scratch arm
+        self._base = self._champion = self._member = FROZEN  # the member: of the ensemble, beside scratch
         if chained is not pretrained:
             self._arms[CHAINED] = self._new_arm(CHAINED, chained, nothing)
-            self._base = self._champion = CHAINED
+            self._base = self._champion = self._member = CHAINED
 
     @property
     def champion(self) -> Arm:
+        if self._champion == ENSEMBLE:
+            assert self._ensemble is not None
+            return self._ensemble
         return self._arms[self._champion]
 
     @property
-    def base(self) -> Arm:
+    def base(self) -> NetworkArm:
         """Where adaptation starts, and what the adapted arm must beat."""
         return self._arms[self._base]
 
     @property
     def watched(self) -> Arm:
         """The arm whose weights are replaced next: a rise of its losses asks for an adaptation."""
-        return self._arms.get(ADAPTED, self.base)
+        return self._arms[self._transferred]
+
+    @property
+    def _transferred(self) -> str:
+        return ADAPTED if ADAPTED in self._arms else self._base
 
     @property
     def is_judging(self) -> bool:
@@ -80,7 +94,7 @@ class Contest:
         adapted = self._arms.get(ADAPTED)
         if adapted is None or CHALLENGER in self._arms:
             return adapted is not None
-        is_proven = self._champion == self._base and adapted.against_rival.e_value >= self._gate.evidence
+        is_proven = self._champion != ADAPTED and adapted.against_rival.e_value >= self._gate.evidence
         return is_proven and math.isnan(adapted.probation.recent)
 
     @property
@@ -98,13 +112,18 @@ class Contest:
     def predict(self, start: int, x: NDArray[np.float32]) -> tuple[float, float]:
         """(P(up), volatility per bar) of the champion; what each arm says is kept until its label matures."""
         said = self._said[start] = _Said(self._base_rate, [])
-        champion = math.nan, math.nan
+        spoken: dict[str, tuple[float, float]] = {}
         for name, arm in self._arms.items():
             logit, p_up, volatility = arm.predict(x)
             said.arms.append((arm, arm.model, logit, p_up))
-            if name == self._champion:
-                champion = p_up, volatility
-        return champion
+            spoken[name] = p_up, volatility
+        ensemble = self._ensemble
+        if ensemble is not None:
+            p_up, volatility = spoken[self._member]
+            logit, p_up = ensemble.predict(self._arms[self._member], p_up, spoken[SCRATCH][0])
+            said.arms.append((ensemble, ensemble.model, logit, p_up))
+            spoken[ENSEMBLE] = p_up, volatility
+        return spoken[self._champion]
 
     def score(self, matured: Matured) -> dict[str, float] | None:
         """P(up) that each arm and the base rate had given, now scored; None if nothing was said then."""
@@ -114,6 +133,8 @@ class Contest:
         self._test_reversal(matured, said)
         losses = {arm.name: log_loss(p_up, matured.outcome) for arm, _, _, p_up in said.arms}
         base_loss = log_loss(said.base, matured.outcome)
+        if self._ensemble is not None and SCRATCH in losses and self._member in losses:
+            self._ensemble.weigh(losses[SCRATCH] - losses[self._member], matured.weight)
         for arm, model, logit, _ in said.arms:
             loss, rival = losses[arm.name], losses.get(self._rival_of(arm.name))
             arm.against_base.add(matured.start, base_loss - loss, matured.weight)
@@ -127,7 +148,10 @@ class Contest:
         return {arm.name: p_up for arm, _, _, p_up in said.arms} | {BASE_RATE: said.base}
 
     def _rival_of(self, name: str) -> str:
-        return {FROZEN: CHAINED, CHAINED: FROZEN, ADAPTED: self._base, CHALLENGER: ADAPTED}[name]
+        """Who leads is measured against the base, who wants to lead against who leads."""
+        if name in (ADAPTED, ENSEMBLE):
+            return self._base if name == self._champion else self._champion
+        return {FROZEN: CHAINED, CHAINED: FROZEN, CHALLENGER: ADAPTED, SCRATCH: self._transferred}[name]
 
     def _recall(self, matured: Matured) -> _Said | None:
         """What was said at the label's bar; whatever is older lost its label in a gap."""
@@ -159,23 +183,68 @@ class Contest:
         """The base is champion until the adapted arm proves better, and again when that fails.
 
         Better: the procedure by its evidence, over all its weights, and these weights by their probation.
+        None where scratch has proven better than what is transferred: there the ensemble may prove itself.
         """
         out = self._choose_base(ts)
         adapted = self._arms.get(ADAPTED)
-        if adapted is None:
-            return out
-        proof = adapted.against_rival
-        if (
-            self._champion == self._base
-            and proof.e_value >= self._gate.evidence
+        if adapted is not None:
+            out += self._judge_adapted(ts, adapted)
+        if self._ensemble is not None:
+            out += self._judge_ensemble(ts, self._ensemble)
+        return out
+
+    def _judge_adapted(self, ts: int, adapted: NetworkArm) -> list[GateDecided]:
+        proof, harm = adapted.against_rival, self._negative_transfer
+        if self._champion == ADAPTED:
+            if proof.recent < 0:
+                return [self._roll_back(ts, adapted)]
+        elif (
+            proof.e_value >= self._gate.evidence
             and adapted.probation.recent >= 0
+            and harm < self._gate.evidence
         ):
-            self._champion = ADAPTED
-            reason = f"evidence {proof.e_value:.3g} that its log loss is below the {self._base} model's"
-            return [*out, self._verdict(ts, adapted, "promoted", reason)]
-        if self._champion == ADAPTED and proof.recent < 0:
-            return [*out, self._roll_back(ts, adapted)]
-        return out + self._end_probation(ts, adapted)
+            reason = f"evidence {proof.e_value:.3g} that its log loss is below the {self._champion} model's"
+            self._lead(ADAPTED)
+            return [self._verdict(ts, adapted, "promoted", reason)]
+        return self._end_probation(ts, adapted)
+
+    @property
+    def _adapted_trades(self) -> bool:
+        return self._champion == ADAPTED or (self._champion, self._member) == (ENSEMBLE, ADAPTED)
+
+    @property
+    def _negative_transfer(self) -> float:
+        """Evidence that scratch, which knows nothing but this token, is better than what is transferred."""
+        scratch = self._arms.get(SCRATCH)
+        return 0.0 if scratch is None else scratch.against_rival.e_value
+
+    def _judge_ensemble(self, ts: int, ensemble: EnsembleArm) -> list[GateDecided]:
+        proof = ensemble.against_rival
+        if self._champion == ENSEMBLE:
+            if not proof.recent < 0:
+                return []
+            self._lead(self._base)
+            self._watch_challenger()
+            reason = f"worse than the {self._base} model over the newest labels"
+            return [self._verdict(ts, ensemble, "rolled_back", reason)]
+        if proof.e_value < self._gate.evidence:
+            return []
+        reason = (
+            f"evidence {proof.e_value:.3g} that its log loss is below the {self._champion} model's, "
+            f"{1 - ensemble.share:.0%} of it scratch"
+        )
+        self._lead(ENSEMBLE)
+        return [self._verdict(ts, ensemble, "promoted", reason)]
+
+    def _lead(self, name: str) -> None:
+        """Another champion, so another rival for the others; an ensemble trades with the member it has."""
+        if ENSEMBLE in (self._champion, name) and ADAPTED in self._arms:
+            self._arms[ADAPTED].against_rival.reset()
+        self._champion = name
+        if self._ensemble is not None:
+            self._ensemble.against_rival.reset()
+        if name != ENSEMBLE:
+            self._member = self._transferred
 
     def _choose_base(self, ts: int) -> list[GateDecided]:
         """Frozen instead of the chain, or the chain again, where the token's labels have proven it better."""
@@ -191,24 +260,27 @@ class Contest:
 
     def _make_base(self, name: str) -> None:
         """The adapted arm has another rival then, and must beat that one too."""
-        if self._champion == self._base:
-            self._champion = name
-        self._base = name
+        led, self._base = self._champion == self._base, name
         for arm in self._arms.values():
             if arm.name != CHALLENGER:
                 arm.against_rival.reset()
+        self._lead(name if led else self._champion)
 
-    def _roll_back(self, ts: int, adapted: Arm) -> GateDecided:
-        self._champion = self._base
+    def _roll_back(self, ts: int, adapted: NetworkArm) -> GateDecided:
+        self._lead(self._base)
         adapted.against_rival.reset()
         reason = f"worse than the {self._base} model over the newest labels"
         record = self._verdict(ts, adapted, "rolled_back", reason)
-        challenger = self._arms.pop(CHALLENGER, None)
-        if challenger is not None:  # in shadow again, where the newest weights are the ones to watch
-            adapted.take_over(challenger)
+        self._watch_challenger()
         return record
 
-    def _end_probation(self, ts: int, adapted: Arm) -> list[GateDecided]:
+    def _watch_challenger(self) -> None:
+        """The adapted arm is in shadow again, where the newest weights are the ones to watch."""
+        challenger = self._arms.pop(CHALLENGER, None)
+        if challenger is not None:
+            self._arms[ADAPTED].take_over(challenger)
+
+    def _end_probation(self, ts: int, adapted: NetworkArm) -> list[GateDecided]:
         """New weights trade only after they were not worse than the champion's, on labels new to both."""
         challenger = self._arms.get(CHALLENGER)
         if challenger is None or math.isnan(challenger.probation.recent):
@@ -239,13 +311,21 @@ class Contest:
             self._make_base(CHAINED)
 
     def enter(
-        self, ts: int, model: Model, report: AdaptationReport, rows: NDArray[np.float32]
+        self,
+        ts: int,
+        model: Model,
+        report: AdaptationReport,
+        rows: NDArray[np.float32],
+        scratch: Model | None = None,
     ) -> GateDecided:
         """New weights, if the guards let them pass: in shadow first, whatever the MMD says.
 
-        They are the adapted arm's at once while that arm only watches; where it is champion they are on
-        probation beside it. rows: (n, F) newest features since the last gap, for the network's past
+        They are the adapted arm's at once while that arm only watches; where it trades they are on probation
+        beside it. rows: (n, F) newest features since the last gap, for the network's past. scratch: what the
+        same labels alone have made
         """
+        if scratch is not None:
+            self._take_scratch(scratch, rows)
         began = self._origin(model)
         if began is not None:
             began.similarity, began.mmd = report.similarity_before, report.mmd_before
@@ -267,12 +347,25 @@ class Contest:
         known = {arm.model.model_id: arm for name, arm in self._arms.items() if name in (FROZEN, CHAINED)}
         return known.get(model.model_id) or known.get(model.card.parent)
 
-    def _shadow(self, model: Model, rows: NDArray[np.float32]) -> Arm:
+    def _take_scratch(self, model: Model, rows: NDArray[np.float32]) -> None:
+        """Its newest weights; those that trade as a part of the ensemble stay."""
+        arm = self._arms.get(SCRATCH)
+        if arm is None:
+            arm = self._arms[SCRATCH] = self._new_arm(SCRATCH, model, rows)
+            self._ensemble = EnsembleArm(ENSEMBLE, model, *self._lengths)
+        elif self._champion != ENSEMBLE:
+            arm.use(model, rows)
+
+    def _shadow(self, model: Model, rows: NDArray[np.float32]) -> NetworkArm:
         """The arm in which new weights are watched."""
         adapted = self._arms.get(ADAPTED)
         if adapted is None:
             arm = self._arms[ADAPTED] = self._new_arm(ADAPTED, model, rows)
-        elif self._champion == ADAPTED:
+            if SCRATCH in self._arms:  # it has another rival now
+                self._arms[SCRATCH].against_rival.reset()
+            if self._champion != ENSEMBLE:
+                self._member = ADAPTED
+        elif self._adapted_trades:
             arm = self._new_arm(CHALLENGER, model, rows)
             arm.calibrator = copy.deepcopy(adapted.calibrator)  # as it would trade
             self._arms[CHALLENGER] = arm
@@ -290,9 +383,10 @@ class Contest:
             return f"source accuracy fell by {forgotten:.3f} > {most:g}: forgetting"
         return None
 
-    def _new_arm(self, name: str, model: Model, rows: NDArray[np.float32]) -> Arm:
-        gate = self._gate
-        return Arm(name, model, rows, self._block, gate.drift_blocks, gate.probation_blocks)
+    def _new_arm(self, name: str, model: Model, rows: NDArray[np.float32]) -> NetworkArm:
+        arm = NetworkArm(name, model, *self._lengths)
+        arm.use(model, rows)
+        return arm
 
     # --- records -------------------------------------------------------------------------------------------
 

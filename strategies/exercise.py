@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
-from bot.core.events import BarClosed, Event, InstrumentDelisted, InstrumentListed
+from bot.core.events import BarClosed, InstrumentDelisted, InstrumentListed
 from bot.core.signal import Action, Signal
 from bot.core.types import Position, Side
-from strategies.base import Advice
+from strategies.base import Advice, News
 
 
 class Exercise:
@@ -27,7 +27,7 @@ class Exercise:
         self._side[bar.symbol] = side.opposite
         return (self._signal(bar, Action.ENTER, side),)
 
-    def on_event(self, event: Event) -> Sequence[Advice]:
+    def on_event(self, event: News) -> Sequence[Advice]:
         if isinstance(event, InstrumentListed) and event.instrument.symbol not in self._sources:
             self._side.setdefault(event.instrument.symbol, Side.BUY)
         elif isinstance(event, InstrumentDelisted):

@@ -1,4 +1,8 @@
-"""The listing ladder: OBSERVE, SHADOW, SMALL, FULL. One step up at a time, by evidence; down at once."""
+"""The listing ladder: OBSERVE, SHADOW, SMALL, FULL. One step up at a time, by evidence; down at once.
+
+SUSPENDED lies below it: whatever suspends a token does so at once, and when it is over the token begins at
+OBSERVE again. A token that is delisted is gone from its SUSPENDED for good.
+"""
 
 import math
 from dataclasses import dataclass
@@ -9,12 +13,17 @@ from bot.settings import Gate
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What is known about the champion of one token, all of it out of sample.
+    """What is known about one token and its champion; of the model, all of it out of sample. NaN = unknown.
 
-    similarity: 1 - proxy A-distance / 2 of the features that it sees
+    ready: the features are
+    trouble: thin trading, market data that cannot be trusted (strategies.soundness)
+    calm: decision bars since the last trouble
+    suspended: why the token is suspended, "" where it is not
+    similarity: 1 - proxy A-distance / 2 of the features that the champion sees
     effective_labels: uniqueness-weighted matured labels that it was scored on
     e_value: anytime-valid evidence that its log loss is below the base rate's
     recent_skill: mean log-loss gain over the newest blocks of labels; NaN while there are too few
+    overconfidence: of the newest predictions, beyond what chance explains (strategies.quality)
     source_accuracy: of the pretrained model on its most confident tenth, purged tail
     reversal: anytime-valid evidence that the pretrained model orders this token's outcomes the wrong way
     """
@@ -24,8 +33,12 @@ class Evidence:
     effective_labels: float
     e_value: float
     recent_skill: float
+    overconfidence: float
     source_accuracy: float
-    reversal: float = 0.0
+    reversal: float
+    calm: int
+    trouble: tuple[str, ...] = ()
+    suspended: str = ""
 
 
 def climb(stage: Stage, evidence: Evidence, gate: Gate) -> tuple[Stage, tuple[str, ...]]:
@@ -33,10 +46,13 @@ def climb(stage: Stage, evidence: Evidence, gate: Gate) -> tuple[Stage, tuple[st
 
     Where the stage stays, the reasons are what the next step still waits for.
     """
+    if evidence.suspended:
+        return Stage.SUSPENDED, (evidence.suspended,)
     if stage is Stage.SUSPENDED:
-        return stage, ("suspended until a person or the exchange says otherwise",)
+        return Stage.OBSERVE, ("nothing suspends it any more",)
     if stage is Stage.OBSERVE:
-        return (Stage.SHADOW, ("features are ready",)) if evidence.ready else (stage, ("features warm up",))
+        waits = (*evidence.trouble, *(() if evidence.ready else ("features warm up",)))
+        return (stage, waits) if waits else (Stage.SHADOW, ("features are ready, and it trades well enough",))
     fall = _failures(evidence, gate)
     if stage in (Stage.SMALL, Stage.FULL) and fall:
         return Stage.SHADOW, fall
@@ -52,7 +68,9 @@ def climb(stage: Stage, evidence: Evidence, gate: Gate) -> tuple[Stage, tuple[st
 
 
 def _failures(evidence: Evidence, gate: Gate) -> tuple[str, ...]:
-    reasons = []
+    reasons = list(evidence.trouble)
+    if not evidence.ready:
+        reasons.append("the features are not ready")
     if math.isnan(evidence.similarity):
         reasons.append("similarity not measured yet")
     elif evidence.similarity < gate.similarity:
@@ -74,6 +92,11 @@ def _missing(evidence: Evidence, gate: Gate, e_value: float) -> tuple[str, ...]:
         reasons.append(f"{evidence.effective_labels:.0f} of {gate.effective_labels:.0f} effective labels")
     if not evidence.e_value >= e_value:
         reasons.append(f"evidence {evidence.e_value:.3g} < {e_value:g}")
+    found, most = evidence.overconfidence, gate.overconfidence
+    if not found <= most:
+        reasons.append(f"overconfident by {found:.3f} > {most:g}")
+    if evidence.calm < gate.calm_bars:
+        reasons.append(f"{evidence.calm} of {gate.calm_bars} bars without trouble")
     return tuple(reasons)
 
 

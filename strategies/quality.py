@@ -12,7 +12,6 @@ from collections import deque
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bot.core.records import ROLLING, QualityMeasured
 from bot.core.types import DAY_MS
@@ -63,25 +62,23 @@ class Tally:
 
     @property
     def ece(self) -> float:
-        return float(np.abs(self._gaps()).sum() / self.labels) if self.labels else math.nan
+        gaps = np.abs(self._bins[:, 1] - self._bins[:, 2])
+        return float(gaps.sum() / self.labels) if self.labels else math.nan
 
     @property
-    def miscalibration(self) -> float:
-        """What of the ECE chance does not explain: less its mean if all confidences were right.
+    def overconfidence(self) -> float:
+        """Confidence beyond accuracy, summed as the ECE is, less what chance makes of it on average.
 
-        In a bin of n labels the accuracy of a calibrated forecast of confidence c is off by
-        sqrt(2 / pi * c (1 - c) / n) on average.
+        In a bin of n labels the accuracy of a calibrated forecast of confidence c falls short of it by
+        sqrt(c (1 - c) / (2 pi n)) on average. Who is right more often than it says does no harm.
         """
         if not self.labels:
             return math.nan
-        weight, confidence, _ = self._bins[self._bins[:, 0] > 0].T
+        weight, confidence, right = self._bins[self._bins[:, 0] > 0].T
         mean = confidence / weight
-        chance = np.sqrt(2 / math.pi * mean * (1 - mean) * weight).sum() / self.labels
-        return max(0.0, self.ece - float(chance))
-
-    def _gaps(self) -> NDArray[np.float64]:
-        gaps: NDArray[np.float64] = self._bins[:, 1] - self._bins[:, 2]
-        return gaps
+        chance = np.sqrt(mean * (1 - mean) * weight / (2 * math.pi)).sum()
+        beyond = np.maximum(confidence - right, 0).sum()
+        return max(0.0, float(beyond - chance) / self.labels)
 
 
 class Quality:
@@ -92,6 +89,7 @@ class Quality:
         self._symbol = symbol
         self._launched = launched
         self._days: deque[tuple[int, Tally]] = deque()  # day, labels that matured in it
+        self._past = Tally()  # of all these days but the last
         self._ages: dict[str, Tally] = {}
 
     def add(
@@ -106,6 +104,9 @@ class Quality:
             self._days.append((day, Tally()))
             while self._days[0][0] <= day - DAYS:
                 self._days.popleft()
+            self._past = Tally()
+            for _, tally in list(self._days)[:-1]:
+                self._past.merge(tally)
         group = self._ages.setdefault(age_group(start - self._launched), Tally())
         for tally in (self._days[-1][1], group):
             tally.add(p_up, base, outcome, weight)
@@ -114,8 +115,9 @@ class Quality:
     @property
     def rolling(self) -> Tally:
         total = Tally()
-        for _, tally in self._days:
-            total.merge(tally)
+        total.merge(self._past)
+        if self._days:
+            total.merge(self._days[-1][1])
         return total
 
     def of_age(self, group: str) -> Tally:

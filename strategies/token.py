@@ -25,6 +25,8 @@ from strategies.learning.registry import Model
 from strategies.learning.sources import column_indices
 from strategies.memory import TokenMemory
 from strategies.quality import Quality
+from strategies.rungs import Rungs
+from strategies.soundness import Concerning, Soundness
 from strategies.triggers import Triggers
 
 
@@ -47,6 +49,10 @@ class Token:
         self._contest = Contest(symbol, settings, pretrained, chain.base)
         self._quality = Quality(symbol, launched)
         self._spoke: dict[int, str] = {}  # the champion of each bar whose label has not matured
+        self._soundness = Soundness(settings, self._interval, launched)
+        self._ready = False
+        self._rungs = Rungs(symbol)
+        self._proof = "no adapted model has proven better"  # why the champion is champion
         self._waits_for = ""
         block = settings.label.horizon_bars * self._interval
         self._triggers = Triggers(settings.adaptation, block)
@@ -62,10 +68,12 @@ class Token:
         late: the moment of the bar is over, its price may be gone: nothing is opened on it
         """
         out: list[Advice] = []
+        self._ready = row.ready
+        self._soundness.on_bar(bar)
         for matured in self._labeler.update(bar, row.sigma if row.ready else None):
             out += self._learn(bar.ts, matured)
         if not row.ready:
-            return out + self._blind(bar, position)
+            return out + self._step(bar.ts) + self._blind(bar, position)
         x = row.x[self._columns]
         if self._last_row != bar.start - self._interval:
             self._contest.reset()
@@ -74,7 +82,7 @@ class Token:
         self._listings.add(self.symbol, bar.start, x)
         prediction = self._contest.predict(bar.start, x)
         self._spoke[bar.start] = self._contest.champion.name
-        out += self._move_on_ladder(bar.ts)
+        out += self._step(bar.ts)
         signal = self._signal(bar, row, prediction, position)
         if late and signal.action is Action.ENTER:
             reason = "decided late, without the bars of the sources"
@@ -170,8 +178,10 @@ class Token:
         if p_up is not None:
             self._triggers.score(matured.start, log_loss(p_up, matured.outcome), matured.weight)
         champion = self._contest.champion
-        out += self._contest.crown(ts)
+        verdicts = self._contest.crown(ts)
+        out += verdicts
         if self._contest.champion is not champion:
+            self._proof = verdicts[-1].reasons[0]
             out += self._begin_again(ts)
         return out
 
@@ -192,17 +202,26 @@ class Token:
             return []
         return [self._change_stage(ts, Stage.SHADOW, ("another champion",))]
 
+    def _step(self, ts: int) -> list[Advice]:
+        moved = self._move_on_ladder(ts)
+        arm = self._contest.champion.name
+        return [*moved, *self._rungs.look(ts, self.stage, arm, self._proof, self._waits_for)]
+
     def _move_on_ladder(self, ts: int) -> list[Advice]:
         champion = self._contest.champion
         proof = champion.against_base
         evidence = Evidence(
-            ready=True,
+            ready=self._ready,
             similarity=champion.similarity,
             effective_labels=proof.effective_labels,
             e_value=proof.e_value,
             recent_skill=proof.recent,
             source_accuracy=self._pretrained.card.source_accuracy,
+            overconfidence=self._quality.rolling.overconfidence,
             reversal=self._contest.reversal,
+            calm=self._soundness.calm,
+            trouble=self._soundness.trouble,
+            suspended=self._soundness.suspended,
         )
         stage, reasons = climb(self.stage, evidence, self._settings.gate)
         self._waits_for = "; ".join(reasons)
@@ -212,8 +231,16 @@ class Token:
             proof.reset()  # skill that was lost must be shown again
         return [self._change_stage(ts, stage, reasons)]
 
+    def hear(self, news: Concerning) -> list[Advice]:
+        """News of the market or the breaker: trouble counts at once, that it is over at the next bar."""
+        self._soundness.hear(news)
+        in_trouble = self._soundness.trouble or self._soundness.suspended
+        return self._step(news.ts) if in_trouble else []
+
     def suspend(self, ts: int, reason: str) -> list[Advice]:
-        return [self._change_stage(ts, Stage.SUSPENDED, (reason,))]
+        """For good."""
+        self._soundness.suspend(reason)
+        return self._step(ts)
 
     def _change_stage(self, ts: int, stage: Stage, reasons: tuple[str, ...]) -> StageChanged:
         changed = StageChanged(ts, self.symbol, self.stage, stage, reasons)
@@ -237,8 +264,11 @@ class Token:
             )
         ]  # fmt: skip
 
-    def on_candidate(self, event: CandidateArrived, model: Model) -> list[Advice]:
-        return [self._contest.enter(event.ts, model, event.report, self._past(model))]
+    def on_candidate(
+        self, event: CandidateArrived, model: Model, scratch: Model | None = None
+    ) -> list[Advice]:
+        """scratch: the rival that the same job trained; None where the labels were too few."""
+        return [self._contest.enter(event.ts, model, event.report, self._past(model), scratch)]
 
     def on_chain(self, model: Model) -> None:
         """The chain has gone a step further."""

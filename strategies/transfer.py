@@ -10,7 +10,6 @@ from bot.core.events import (
     AdaptationFailed,
     BarClosed,
     CandidateArrived,
-    Event,
     FundingRatePublished,
     InstrumentDelisted,
     InstrumentListed,
@@ -19,11 +18,12 @@ from bot.core.events import (
 from bot.core.records import Alarm, FeaturesSeen, Readiness
 from bot.core.types import Position
 from bot.settings import Settings
-from strategies.base import Advice
+from strategies.base import Advice, News
 from strategies.chain import Chain
 from strategies.features.pipeline import FeatureBank
 from strategies.learning.dataset import LabelledSeries
 from strategies.learning.registry import Model
+from strategies.soundness import Concerning
 from strategies.token import Token
 
 _KEPT: Final = 96  # moments whose references a late bar still finds; a day of quarter hours
@@ -84,7 +84,7 @@ class TransferStrategy:
         if len(self._references) > _KEPT:
             del self._references[min(self._references)]
 
-    def on_event(self, event: Event) -> Sequence[Advice]:
+    def on_event(self, event: News) -> Sequence[Advice]:
         if isinstance(event, InstrumentListed):
             return self._list(event)
         if isinstance(event, FundingRatePublished):
@@ -93,11 +93,18 @@ class TransferStrategy:
             self._microstructure[event.symbol] = event
         elif isinstance(event, InstrumentDelisted):
             return self._forget(event)
+        elif isinstance(event, Concerning):
+            return self._tell_tokens(event)
         elif isinstance(event, CandidateArrived):
             return self._on_candidate(event, self._models[event.model_id])
         elif isinstance(event, AdaptationFailed):
             return (Alarm(event.ts, event.symbol, f"adaptation failed: {event.reason}"),)
         return ()
+
+    def _tell_tokens(self, news: Concerning) -> list[Advice]:
+        """The one that it is about, or all of them."""
+        concerned = [token for symbol, token in self._tokens.items() if news.symbol in ("", symbol)]
+        return [advice for token in concerned for advice in token.hear(news)]
 
     def _on_candidate(self, event: CandidateArrived, model: Model) -> Sequence[Advice]:
         if event.symbol == CHAIN:
@@ -107,7 +114,8 @@ class TransferStrategy:
                     living.on_chain(model)
             return (verdict,)
         token = self._tokens.get(event.symbol)
-        return token.on_candidate(event, model) if token else ()
+        scratch = event.report.scratch
+        return token.on_candidate(event, model, self._models[scratch] if scratch else None) if token else ()
 
     def _list(self, event: InstrumentListed) -> Sequence[Advice]:
         symbol = event.instrument.symbol

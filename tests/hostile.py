@@ -37,7 +37,7 @@ from bot.execution.orders import Orders
 from bot.settings import Costs, Execution, Gate, Risk
 from risk.breaker import Breaker
 from risk.manager import RiskManager
-from strategies.base import Advice
+from strategies.base import Advice, News
 from tests.builders import BAR, START, enter, listed
 
 SYMBOLS: Final = ("AUSDT", "BUSDT", "CUSDT", "DUSDT")
@@ -93,7 +93,7 @@ class Hostile:
     def on_bar(self, bar: BarClosed, positions: Mapping[str, Position]) -> Sequence[Advice]:
         return self.wish
 
-    def on_event(self, event: Event) -> Sequence[Advice]:
+    def on_event(self, event: News) -> Sequence[Advice]:
         return ()
 
     # --- the market -----------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import torch
 from bot import settings
 from bot.core.errors import DataError, TrainingFailed
 from bot.core.events import AdaptationReport
-from strategies.learning.adaptation import adapt
+from strategies.learning.adaptation import adapt, refuse_collapse
 from strategies.learning.alignment import ramp
 from strategies.learning.architecture import Weights
 from strategies.learning.dataset import LabelledSeries, SourceReplay
@@ -315,20 +315,26 @@ def test_divergence_is_refused(lab):
         lab.adapt(lab.token("covariate"), settings.Adaptation(learning_rate=1e30))
 
 
-def test_a_model_that_gives_every_bar_the_same_side_is_refused(lab):
-    one_sided = dict(lab.trained.weights)
-    one_sided["direction.weight"] = one_sided["direction.weight"] * 0
-    one_sided["direction.bias"] = one_sided["direction.bias"] * 0 + 0.4
+def test_predictions_that_say_the_same_of_every_row_or_are_certain_of_all_are_refused():
+    said = np.random.default_rng(0).normal(0.2, 0.3, 1_000)
+    with pytest.raises(TrainingFailed, match=r"collapsed: the spread of the logits is 0\.015 after 0\.29"):
+        refuse_collapse(said, 0.05 * said, 0.1)
+    with pytest.raises(TrainingFailed, match=r"collapsed: .* mean entropy 0\.0"):
+        refuse_collapse(said, 200 * said, 0.1)
 
-    with pytest.raises(TrainingFailed, match="predictions collapsed: 100% of one class"):
-        adapt(
-            one_sided,
-            lab.trained.architecture,
-            lab.replay,
-            snapshot(lab.token("covariate")),
-            settings.Adaptation(steps=1, learning_rate=1e-9),
-            1,
-        )
+
+def test_a_learnt_prior_is_no_collapse_nor_is_a_model_that_never_said_much():
+    said = np.random.default_rng(0).normal(0.2, 0.3, 1_000)
+    refuse_collapse(said, said - 1.5, 0.1)
+    refuse_collapse(0.01 * said + 0.1, 0.01 * said + 0.1, 0.1)
+    refuse_collapse(said * 0, said * 0, 0.1)
+
+
+def test_an_adaptation_that_presses_all_bars_into_one_is_refused(lab):
+    pressed = settings.Adaptation(steps=200, learning_rate=0.05, mmd_weight=0.0, l2sp=0.0)
+    constant = replace(lab.token("covariate", labels=True), y=np.ones(2_000, np.int8))
+    with pytest.raises(TrainingFailed, match=r"collapsed|diverged"):
+        lab.adapt(constant, pressed.model_copy(update={"target_weight": 1e4}))
 
 
 def test_the_ramp_begins_at_nothing_and_ends_at_the_whole_weight():

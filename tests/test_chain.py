@@ -76,8 +76,10 @@ def test_every_step_begins_at_the_source_and_is_judged_against_the_model_before(
 @pytest.mark.parametrize(
     ("measured", "reason"),
     [
-        ({"gain": -0.0001}, "gain -0.0001 nats"),
-        ({"gain": math.nan}, "gain +nan nats"),
+        ({"gain": -0.0001}, "gain -0.0001 ± 0.0000 nats"),
+        ({"gain": -0.003, "gain_error": 0.002}, "gain -0.0030 ± 0.0020 nats"),
+        ({"gain": math.nan}, "gain +nan ± 0.0000 nats"),
+        ({"gain": 0.01, "gain_error": math.nan}, "± nan nats"),
         ({"gain": 0.01, "source_accuracy_after": 0.5}, "forgetting"),
         ({"gain": 0.01, "source_accuracy_after": math.nan}, "not measured"),
     ],
@@ -90,6 +92,12 @@ def test_a_step_that_is_worse_or_was_not_measured_or_forgot_changes_nothing(
     assert verdict.verdict == "discarded"
     assert reason in verdict.reasons[0]
     assert life.chain.base.model_id == "pretrained"
+
+
+def test_a_step_that_one_week_cannot_tell_from_the_model_before_takes_its_place() -> None:
+    life = Life()
+    assert life.arrives("first", gain=-0.002, gain_error=0.003).verdict == "promoted"
+    assert life.chain.base.model_id == "first"
 
 
 def test_it_can_be_switched_off() -> None:

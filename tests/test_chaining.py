@@ -1,5 +1,6 @@
 """A step of the chain on synthetic listings with a known shift: what it learns, and what it may not know."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -14,7 +15,7 @@ from bot.core.events import AdaptationReport
 from bot.core.types import DAY_MS
 from strategies.features.spec import VERSION
 from strategies.learning.architecture import Weights
-from strategies.learning.chaining import extend
+from strategies.learning.chaining import _mean_by_days, extend
 from strategies.learning.dataset import LabelledSeries
 from strategies.learning.registry import Model, ModelCard
 from tests.controls import HORIZON, STEP
@@ -85,9 +86,25 @@ def test_a_token_that_it_has_never_seen_is_understood_better_from_its_first_bar(
 
     assert lab.won_back(weights) > 0.5
     assert report.gain > 0.05
+    assert 0 < report.gain_error < report.gain / 2
     assert report.gain_labels == pytest.approx(3 * (TAIL - 2 * HORIZON) / HORIZON, rel=0.1)
     assert report.target_labels == pytest.approx(3 * (1200 - TAIL - HORIZON) / HORIZON, rel=0.05)
     assert report.source_accuracy_after > report.source_accuracy_before - 0.03
+
+
+def test_the_error_of_a_gain_counts_days_and_not_the_tokens_that_move_together():
+    """Against the spread of the mean over worlds of five days whose tokens all share the day's gain."""
+    rng = np.random.default_rng(0)
+    means, errors = [], []
+    for _ in range(400):
+        day = np.repeat(rng.standard_normal(5), 96)
+        value = np.tile(day, 10) + 0.1 * rng.standard_normal(4_800)
+        starts = np.tile(np.arange(480) * 900_000, 10)
+        mean, error = _mean_by_days(value, np.full(4_800, 0.125), starts)
+        means.append(mean)
+        errors.append(error)
+    assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(np.std(means), rel=0.15)
+    assert math.isnan(_mean_by_days(np.ones(3), np.ones(3), np.arange(3))[1])
 
 
 def test_the_next_step_is_judged_against_the_one_before(lab, extended):

@@ -22,18 +22,19 @@ from bot.core.events import (
     BarClosed,
     EntriesAllowed,
     EntriesBlocked,
+    InstrumentDelisted,
     OperatorCommanded,
     TokenLeftOut,
 )
-from bot.core.records import Alarm, BreakerReleased, Refused
-from bot.core.types import Side, Verb
+from bot.core.records import Alarm, BreakerReleased, Refused, RungChanged
+from bot.core.types import Rung, Side, Stage, Verb
 from bot.dashboard import status
 from bot.engine.driver import drive
 from bot.engine.standing import standing
 from bot.storage.database import Database
 from bot.storage.journal import Journal
 from bot.storage.mailbox import Heartbeat, Mailbox, Request
-from tests.builders import START, bar, enter, fill, listed
+from tests.builders import BAR, START, bar, enter, fill, listed
 from tests.test_database import RUN
 from tests.test_engine import Desk, nothing
 
@@ -410,6 +411,25 @@ def test_status_groups_the_tokens_that_are_left_out_by_reason() -> None:
         "not followed: T0USDT, T1USDT, T2USDT, T3USDT, T4USDT, T5USDT, T6USDT, T7USDT and 2 more "
         "(turnover of 0 a day < 1,000)",
     ]
+
+
+def test_status_says_what_each_token_is_traded_by_and_why() -> None:
+    """What the strategy told last; a token that is gone is told of no more."""
+    ladder = [
+        RungChanged(START, "NEWUSDT", Stage.SHADOW, Rung.NONE, "frozen", "4 of 100 effective labels"),
+        RungChanged(START, "NEWUSDT", Stage.SMALL, Rung.PROMOTED, "adapted", "evidence 31 against the base"),
+        RungChanged(START, "OLDUSDT", Stage.SHADOW, Rung.NONE, "frozen", "similarity 0.31 < 0.7"),
+    ]
+    desk = Desk(lambda closed, _: ladder)
+    desk.play(bar(0, 100.0))
+    desk.engine.step(InstrumentDelisted(START + 2 * BAR, START + 2 * BAR, "OLDUSDT"))
+    beat = Heartbeat(
+        mode="demo", host="h", pid=1, born="", phase="trading", since=0, beat=0,
+        standing=msgspec.json.encode(standing(desk.engine)).decode(),
+    )  # fmt: skip
+    told = list(status.lines(beat, [], 0))
+    assert "NEWUSDT SMALL, promoted (adapted): evidence 31 against the base" in told
+    assert not any("OLDUSDT" in line for line in told)
 
 
 async def one_look(daemon: Daemon) -> None:

@@ -23,7 +23,7 @@ from alembic.script import ScriptDirectory
 from bot.core import commands, events, records
 from bot.core.commands import AdaptModel, AmendOrder, CancelOrder, ExtendChain, MoveStop, PlaceOrder
 from bot.core.errors import DataError, RuntimeFault, UsageError
-from bot.core.types import FillOrigin, OrderRequest, OrderType, Side, Stage, Verb
+from bot.core.types import FillOrigin, OrderRequest, OrderType, Rung, Side, Stage, Verb
 from bot.storage import schema
 from bot.storage.connection import make_engine, parse_url
 from bot.storage.database import Database
@@ -197,6 +197,7 @@ def test_every_row_has_the_columns_of_its_table(database: Database, journal: Jou
         records.GateDecided(1, "ABCUSDT", "m", "adapted", "promoted", ("evidence",), 0.8, 0.2, 0.1, 140.0),
         records.QualityMeasured(1, "ABCUSDT", "3-7", 40.0, 0.6, 0.01, 0.02),
         records.StageChanged(1, "ABCUSDT", Stage.OBSERVE, Stage.SHADOW, ("ready",)),
+        records.RungChanged(1, "ABCUSDT", Stage.SHADOW, Rung.NONE, "frozen", "few labels"),
         records.Refused(1, "ABCUSDT", "spread"),
         records.BreakerTripped(1, "drawdown", 0),
         records.BreakerReleased(1, "new day"),
@@ -544,7 +545,7 @@ def test_a_killed_run_leaves_whole_steps_and_resumes_to_the_same_end(
         assert counts == {
             **dict.fromkeys(("decisions", "alarms", "orders", "candidates", "labels", "equity"), done),
             **dict.fromkeys(("commands", "fills"), 2 * done),
-            **dict.fromkeys(("gates", "stages", "funding", "operator", "quality"), 0),
+            **dict.fromkeys(("gates", "stages", "funding", "operator", "quality", "rungs"), 0),
             "positions": 1,
         }
         resumed = Journal.resume(database, run.id)

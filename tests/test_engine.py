@@ -52,7 +52,7 @@ from bot.execution.orders import Orders
 from bot.settings import Costs, Execution, Gate, Risk
 from risk.breaker import Breaker
 from risk.manager import RiskManager
-from strategies.base import Advice
+from strategies.base import Advice, News
 from tests.builders import BAR, START, bar, enter, listed
 
 Wish = Callable[[BarClosed, Mapping[str, Position]], Sequence[Advice]]
@@ -67,7 +67,7 @@ class Scripted:
     def on_bar(self, closed: BarClosed, positions: Mapping[str, Position]) -> Sequence[Advice]:
         return self.wish(closed, positions)
 
-    def on_event(self, event: Event) -> Sequence[Advice]:
+    def on_event(self, event: News) -> Sequence[Advice]:
         return ()
 
 

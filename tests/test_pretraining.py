@@ -76,6 +76,37 @@ def test_the_same_seed_gives_the_same_bits_and_leaves_the_global_generator_alone
     assert again.metrics == trained.metrics
 
 
+def test_an_interrupted_training_goes_on_where_it_was_and_reaches_the_same_bits(run, tmp_path):
+    whole, _ = run
+    path = tmp_path / "unfinished.pt"
+
+    def interrupt(at: Progress) -> None:
+        if at.epoch == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(SOURCES, SMALL, HORIZON, 1, interrupt, path)
+    assert path.exists()
+    told: list[Progress] = []
+    resumed = pretrain(SOURCES, SMALL, HORIZON, 1, told.append, path)
+
+    assert told[0].epoch == 4
+    assert not path.exists()
+    assert resumed.epochs == whole.epochs
+    for name, weight in whole.weights.items():
+        np.testing.assert_array_equal(resumed.weights[name], weight)
+
+
+def test_a_damaged_remainder_begins_the_training_anew(tmp_path):
+    path = tmp_path / "unfinished.pt"
+    path.write_bytes(b"PK damaged")
+    told: list[Progress] = []
+
+    pretrain(SOURCES, SMALL.model_copy(update={"epochs": 1}), HORIZON, 1, told.append, path)
+
+    assert told[0].epoch == 1
+
+
 def test_another_seed_gives_other_weights(run):
     trained, _ = run
 

@@ -78,7 +78,7 @@ def test_with_equal_weights_the_ece_is_the_reports() -> None:
 
 
 def test_nothing_is_known_without_labels() -> None:
-    assert all(math.isnan(getattr(Tally(), name)) for name in ("accuracy", "skill", "ece", "miscalibration"))
+    assert all(math.isnan(getattr(Tally(), name)) for name in ("accuracy", "skill", "ece", "overconfidence"))
 
 
 @pytest.mark.parametrize(
@@ -88,15 +88,18 @@ def test_the_ages(age: float, group: str) -> None:
     assert age_group(int(age * DAY_MS)) == group
 
 
-def test_chance_alone_is_no_miscalibration_and_a_wrong_confidence_is() -> None:
-    right, boastful = Tally(), Tally()
+def test_chance_alone_is_no_overconfidence_and_a_boast_is() -> None:
+    right, boastful, modest = Tally(), Tally(), Tally()
     for one in zip(*(part.tolist() for part in said(1_500)), strict=True):
         right.add(*one)
     rng = np.random.default_rng(2)
     for outcome in (rng.random(400) < 0.6).astype(int).tolist():
         boastful.add(0.85, 0.5, outcome, 1.0)
-    assert right.miscalibration < 0.01
-    assert boastful.miscalibration == pytest.approx(0.25, abs=0.06)
+        modest.add(0.55, 0.5, outcome, 1.0)
+    assert right.overconfidence < 0.01
+    assert boastful.overconfidence == pytest.approx(0.25, abs=0.06)
+    assert modest.ece > 0.02
+    assert modest.overconfidence == 0.0
 
 
 def test_memory_does_not_grow_with_time() -> None:
@@ -122,7 +125,7 @@ def test_the_figures_stay_in_their_ranges(labels: list[tuple[float, float, int, 
     for label in labels:
         tally.add(*label)
     assert 0 <= tally.accuracy <= 1
-    assert 0 <= tally.miscalibration <= tally.ece + 1e-12 <= 1 + 1e-9
+    assert 0 <= tally.overconfidence <= tally.ece + 1e-12 <= 1 + 1e-9
     assert tally.skill < 1
 
 

@@ -40,7 +40,10 @@ SOURCES = ("BTCUSDT", "ETHUSDT")
 LISTED = {"OLDUSDT": 20, "AAAUSDT": 37, "BBBUSDT": 40}  # day of the first bar
 DAYS = 55
 SINCE = BEGIN + 36 * DAY_MS
-ARMS = ("base_rate", "lgbm_pooled", "frozen", "chain_head", "lgbm_token", "full", "scratch", "mmd")
+ARMS = (
+    "base_rate", "lgbm_pooled", "frozen", "chain_head", "prototypes", "lgbm_token", "full", "selected",
+    "scratch", "mmd", "class_mmd",
+)  # fmt: skip
 SMALL = Model(epochs=2, channels=8, blocks=2, pool_bars=4, embedding=8, min_source_bars=500)
 
 
@@ -232,6 +235,8 @@ def test_the_page_shows_every_feature_and_every_domain(done):
     assert all(symbol in page for symbol in (*SOURCES, *one.tokens))
     assert "Embeddings, PCA" in page
     assert "Embeddings, t-SNE" in page
+    assert "MMDAgg" in page
+    assert page.count("<tr><td>") == 1 + len(one.tokens)  # the other source, and every token
 
 
 def test_every_configuration_that_was_judged_is_counted(tmp_path):

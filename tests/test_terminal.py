@@ -27,9 +27,10 @@ from bot.core.records import (
     QualityMeasured,
     Readiness,
     Refused,
+    RungChanged,
     StageChanged,
 )
-from bot.core.types import DAY_MS, FillOrigin, OrderRequest, OrderType, Side, Stage
+from bot.core.types import DAY_MS, FillOrigin, OrderRequest, OrderType, Rung, Side, Stage
 from bot.dashboard.progress import WorkProgress
 from bot.dashboard.terminal import TerminalView
 from tests.builders import BAR, START, listed
@@ -391,3 +392,11 @@ def test_a_wide_terminal_shows_how_good_the_newest_predictions_were() -> None:
     assert "–0.2" not in text(shows, 180)
     shows.apply(QualityMeasured(START, "NEWUSDT", ROLLING, 90.0, 0.57, 0.012, 0.034))
     assert "57% +0.012 0.03" in text(shows, 180)
+
+
+def test_a_very_wide_terminal_shows_the_rung_and_what_is_in_the_way_of_the_next() -> None:
+    shows = view()
+    shows.apply(RungChanged(START, "NEWUSDT", Stage.SHADOW, Rung.NONE, "frozen", "4 of 100 labels"))
+    assert "no trade 4 of 100 labels" in text(shows, 240)
+    shows.apply(RungChanged(START, "NEWUSDT", Stage.SMALL, Rung.PROMOTED, "adapted", "evidence 31"))
+    assert "promoted" in text(shows, 240)

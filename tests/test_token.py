@@ -2,6 +2,7 @@
 
 The price is a seeded random path. One feature is a hint: the direction of the next bars, right nine times in
 ten, or wrong nine times in ten where a test says so. The models pass it through: logit = gain x hint + bias.
+Another one is hazy: the hint, but wrong in one case of seven.
 """
 
 import math
@@ -20,7 +21,7 @@ from bot.core.types import Position, Side, Stage
 from bot.settings import Settings
 from strategies.base import Advice
 from strategies.chain import Chain
-from strategies.contest import ADAPTED, CHAINED, CHALLENGER, FROZEN
+from strategies.contest import ADAPTED, CHAINED, CHALLENGER, ENSEMBLE, FROZEN, SCRATCH
 from strategies.features.pipeline import FeatureRow
 from strategies.features.spec import COUNT, NAMES, VERSION
 from strategies.learning.architecture import Architecture
@@ -32,6 +33,7 @@ from tests.builders import BAR, START, bar
 SHAPE = Architecture(features=4, channels=2, blocks=1, pool_bars=1, embedding=2)
 HORIZON = 2
 HINT = 1  # the feature that knows
+HAZY = 2  # the one that knows less
 T = TypeVar("T")
 GOOD = AdaptationReport(
     mmd_before=0.3, mmd_after=0.01, similarity_before=0.8, similarity_after=0.95, source_accuracy_before=0.6,
@@ -50,10 +52,10 @@ def settings(**gate: float) -> Settings:
     )
 
 
-def model(name: str, gain: float = 0.0, bias: float = 0.0, kind: str = "adapted") -> Model:
+def model(name: str, gain: float = 0.0, bias: float = 0.0, kind: str = "adapted", sees: int = HINT) -> Model:
     weights = {part: np.zeros(shape, np.float32) for part, shape in SHAPE.shapes().items()}
     # the blocks have no taps, so they add nothing to what passes by
-    weights["input.weight"][0, HINT] = weights["project.weight"][0, 0] = 1.0
+    weights["input.weight"][0, sees] = weights["project.weight"][0, 0] = 1.0
     weights["direction.weight"][0, 0] = gain
     weights["direction.bias"][:] = bias
     card = ModelCard(
@@ -86,6 +88,7 @@ class Life:
         self._price = 100 * np.exp(np.cumsum(rng.choice([-0.001, 0.001], LENGTH)))
         ahead = np.sign(self._price[HORIZON:] - self._price[:-HORIZON])
         self._hint = ahead * rng.choice([1, -1], len(ahead), p=[0.9, 0.1])
+        self._haze = self._hint * rng.choice([1, -1], len(ahead), p=[0.85, 0.15])
         self._index = 0
 
     def bars(
@@ -98,7 +101,7 @@ class Life:
             self._index += 1
             opened, price = self._price[self._index - 1 : self._index + 1]
             x = np.full(COUNT, self._index, np.float32)
-            x[HINT] = truth * self._hint[self._index]
+            x[HINT], x[HAZY] = truth * self._hint[self._index], truth * self._haze[self._index]
             closed = bar(self._index, float(price), opened=float(opened))
             row = FeatureRow(x, 0.002, ready, self._index, 10, closed.start)
             self.advice += self.token.on_row(closed, row, position, late=late)
@@ -107,10 +110,15 @@ class Life:
     def skip(self, bars: int) -> None:
         self._index += bars
 
-    def candidate(self, name: str, gain: float, report: AdaptationReport = GOOD) -> list[Advice]:
+    def candidate(
+        self, name: str, gain: float, report: AdaptationReport = GOOD, scratch: float | None = None,
+        sees: int = HINT,
+    ) -> list[Advice]:  # fmt: skip
+        """gain: of the new weights, which see the feature `sees`; scratch: gain of the rival beside them"""
         ts = START + (self._index + 1) * BAR
         event = CandidateArrived(ts, ts, "NEWUSDT", name, ts - BAR, report)
-        found = list(self.token.on_candidate(event, model(name, gain)))
+        rival = None if scratch is None else model(f"{name}'s scratch", scratch, kind="scratch")
+        found = list(self.token.on_candidate(event, model(name, gain, sees=sees), rival))
         self.advice += found
         return found
 
@@ -150,7 +158,8 @@ def held(side: Side, bars_ago: int, now: int) -> Position:
 
 def test_a_token_says_nothing_before_its_features_are_ready() -> None:
     life = Life()
-    assert life.bars(5, ready=False) == []
+    (told,) = life.bars(5, ready=False)
+    assert str(told) == "NEWUSDT OBSERVE, no trade (frozen): features warm up"
     assert life.token.stage is Stage.OBSERVE
     life.bars(1)
     assert (life.last(StageChanged).old, life.last(StageChanged).new) == (Stage.OBSERVE, Stage.SHADOW)
@@ -402,6 +411,68 @@ def test_a_rolled_back_champion_falls_to_the_chain() -> None:
     assert life.champion == "chained"
 
 
+# --- scratch and the ensemble ------------------------------------------------------------------------------
+
+
+def test_scratch_and_the_ensemble_are_scored_beside_what_is_transferred() -> None:
+    life = Life(gain=0.4)
+    life.bars(12)
+    life.candidate("first", 1.0, scratch=0.0)
+    life.bars(200)
+    said = life.last(LabelMatured).p_up
+    assert said.keys() == {FROZEN, ADAPTED, SCRATCH, ENSEMBLE, "base"}
+    apart = [abs(one.p_up[ENSEMBLE] - one.p_up[ADAPTED]) for one in life.of(LabelMatured)[-50:]]
+    assert np.mean(apart) < 0.05, "the one that knows leads"
+
+
+def test_where_transfer_does_harm_scratch_shows_it_and_the_ensemble_leads() -> None:
+    """The adapted model is better than the frozen one, which is worthless; scratch is far better."""
+    life = Life(gain=-0.5)
+    life.bars(12)
+    life.candidate("first", 0.8, scratch=KNOWS, sees=HAZY)
+    life.bars(400)
+    assert life.last(Signal).arm == ENSEMBLE
+    assert [arm for _, arm, verdict in life.verdicts if verdict == "promoted"] == [ENSEMBLE]
+    assert "below the frozen model's" in life.last(GateDecided).reasons[0]
+
+
+def test_an_adapted_champion_that_scratch_beats_gives_the_lead_to_the_ensemble() -> None:
+    life = Life()
+    life.bars(12)
+    life.candidate("first", 0.8, sees=HAZY)
+    life.bars(500)
+    assert life.last(Signal).arm == ADAPTED
+    life.candidate("second", 0.8, scratch=KNOWS, sees=HAZY)
+    life.bars(700)
+    assert "below the adapted model's, 100% of it scratch" in life.last(GateDecided).reasons[0]
+    assert life.token.stage is not Stage.OBSERVE
+    assert life.last(StageChanged).ts >= life.last(GateDecided).ts, "it must earn its own steps"
+    assert life.last(Signal).arm == ENSEMBLE
+
+
+def test_an_ensemble_that_falls_behind_the_base_gives_the_lead_back() -> None:
+    life = Life(gain=-0.5)
+    life.bars(12)
+    life.candidate("first", 0.8, scratch=KNOWS, sees=HAZY)
+    life.bars(400)
+    assert life.last(Signal).arm == ENSEMBLE
+    life.bars(200, truth=-1)
+    assert life.last(Signal).arm == FROZEN
+    assert (ENSEMBLE, "rolled_back") in {(arm, verdict) for _, arm, verdict in life.verdicts}
+
+
+def test_weights_that_trade_in_the_ensemble_are_not_replaced_by_untried_ones() -> None:
+    life = Life(gain=-0.5)
+    life.bars(12)
+    life.candidate("first", 0.8, scratch=KNOWS, sees=HAZY)
+    life.bars(400)
+    life.candidate("second", -5.0, scratch=-5.0)
+    said = life.bars(30)
+    assert [one.arm for one in said if isinstance(one, Signal)] == [ENSEMBLE] * 30
+    assert {one.model_id for one in said if isinstance(one, Signal)} == {"first"}
+    assert ("second", CHALLENGER, "shadow") in life.verdicts
+
+
 def test_rows_and_labels_of_a_token_join_the_listings_once_they_are_known() -> None:
     life = Life()
     life.bars(30)
@@ -479,7 +550,7 @@ def test_a_position_is_kept_beyond_its_time_only_where_the_token_is_trusted_and_
 def test_a_suspended_token_stays_suspended() -> None:
     life = Life(bias=SURE)
     life.bars(5)
-    (change,) = life.token.suspend(START, "delisted")
+    change, _ = life.token.suspend(START, "delisted")
     assert isinstance(change, StageChanged)
     life.bars(5)
     assert life.last(Signal).stage is Stage.SUSPENDED

@@ -221,7 +221,7 @@ def test_a_rate_that_is_settled_at_the_close_counts_from_the_next_bar_on() -> No
 
 def test_a_delisted_token_is_suspended_and_forgotten(market: Market) -> None:
     ts = START + WARM_UP * BAR
-    (change,) = market.strategy.on_event(InstrumentDelisted(ts, ts, NEW))
+    change, _ = market.strategy.on_event(InstrumentDelisted(ts, ts, NEW))
     assert isinstance(change, StageChanged)
     assert change.new is Stage.SUSPENDED
     assert market.strategy.on_event(InstrumentDelisted(ts, ts, NEW)) == ()

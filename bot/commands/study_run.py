@@ -13,8 +13,8 @@ from bot.settings import Settings
 from bot.storage.barfiles import INTERVALS
 
 ARMS: Final = (
-    "base_rate", "lgbm_pooled", "frozen", "chain", "chain_head", "head", "lgbm_token", "full", "scratch",
-    "mmd", "coral", "adversarial", "unaligned",
+    "base_rate", "lgbm_pooled", "frozen", "chain", "chain_head", "prototypes", "head", "lgbm_token", "full",
+    "selected", "scratch", "mmd", "class_mmd", "coral", "adversarial", "combined", "unaligned",
 )  # fmt: skip
 """Most valuable first. Always-short, the pooled rate and the ensemble come with them at no cost."""
 
@@ -37,6 +37,7 @@ def run_study(
     """
     from bot.research import (
         study,
+        study_arms,
         study_comparisons,
         study_data,
         study_explained,
@@ -77,7 +78,7 @@ def run_study(
         [*study_table.lines(rows), "", *study_comparisons.lines(pairs), "", *_remarks(planned.output, rows)]
     )
     (planned.output / "table.md").write_text(text + "\n", encoding="utf-8")
-    if {"chain", "chain_head", "full"} & set(chosen):
+    if study_arms.needs(chosen)[1]:
         page = study_explained.explained(planned)
         (planned.output / "explained.html").write_text(page, encoding="utf-8")
     console.print(text, highlight=False, markup=False, soft_wrap=True)

@@ -320,6 +320,8 @@ class AdaptationReport(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float  # CPU seconds of the child; informative, never decides
     gain: float = 0.0  # of a chain: nats per label over its rival, on the newest labels of all tokens
     gain_labels: float = 0.0  # effective labels behind `gain`
+    gain_error: float = 0.0  # standard error of `gain`, by days
+    scratch: str = ""  # model that the same job trained on the token's labels alone; "" with too few of them
 
 
 class CandidateArrived(Event, frozen=True):

@@ -5,7 +5,7 @@ from typing import Final
 
 import msgspec
 
-from bot.core.types import Side, Stage
+from bot.core.types import Rung, Side, Stage
 
 
 class Record(msgspec.Struct, frozen=True, tag=True):
@@ -17,6 +17,19 @@ class StageChanged(Record, frozen=True):
     old: Stage
     new: Stage
     reasons: tuple[str, ...]
+
+
+class RungChanged(Record, frozen=True):
+    """What a token is traded by from now on, at which stage, and why. `arm`: whose word would count."""
+
+    symbol: str
+    stage: Stage
+    rung: Rung
+    arm: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.symbol} {self.stage}, {self.rung} ({self.arm}): {self.reason}"
 
 
 class Readiness(Record, frozen=True):
@@ -118,7 +131,7 @@ class Refused(Record, frozen=True):
     reason: str
 
 
-class EquityMarked(Record, frozen=True):
+class EquityMarked(Record, frozen=True, gc=False):
     """Account at the close of a decision bar, with unrealised P&L at the last price; quote coin."""
 
     equity: float

@@ -75,6 +75,15 @@ class Stage(StrEnum):
     SUSPENDED = "SUSPENDED"
 
 
+class Rung(StrEnum):
+    """What a token is traded by, from the best to nothing, as far as each has proven itself."""
+
+    PROMOTED = "promoted"  # the adapted model
+    FROZEN = "frozen"  # the model from which it starts: the source's, or the chain's
+    ENSEMBLE = "ensemble"  # with what the token's labels alone have made, where transfer did harm
+    NONE = "no trade"
+
+
 class TradingStatus(StrEnum):
     """Of an instrument, in the exchange's words. Orders are taken while TRADING only."""
 

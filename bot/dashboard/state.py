@@ -37,6 +37,7 @@ from bot.core.records import (
     Readiness,
     Record,
     Refused,
+    RungChanged,
     StageChanged,
 )
 from bot.core.types import FillOrigin, Side, Stage
@@ -57,6 +58,7 @@ class TokenState:
     readiness: Readiness | None = None  # the newest; None once the features were enough for an opinion
     features: tuple[float, ...] = ()  # the newest row, in the order of the specification
     arm: str = ""
+    rung: RungChanged | None = None
     adapting: bool = False
     p_up: float = math.nan
     confidence: float = math.nan
@@ -145,6 +147,7 @@ class DashboardState:
             DecisionMade: self._on_decision,
             QualityMeasured: self._on_quality,
             StageChanged: self._on_stage,
+            RungChanged: self._on_rung,
             GateDecided: self._on_gate,
             AdaptModel: self._on_adapt,
             CandidateArrived: self._on_adapted,
@@ -223,6 +226,9 @@ class DashboardState:
         fell = record.new is Stage.SUSPENDED or order.index(record.new) < order.index(record.old)
         text = f"{record.old} → {record.new}: {'; '.join(record.reasons)}"
         self._note(record.ts, record.symbol, text, "bad" if fell else "good")
+
+    def _on_rung(self, record: RungChanged) -> None:
+        self._token(record.symbol).rung = record
 
     def _on_gate(self, record: GateDecided) -> None:
         tone = {"promoted": "good", "rolled_back": "bad", "discarded": "warning"}.get(record.verdict, "plain")

@@ -53,6 +53,7 @@ def _account(stand: Standing, now: int) -> Iterator[str]:
         yield f"no entries ({cause}): {reason}"
     for symbol, faults in sorted(stand.faults.items()):
         yield f"market data of {symbol}: {'; '.join(faults)}"
+    yield from map(str, stand.rungs)
     yield from _left_out(stand)
     if stand.decided:
         yield f"last decision bar closed {clock(stand.decided)}, {_ago(now - stand.decided)} ago"

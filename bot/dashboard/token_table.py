@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from bot.core.types import DAY_MS, Feed, Stage
+from bot.core.types import DAY_MS, Feed, Rung, Stage
 from bot.dashboard.health import SymbolHealth
 from bot.dashboard.state import TokenState
 from bot.dashboard.wording import signed
@@ -99,6 +99,14 @@ def _model(token: TokenState, _: int) -> Text:
     return text.append(" ↻", "cyan") if token.adapting else text
 
 
+def _rung(token: TokenState, _: int) -> Text | str:
+    """And what is in the way of the next one."""
+    seen = token.rung
+    if seen is None:
+        return "–"
+    return Text.assemble(seen.rung, (f" {seen.reason}", "dim")) if seen.rung is Rung.NONE else Text(seen.rung)
+
+
 def _confidence(token: TokenState, _: int) -> Text | str:
     if math.isnan(token.p_up) or math.isnan(token.confidence):
         return "–"
@@ -166,6 +174,7 @@ _COLUMNS: Final = (
     _Column("warm-up", _WARM_UP_WIDTH, True, _warm_up),
     _Column("age", 140, True, _age),
     _Column("model", 100, False, _model),
+    _Column("rung", 200, False, _rung),
     _Column("sim.", 0, True, lambda token, _: _number(token.similarity, ".2f")),
     _Column("MMD²", 120, True, lambda token, _: _number(token.mmd, ".3f")),
     _Column("labels", 130, True, lambda token, _: f"{token.labels:.0f}"),

@@ -1,6 +1,6 @@
 """The heart: `step(event) -> commands and records`. Pure: no I/O, no clock, no randomness, no asyncio."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from bot.core.events import (
@@ -35,7 +35,7 @@ from bot.core.events import (
     TimePassed,
     TokenLeftOut,
 )
-from bot.core.records import Alarm
+from bot.core.records import Alarm, BreakerReleased, BreakerTripped, Latch, RungChanged
 from bot.core.signal import Action, Signal
 from bot.core.types import Trigger, Verb
 from bot.engine.account_view import AccountView
@@ -53,6 +53,7 @@ from risk.breaker import Breaker
 from risk.manager import RiskManager
 from strategies.base import Advice, Strategy
 
+_OF_BREAKERS: Final = frozenset({BreakerTripped, BreakerReleased})
 _OPERATOR_WISH: Final = "paused"  # the cause of blocks that a person asked for
 
 
@@ -82,6 +83,7 @@ class Engine:
         self._keeper = PositionKeeper(
             self.account, self._entries, self._exits, protection, breaker, Trigger(risk.trigger_by)
         )
+        self.rungs: dict[str, RungChanged] = {}  # what each token is traded by, and why
         self._decided = 0  # close of the newest decision bar, ms
         self._now = 0  # ts of the newest fact
         self._mark_due = False  # a decision bar closed at that time
@@ -89,13 +91,13 @@ class Engine:
         self._handlers: dict[type[Event], Callable[[Any], list[Message]]] = {
             BarClosed: self._on_bar,
             InstrumentListed: self._on_news,
-            InstrumentStatusChanged: self._on_market,
+            InstrumentStatusChanged: self._on_news,
             InstrumentDelisted: self._on_delisted,
             TokenLeftOut: self._on_market,
             FundingRatePublished: self._on_news,
             MicrostructureSampled: self._on_news,
             LiquiditySampled: self._on_news,
-            MarketHealthChanged: self._on_market,
+            MarketHealthChanged: self._on_news,
             FeedRefused: self._on_refused,
             FramesUnreadable: self._on_unreadable,
             MarketHealthMeasured: self._on_market,
@@ -117,25 +119,32 @@ class Engine:
         }
 
     def step(self, event: Event) -> list[Message]:
-        if event.ts <= self._now or type(event) is TimePassed:  # time alone ends no moment
-            return self._handlers[type(event)](event)
-        out = self.mark()  # of the moment that is over, before anything later counts
-        self._now = event.ts
-        return out + self._handlers[type(event)](event)
+        kind, out = type(event), []
+        if event.ts > self._now and kind is not TimePassed:  # time alone ends no moment
+            out = self.mark()  # of the moment that is over, before anything later counts
+            self._now = event.ts
+        out += self._handlers[kind](event)
+        for record in tuple(out):
+            if type(record) in _OF_BREAKERS:
+                out += self._tell_of_token(record, event)
+        return out
+
+    def _tell_of_token(self, record: Any, news: Event) -> list[Message]:
+        """A token's own breaker concerns the strategy; what halts the account is no fault of a token."""
+        if record.latch not in (None, Latch.TOKEN):
+            return []
+        return self._advised(self._strategy.on_event(record), news)
 
     def mark(self) -> list[Message]:
         """The account at the close of a decision bar, once everything of that moment has been heard."""
         if not self._mark_due:
             return []
         self._mark_due = False
-        return [] if HISTORY in self.account.blocks else self.appraise(self._now)
+        return [] if HISTORY in self.account.blocks else self._keeper.appraise(self._now)
 
     def appraise(self, ts: int) -> list[Message]:
         """The account at `ts`, for the journal, against the limit of the day."""
-        portfolio = self.portfolio
-        out = self._keeper.check_drawdown(ts)
-        balance, gross = float(portfolio.balance), portfolio.gross_notional
-        return [*out, self._breaker.record(ts, portfolio.equity, balance, gross)]
+        return self._keeper.appraise(ts)
 
     def take_over(self, other: "Engine") -> None:
         """Go on with the account that `other` looked after, while this one learnt from the past."""
@@ -147,17 +156,18 @@ class Engine:
     # --- market --------------------------------------------------------------------------------------------
 
     def _on_bar(self, bar: BarClosed) -> list[Message]:
-        symbol = bar.symbol
+        symbol, account = bar.symbol, self.account
         candles = self._candles.get(symbol)
         if candles is None:  # a symbol that was never listed to us: only looked at
             candles = self._candles[symbol] = Candles(symbol, self._interval)
-        out = self._exits.close_unsold(bar.ts)
+        out = self._exits.close_unsold(bar.ts) if self._exits.unsold else []
         self._markets.on_bar(bar)
-        positions = self.portfolio.positions
+        positions = account.portfolio.positions
         position = positions.get(symbol)
-        if position is not None and not candles.is_old(bar):
+        if position is not None and bar.start >= candles.next_start:
             out += self._keeper.value(position, bar.close, bar)
-        out += self._entries.go_on(symbol, bar)
+        if symbol in account.works:
+            out += self._entries.go_on(symbol, bar)
         decision_bar = candles.update(bar)
         if decision_bar is None:
             return out
@@ -170,6 +180,7 @@ class Engine:
 
     def _on_delisted(self, event: InstrumentDelisted) -> list[Message]:
         out = self._entries.give_up(event.ts, event.symbol) + self._on_news(event)
+        self.rungs.pop(event.symbol, None)
         return out + self._exits.close_delisted(event.symbol, event.ts)
 
     def _on_market(self, event: Event) -> list[Message]:
@@ -178,8 +189,8 @@ class Engine:
         return []
 
     def _on_refused(self, event: FeedRefused) -> list[Message]:
-        self._markets.hear(event)
-        return [Alarm(event.ts, event.symbol, f"not traded by this run: {event.reason}")]
+        told = Alarm(event.ts, event.symbol, f"not traded by this run: {event.reason}")
+        return [told, *self._on_news(event)]
 
     def _on_unreadable(self, event: FramesUnreadable) -> list[Message]:
         text = f"{event.count} messages of the market could not be read, the last one: {event.reason}"
@@ -187,10 +198,10 @@ class Engine:
 
     def _on_news(self, event: Event) -> list[Message]:
         self._markets.hear(event)
-        out: list[Message] = []
-        for advice in self._strategy.on_event(event):
-            out += self._take(advice, event)
-        return out
+        return self._advised(self._strategy.on_event(event), event)
+
+    def _advised(self, advice: Sequence[Advice], news: Event) -> list[Message]:
+        return [message for one in advice for message in self._take(one, news)]
 
     def _on_time(self, event: TimePassed) -> list[Message]:
         out = self._exits.close_unsold(event.ts)
@@ -199,6 +210,8 @@ class Engine:
     # --- decisions -----------------------------------------------------------------------------------------
 
     def _take(self, advice: Advice, news: Event) -> list[Message]:
+        if isinstance(advice, RungChanged):
+            self.rungs[advice.symbol] = advice
         if not isinstance(advice, Signal):
             return [advice]
         if advice.action is Action.ENTER:

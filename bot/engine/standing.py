@@ -5,6 +5,7 @@ from decimal import Decimal
 
 import msgspec
 
+from bot.core.records import RungChanged
 from bot.engine.engine import Engine
 
 
@@ -30,7 +31,7 @@ class Pending(msgspec.Struct, frozen=True):
 
 class Standing(msgspec.Struct, frozen=True):
     """`blocks`: why no position may be opened, by cause. `faults`: of market data, by symbol.
-    `left_out`: new tokens that are not followed, and why."""
+    `left_out`: new tokens that are not followed, and why. `rungs`: what each token is traded by, and why."""
 
     equity: float | None  # None when it cannot be valued
     balance: float
@@ -40,6 +41,7 @@ class Standing(msgspec.Struct, frozen=True):
     positions: tuple[Holding, ...]
     orders: tuple[Pending, ...]
     left_out: dict[str, str] = {}
+    rungs: tuple[RungChanged, ...] = ()
 
     @property
     def is_flat(self) -> bool:
@@ -67,4 +69,5 @@ def standing(engine: Engine) -> Standing:
             for live in engine.orders.open
         ),
         left_out=dict(engine.left_out),
+        rungs=tuple(engine.rungs[symbol] for symbol in sorted(engine.rungs)),
     )  # fmt: skip

@@ -233,6 +233,7 @@ class LiveRun:
         try:
             wiring.engine.take_over(care.engine)
             if not stop.is_set():
+                prepared.worker.limit(self._settings.live.adaptation_seconds)
                 self._begin(wiring.market, prepared.followed, prepared.past)
                 await wiring.live(stop)
             if self._control.killed is None:

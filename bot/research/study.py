@@ -17,6 +17,7 @@ from typing import Final, NamedTuple, Protocol
 
 from bot.core.errors import RuntimeFault, UsageError
 from bot.core.interrupt import interrupts_held_back
+from bot.core.types import DAY_MS
 from bot.research.study_data import Study, cut_before, cuts, prepare
 from bot.research.study_files import chain_key, registry, scores_path, source_key, trees_path
 from strategies.features.spec import VERSION
@@ -46,8 +47,9 @@ class Progress(Protocol):
 
 COSTS: Final = {
     "base_rate": 0.1, "frozen": 0.4, "lgbm_pooled": 0.5, "lgbm_token": 4.0, "chain": 0.4, "chain_head": 1.0,
-    "head": 1.0, "scratch": 9.0, "full": 5.0, "mmd": 8.0, "coral": 7.0, "adversarial": 7.0, "unaligned": 7.0,
-    "chronos": 60.0, "moirai": 120.0,
+    "prototypes": 1.5, "head": 1.0, "selected": 7.0, "scratch": 9.0, "full": 5.0, "mmd": 8.0,
+    "class_mmd": 8.0, "coral": 7.0, "adversarial": 7.0, "combined": 9.0, "unaligned": 7.0, "chronos": 60.0,
+    "moirai": 120.0,
 }  # fmt: skip
 """Rough seconds per token."""
 UNTAUGHT: Final = ("base_rate", "chronos", "moirai")  # no label reaches them: they need no twin
@@ -89,9 +91,11 @@ def _stages(study: Study, arms: tuple[str, ...], *, twins: bool) -> list[list[Jo
     kinds = (False, True) if twins else (False,)
     source, chain, trees = needs(arms)
     first = [Job("source", 60.0, twin) for twin in kinds if source]
-    listed = sorted({cut_before(study, first) for name, first in study.listings if name in study.tokens})
+    firsts = [first for name, first in study.listings if name in study.tokens]
+    listed = sorted({cut_before(study, first) for first in firsts})
+    end = max(firsts) + (study.days[1] + 1) * DAY_MS  # later trees would judge nobody
     second = [Job("chain", 15.0, twin, cut) for cut in listed for twin in kinds if chain]
-    second += [Job("trees", 15.0, twin, cut) for cut in cuts(study) for twin in kinds if trees]
+    second += [Job("trees", 15.0, twin, cut) for cut in cuts(study) if cut < end for twin in kinds if trees]
     third = [
         Job("scores", COSTS[arm], twin, 0, arm, symbol)
         for twin in kinds

@@ -3,10 +3,12 @@
 The chain as it was when each token was listed is judged on the token's evaluated rows, which it never saw.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 import plotly.graph_objects as go
+import torch
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
@@ -15,12 +17,15 @@ from bot.research.study_data import Market, Study, cut_before
 from bot.research.study_files import chain_key
 from bot.research.study_pooled import Net, load_net, source_series
 from strategies.features.spec import NAMES
+from strategies.learning.divergences import mmd, proxy_a_distance, similarity
 from strategies.learning.explain import permutation_importance, pictures, principal
 from strategies.learning.sequences import Sequences
+from strategies.learning.two_sample import mmd_aggregated, permutation_p_value
 
 TOKENS: Final = 12  # spread over the listings: a permutation costs a pass of the network per feature
 SPACING: Final = 16  # rows between embeddings in the picture
 OF_DOMAIN: Final = 100  # most embeddings of one symbol
+BLOCK: Final = 6  # neighbouring embeddings that change sides together: longer than what a network sees
 
 
 def explained(study: Study) -> str:
@@ -29,12 +34,14 @@ def explained(study: Study) -> str:
     markets = [Market.load(study, study.tokens[number]) for number in chosen]
     nets = [load_net(study, chain_key(cut_before(study, one.first), twin=False)) for one in markets]
     with threadpool_limits(1):  # small passes and small matrices: threads would only wait for each other
-        parts = [_importance(study, markets, nets), *_pictures(study, markets, nets[-1])]
+        embedded = _embedded(study, markets, nets[-1])
+        parts = [_importance(study, markets, nets), *_pictures(embedded)]
+        apart = _distances(embedded, study.sources)
     figures = [
         figure.to_html(full_html=False, include_plotlyjs=number == 0) for number, figure in enumerate(parts)
     ]
     title = f"<h1>What the chain sees, on {len(markets)} tokens</h1>"
-    return f"<!doctype html><meta charset='utf-8'><title>Study</title>{title}{''.join(figures)}"
+    return f"<!doctype html><meta charset='utf-8'><title>Study</title>{title}{''.join(figures)}{apart}"
 
 
 def _importance(study: Study, markets: list[Market], nets: list[Net]) -> go.Figure:
@@ -68,17 +75,21 @@ def _of_token(study: Study, market: Market, net: Net) -> dict[str, float]:
     return {one.feature: one.loss for one in found}
 
 
-def _pictures(study: Study, markets: list[Market], net: Net) -> list[go.Figure]:
+def _embedded(study: Study, markets: list[Market], net: Net) -> dict[str, NDArray[np.float32]]:
+    """Spaced embeddings of every source and token in time order, under one network: (n, Z) by symbol."""
     sources = source_series(study, study.since, net.columns, twin=False)
     ends = [one.rows(slice(-(SPACING * OF_DOMAIN + net.encoder.receptive_field), None)) for one in sources]
     series = [*ends, *(market.series.with_columns(_seen(net)) for market in markets)]
-    z, names = [], []
+    found = {}
     for one in series:
-        own = Sequences([one], net.encoder.receptive_field - 1).measure(net.encoder).z
-        spaced = own[np.isfinite(own[:, 0])][::SPACING][:OF_DOMAIN]
-        z.append(spaced)
-        names += [one.symbol] * len(spaced)
-    every, of_symbol = np.concatenate(z), np.array(names)
+        z = Sequences([one], net.encoder.receptive_field - 1).measure(net.encoder).z
+        found[one.symbol] = z[np.isfinite(z[:, 0])][::SPACING][:OF_DOMAIN]
+    return found
+
+
+def _pictures(embedded: dict[str, NDArray[np.float32]]) -> list[go.Figure]:
+    every = np.concatenate(list(embedded.values()))
+    of_symbol = np.repeat(list(embedded), [len(z) for z in embedded.values()])
     _, share = principal(every)
     figures = []
     for method, points in pictures(every).items():
@@ -88,10 +99,39 @@ def _pictures(study: Study, markets: list[Market], net: Net) -> list[go.Figure]:
                 x=points[of_symbol == symbol, 0], y=points[of_symbol == symbol, 1], mode="markers",
                 name=symbol, marker={"size": 5},
             )
-            for symbol in dict.fromkeys(names)
+            for symbol in embedded
         ]  # fmt: skip
         figures.append(go.Figure(dots, {"title": title, "height": 600}))
     return figures
+
+
+def _distances(embedded: dict[str, NDArray[np.float32]], sources: Sequence[str]) -> str:
+    """HTML: how far each token's embeddings lie from the first source's, and whether that is chance."""
+    ours = torch.from_numpy(embedded[sources[0]])
+    rows = []
+    for symbol, z in embedded.items():
+        if symbol == sources[0] or len(z) < 4 * BLOCK:
+            continue
+        theirs, generator = torch.from_numpy(z), torch.Generator().manual_seed(0)
+        p = permutation_p_value(ours, theirs, block=BLOCK, generator=generator)
+        differ = mmd_aggregated(ours, theirs, block=BLOCK, generator=generator).rejected
+        half, middle = len(ours) // 2, len(z) // 2
+        distance = proxy_a_distance(
+            (embedded[sources[0]][:half], z[:middle]), (embedded[sources[0]][half:], z[middle:])
+        )
+        squared = float(mmd(ours, theirs, unbiased=True))
+        cells = [
+            symbol,
+            f"{squared:.4f}",
+            f"{p:.3f}",
+            "yes" if differ else "no",
+            f"{similarity(distance):.2f}",
+        ]
+        rows.append("<tr><td>" + "</td><td>".join(cells) + "</td></tr>")
+    heads = ("", "MMD², unbiased", "p, blocks permuted", "MMDAgg at 5 %: differs", "similarity, 1 - PAD / 2")
+    head = "<tr><th>" + "</th><th>".join(heads) + "</th></tr>"
+    said = "A distance is no reason to trust or to trade: it falls as well when the labels are reversed."
+    return f"<h2>How far from {sources[0]}</h2><p>{said}</p><table>{head}{''.join(rows)}</table>"
 
 
 def _seen(net: Net) -> NDArray[np.bool_]:

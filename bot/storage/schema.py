@@ -229,6 +229,15 @@ stages = _log(
     Column("reasons", JsonText, nullable=False),
 )
 
+rungs = _log(
+    "rungs",
+    Column("symbol", String, nullable=False),
+    Column("stage", String, nullable=False),
+    Column("rung", String, nullable=False),
+    Column("arm", String, nullable=False),
+    Column("reason", Text, nullable=False),
+)
+
 alarms = _log(
     "alarms",
     Column("kind", String, nullable=False),  # the type of the message

@@ -25,6 +25,7 @@ import time
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_, parameters_to_vector
 
@@ -48,13 +49,12 @@ from strategies.learning.sequences import (
     direction_loss,
     volatility_loss,
 )
+from strategies.learning.stopping import CHECK_EVERY, EarlyStopping
 
 CHUNK = 128  # outputs of one chunk
 CHUNKS = 4  # per domain and step
 INPUT_RATE = 3.0  # learning rate of the input layer relative to the rest
-CHECK_EVERY = 10  # steps between looks at the held-out labels
-ENOUGH_LABELS = 20.0  # effective held-out labels; fewer stop nothing
-COLLAPSE_ROWS = 480  # fewer do not show it
+Floats = NDArray[np.float64]
 EVERYTHING = "full"  # of the network may learn from the labels
 MIN_ENTROPY = 0.05  # mean entropy of the predictions / log 2 below which a model is certain of everything
 
@@ -80,10 +80,10 @@ def adapt(
     began = time.process_time()
     encoder = Encoder.from_weights(base, architecture)
     domains = prepare(source, snapshot, model.window_bars, architecture.receptive_field - 1)
-    before = compare(encoder, domains)
+    before, said = compare(encoder, domains), _logits(encoder, domains)
     objective = _Objective(domains, model, torch.Generator().manual_seed(seed), gently=gently)
     steps = _train(encoder, domains, objective, _pace(model, gently=gently), model.clip)
-    _refuse_collapse(encoder, domains, model.collapse)
+    refuse_collapse(said, _logits(encoder, domains), model.collapse)
     now = compare(encoder, domains, before)
     return encoder.weights(), report_of(before, now, domains, steps, began)
 
@@ -98,7 +98,7 @@ def _train(encoder: Encoder, domains: Domains, objective: "_Objective", pace: Pa
     """Change the encoder in place; returns the number of steps that its weights have seen."""
     anchor = parameters_to_vector(encoder.parameters()).detach()
     optimiser = _optimiser(encoder, pace.rate)
-    stopping = _EarlyStopping(encoder, domains.target_tail)
+    stopping = EarlyStopping(encoder, domains.target_tail)
     encoder.train()
     for step in range(1, pace.steps + 1):
         moved = parameters_to_vector(encoder.parameters()) - anchor
@@ -186,51 +186,25 @@ def _class_weight(domains: Domains) -> Tensor:
     return torch.tensor([(1 - token_up) / (1 - source_up), token_up / source_up])
 
 
-class _EarlyStopping:
-    """One-standard-error rule (Breiman et al. 1984) on the newest matured labels, which nothing else uses."""
-
-    def __init__(self, encoder: Encoder, tail: Sequences) -> None:
-        self._encoder = encoder
-        self._tail = tail
-        self._enough = float(tail.weight.sum()) >= ENOUGH_LABELS
-        self._best = self._losses()
-        self._best_step = 0
-        self._best_weights = encoder.weights()
-
-    def rises(self, step: int) -> bool:
-        """Whether the loss lies above the best one by more than the standard error of their difference."""
-        if not self._enough:
-            return False
-        losses, weight = self._losses(), self._tail.weight
-        excess = losses - self._best
-        mean = float((excess * weight).sum() / weight.sum())
-        variance = float(((excess - mean).square() * weight).sum() / weight.sum())
-        if mean < 0:
-            self._best, self._best_step, self._best_weights = losses, step, self._encoder.weights()
-        return mean > math.sqrt(variance / float(weight.sum()))
-
-    def restore_best(self) -> int:
-        self._encoder.load_state_dict({name: torch.from_numpy(w) for name, w in self._best_weights.items()})
-        return self._best_step
-
-    def _losses(self) -> Tensor:
-        """(n,) cross-entropy of every row; rows without a label weigh nothing."""
-        logit = torch.from_numpy(self._tail.measure(self._encoder).logit).nan_to_num(0.0)
-        self._encoder.train()
-        return torch.nn.functional.binary_cross_entropy_with_logits(logit, self._tail.y, reduction="none")
-
-
-def _refuse_collapse(encoder: Encoder, domains: Domains, most: float) -> None:
-    """A short sample may lie on one side of the prior; more than `most` of the token's rows should not."""
+def _logits(encoder: Encoder, domains: Domains) -> Floats:
+    """Of all the token's rows that have their context."""
     measured = [part.measure(encoder).logit for part in (domains.target, domains.target_tail)]
     logit = np.concatenate(measured).astype(np.float64)
-    logit = logit[np.isfinite(logit)]
-    p = 1 / (1 + np.exp(-logit))
-    entropy = float(np.mean(np.logaddexp(0, logit) - p * logit)) / math.log(2)
-    up = float(np.mean(logit > domains.prior_logit))
-    one_sided = len(logit) >= COLLAPSE_ROWS and max(up, 1 - up) > most
-    if entropy < MIN_ENTROPY or one_sided:
+    return logit[np.isfinite(logit)]
+
+
+def refuse_collapse(before: Floats, now: Floats, least: float) -> None:
+    """Raise TrainingFailed for predictions that say the same of every row, or are certain of every row.
+
+    before, now: (n,) logits of one token's rows, of the model that the adaptation began with and of what it
+    has become. The spread is compared with what it was, so a model that never distinguished much, whose rows
+    may well lie on one side of the token's prior, is not taken for one that has forgotten how to.
+    """
+    spread, was = float(now.std()), float(before.std())
+    p = 1 / (1 + np.exp(-now))
+    entropy = float(np.mean(np.logaddexp(0, now) - p * now)) / math.log(2)
+    if entropy < MIN_ENTROPY or spread < least * was:
         raise TrainingFailed(
-            f"predictions collapsed: {max(up, 1 - up):.0%} of one class, mean entropy {entropy:.2f}; "
-            "the pretrained model stays"
+            f"predictions collapsed: the spread of the logits is {spread:.2g} after {was:.2g}, mean entropy "
+            f"{entropy:.2f}; the model before stays"
         )

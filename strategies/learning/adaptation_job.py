@@ -8,9 +8,11 @@ import torch
 from bot.core.commands import AdaptModel, ExtendChain
 from bot.core.events import AdaptationReport
 from bot.settings import Adaptation
+from strategies.learning import scratch
 from strategies.learning.adaptation import adapt
 from strategies.learning.chaining import extend
 from strategies.learning.dataset import SourceReplay
+from strategies.learning.encoder import Encoder
 from strategies.learning.registry import Model, ModelCard, Registry
 
 
@@ -26,7 +28,8 @@ class Adapting:
         self._settings = settings
 
     def run(self, job: AdaptModel | ExtendChain) -> tuple[str, AdaptationReport]:
-        """(id of the new model, now in the registry; its report). Raises what `adapt` and `extend` raise.
+        """(id of the new model, now in the registry; its report, which names the scratch rival's). Raises
+        what `adapt` and `extend` raise.
 
         Where no step was better than none, that is the id of the model that the job began with.
         """
@@ -38,10 +41,20 @@ class Adapting:
             base.weights, base.card.architecture, self._replay, job, self._settings, job.seed,
             gently=base.card.kind == "chain",
         )  # fmt: skip
+        card = _card(base, "adapted", (job.symbol,), int(job.starts[0]), job)
+        report = msgspec.structs.replace(report, scratch=self._scratch(base, card, job))
         if report.steps == 0:
             return base.model_id, report
-        card = _card(base, "adapted", (job.symbol,), int(job.starts[0]), job)
         return self._registry.save(weights, card).model_id, report
+
+    def _scratch(self, base: Model, card: ModelCard, job: AdaptModel) -> str:
+        """The id of the rival that has the token's labels alone; "" where they are too few."""
+        like = Encoder.from_weights(base.weights, card.architecture)
+        weights = scratch.train(like, self._replay, job, self._settings)
+        if weights is None:
+            return ""
+        card = msgspec.structs.replace(card, kind="scratch", temperature=1.0, parent="")
+        return self._registry.save(weights, card).model_id
 
     def _extend(self, job: ExtendChain) -> tuple[str, AdaptationReport]:
         base = self._model(job.base_model)

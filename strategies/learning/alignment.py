@@ -106,12 +106,17 @@ def _bars(batch: Embedded) -> Tensor:
     return batch.sensors[rows, (rows * 7919) % bars]
 
 
+def _bars_move(target: Embedded) -> bool:
+    """Whether training can reach the sensors: else the distance of bars is a constant, and costs time."""
+    return target.sensors.requires_grad
+
+
 def _mmd(source: Embedded, target: Embedded) -> Tensor:
     """Joint over input layer and embedding: on the embedding alone, noise that the source never showed can
     take the place of the signal and the marginals still agree (Long et al., JAN, ICML 2017). Single bars
     beside it tie the sensors down."""
     joint = joint_mmd([source.lifted, source.z], [target.lifted, target.z])
-    return joint + mmd(_bars(source), _bars(target))
+    return joint + mmd(_bars(source), _bars(target)) if _bars_move(target) else joint
 
 
 def _mmd_detached(source: Embedded, target: Embedded) -> Tensor:
@@ -124,12 +129,15 @@ def _mmd_by_class(source: Embedded, target: Embedded) -> Tensor:
     by_class = class_conditional_mmd(
         _deep(source), _deep(target), source.logit.detach().sigmoid(), target.logit.detach().sigmoid()
     )
-    return by_class + mmd(_bars(source), _bars(target))
+    return by_class + mmd(_bars(source), _bars(target)) if _bars_move(target) else by_class
 
 
 def _coral(source: Embedded, target: Embedded) -> Tensor:
     total = torch.zeros(())
-    for a, b in ((source.lifted, target.lifted), (source.z, target.z), (_bars(source), _bars(target))):
+    pairs = [(source.lifted, target.lifted), (source.z, target.z)]
+    if _bars_move(target):
+        pairs.append((_bars(source), _bars(target)))
+    for a, b in pairs:
         total = total + a.shape[1] * (coral(a, b) + MEAN_WEIGHT * (a.mean(0) - b.mean(0)).square().mean())
     return total
 

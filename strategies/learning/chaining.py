@@ -51,11 +51,12 @@ def extend(
     pace = Pace(plan.chain_steps, plan.chain_learning_rate, plan.chain_l2sp, CHUNKS)
     chain(encoder, domains.source, domains.target, pace, plan.chain_mmd_weight, job.seed)
     now = compare(encoder, domains, before)
-    temperature, gain = _judged(encoder, rival, domains.target_tail)
+    temperature, gain, error = _judged(encoder, rival, domains.target_tail)
     report = msgspec.structs.replace(
         report_of(before, now, domains, plan.chain_steps, began),
         gain=gain,
         gain_labels=float(domains.target_tail.weight.sum()),
+        gain_error=error,
     )
     return encoder.weights(), temperature, report
 
@@ -122,28 +123,43 @@ def _series(job: ExtendChain, step: int, horizon: int) -> list[LabelledSeries]:
     return found
 
 
-def _judged(encoder: Encoder, rival: Model, tail: Sequences) -> tuple[float, float]:
-    """(temperature, gain over the rival in nats per label) on the newest labels; NaN gain without any.
+def _judged(encoder: Encoder, rival: Model, tail: Sequences) -> tuple[float, float, float]:
+    """(temperature, gain over the rival in nats per label, its standard error) on the newest labels; NaN gain
+    and error without any.
 
     Each model is judged with the temperature that suits it best there: it is the ordering that counts. One
-    week says little about the temperature itself, which may calm a model but never sharpen it.
+    week says little about the temperature itself, which may calm a model but never sharpen it. Days are what
+    the error counts: on one day all tokens move together.
     """
     judged = tail.weight.numpy() > 0
     other = Encoder.from_weights(rival.weights, rival.card.architecture)
     logits = [tail.measure(one).logit.astype(np.float64) for one in (encoder, other)]
     judged &= np.isfinite(logits[0])
     if not judged.any():
-        return max(1.0, rival.card.temperature), math.nan
+        return max(1.0, rival.card.temperature), math.nan, math.nan
     y = tail.y.numpy()[judged].astype(np.float64)
     weight = tail.weight.numpy()[judged].astype(np.float64)
     temperatures = [max(1.0, fit_temperature(logit[judged], y, weight)) for logit in logits]
     losses = [
-        float(np.average(np.logaddexp(0, s) - y * s, weights=weight))
+        np.logaddexp(0, s) - y * s
         for s in (logit[judged] / t for logit, t in zip(logits, temperatures, strict=True))
     ]
     trust = weight.sum() / (weight.sum() + PSEUDO_LABELS)
     temperature = temperatures[0] ** trust * max(1.0, rival.card.temperature) ** (1 - trust)
-    return float(temperature), losses[1] - losses[0]
+    return float(temperature), *_mean_by_days(losses[1] - losses[0], weight, tail.starts[judged])
+
+
+def _mean_by_days(
+    value: NDArray[np.float64], weight: NDArray[np.float64], starts: NDArray[np.int64]
+) -> tuple[float, float]:
+    """Weighted mean of values (n,) and its standard error, in which the days are the observations: that of a
+    ratio of two sums (Cochran, Sampling Techniques, 1977, ch. 6). NaN error with one day."""
+    days, day = np.unique(starts // DAY_MS, return_inverse=True)
+    mean = float(np.average(value, weights=weight))
+    if len(days) < 2:
+        return mean, math.nan
+    residual = np.bincount(day, weight * (value - mean))
+    return mean, math.sqrt(float(residual @ residual) * len(days) / (len(days) - 1)) / float(weight.sum())
 
 
 def _log_odds(share: float) -> float:

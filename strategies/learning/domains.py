@@ -52,8 +52,27 @@ def prepare(replay: SourceReplay, snapshot: AdaptModel, window: int, context: in
 
     context: rows that an embedding needs before its own
     """
-    step = replay.series[0].step
-    token = _series(snapshot, step, replay.horizon).rows(slice(-window, None))
+    learn, tail = parted(replay, snapshot, window, context)
+    sources = [split(one, replay.cut, replay.horizon) for one in replay.series]
+    source = Sequences([learnt for learnt, _ in sources], context)
+    target = Sequences([learn], context)
+    labels = float(target.weight.sum())
+    share_up = (float(target.weight @ target.y) + PRIOR_LABELS * source.share_up) / (labels + PRIOR_LABELS)
+    return Domains(
+        source=source,
+        target=target,
+        source_tail=Sequences([held.since(replay.cut, context) for _, held in sources], context),
+        target_tail=Sequences([tail], context),
+        prior_logit=_log_odds(share_up) - _log_odds(source.share_up),
+        labels=labels,
+    )
+
+
+def parted(
+    replay: SourceReplay, snapshot: AdaptModel, window: int, context: int
+) -> tuple[LabelledSeries, LabelledSeries]:
+    """(what the token teaches, its held-out tail with the context before it). Raises as `prepare` does."""
+    token = _series(snapshot, replay.series[0].step, replay.horizon).rows(slice(-window, None))
     token.check()
     if token.x.shape[1] != replay.series[0].x.shape[1]:
         raise DataError(
@@ -68,19 +87,7 @@ def prepare(replay: SourceReplay, snapshot: AdaptModel, window: int, context: in
         )
     cut = int(token.starts[usable[-max(MIN_SAMPLES, int(len(usable) * HELD_OUT))]])
     learn, tail = split(token, cut, replay.horizon)
-    sources = [split(one, replay.cut, replay.horizon) for one in replay.series]
-    source = Sequences([learnt for learnt, _ in sources], context)
-    target = Sequences([learn], context)
-    labels = float(target.weight.sum())
-    share_up = (float(target.weight @ target.y) + PRIOR_LABELS * source.share_up) / (labels + PRIOR_LABELS)
-    return Domains(
-        source=source,
-        target=target,
-        source_tail=Sequences([held.since(replay.cut, context) for _, held in sources], context),
-        target_tail=Sequences([tail.since(cut, context)], context),
-        prior_logit=_log_odds(share_up) - _log_odds(source.share_up),
-        labels=labels,
-    )
+    return learn, tail.since(cut, context)
 
 
 def compare(encoder: Encoder, domains: Domains, before: Distance | None = None) -> Distance:

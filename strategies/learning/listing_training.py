@@ -61,7 +61,7 @@ class Trainer:
         self._l2sp = l2sp
         self._anchor = parameters_to_vector(encoder.parameters()).detach().clone()
         parameters = [*encoder.parameters(), *extra]
-        self._optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
+        self._optimiser = torch.optim.AdamW(parameters, lr=rate, weight_decay=decay, fused=True)
         self._generator = torch.Generator().manual_seed(seed)
 
     def learn(self, data: Sequences, steps: int, chunks: int = 4) -> None:

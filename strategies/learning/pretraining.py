@@ -7,6 +7,7 @@ metrics report.
 
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +24,7 @@ from strategies.learning.encoder import Encoder
 from strategies.learning.pretext import initialise
 from strategies.learning.sequences import VOLATILITY_WEIGHT, Sequences, after, direction_loss, volatility_loss
 from strategies.learning.skill import Estimate, Floats, measure
+from strategies.learning.unfinished import Unfinished
 
 CHUNK = 128  # outputs of one chunk
 CHUNKS = 16  # most per step
@@ -57,8 +59,11 @@ def pretrain(
     horizon: int,
     seed: int,
     progress: Callable[[Progress], None] = lambda _: None,
+    unfinished: Path | None = None,
 ) -> Pretrained:
     """Train the encoder; the same arguments give the same bits on one machine and thread count.
+
+    unfinished: file of this training alone; an interrupted one goes on from there after its last epoch.
 
     model.method: "supervised" learns from the labels alone, any other is the pretext task that initialises
     the encoder on the training rows first.
@@ -83,12 +88,14 @@ def pretrain(
     validation = Sequences([choosing.since(cut, context) for choosing, _ in reserved], context)
     report = Sequences([judging.since(middle, context) for _, judging in reserved], context)
 
-    encoder, epochs = _fit(architecture, train, validation, model, seed, progress)
+    state = Unfinished(unfinished)
+    encoder, epochs = _fit(architecture, train, validation, model, seed, progress, state)
     chosen = _scored(encoder, validation)
     temperature = fit_temperature(chosen.logit, chosen.y, chosen.weight)
     judged = _scored(encoder, report)
     block = judged.starts // (BLOCK_HORIZONS * horizon * series[0].step)
     metrics = measure(judged.logit / temperature, judged.y, judged.weight, block, train.share_up, seed)
+    state.remove()
     return Pretrained(encoder.weights(), architecture, temperature, train.share_up, metrics, cut, epochs)
 
 
@@ -119,12 +126,14 @@ def _fit(
     model: settings.Model,
     seed: int,
     progress: Callable[[Progress], None],
+    state: Unfinished,
 ) -> tuple[Encoder, int]:
     """The encoder with the lowest validation loss, and the number of epochs that it saw."""
     with torch.random.fork_rng(devices=[]):  # initialisation and dropout draw from the global generator
         torch.manual_seed(seed)
         encoder = Encoder(architecture, model.dropout)
-        if model.method != "supervised":
+        before = state.load()
+        if model.method != "supervised" and before is None:
             initialise(encoder, train, model.method, PRETEXT_EPOCHS, torch.Generator().manual_seed(seed))
         nn.init.zeros_(encoder.direction.weight)
         nn.init.constant_(encoder.volatility.bias, float(train.log_vol.nanmean()))
@@ -132,8 +141,14 @@ def _fit(
             encoder.parameters(), lr=model.learning_rate, weight_decay=model.weight_decay
         )
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, model.epochs)
-        best_loss, best_epoch, best = math.inf, 0, encoder.weights()
-        for epoch in range(1, model.epochs + 1):
+        best_loss, best_epoch, best, done = math.inf, 0, encoder.weights(), 0
+        if before is not None:
+            encoder.load_state_dict(before["encoder"])
+            optimiser.load_state_dict(before["optimiser"])
+            schedule.load_state_dict(before["schedule"])
+            best_loss, best_epoch, done = before["best_loss"], before["best_epoch"], before["done"]
+            best = {name: tensor.numpy() for name, tensor in before["best"].items()}
+        for epoch in range(done + 1, model.epochs + 1):
             loss = _epoch(encoder, train, optimiser)
             schedule.step()
             scored = _scored(encoder, validation)
@@ -143,6 +158,9 @@ def _fit(
                 best_loss, best_epoch, best = validation_loss, epoch, encoder.weights()
             if epoch - best_epoch >= model.patience:
                 break
+            kept = {name: torch.from_numpy(array) for name, array in best.items()}
+            numbers = {"done": epoch, "best_loss": best_loss, "best_epoch": best_epoch, "best": kept}
+            state.save(encoder, optimiser, schedule, numbers)
     return Encoder.from_weights(best, architecture), best_epoch
 
 

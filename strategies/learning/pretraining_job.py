@@ -158,7 +158,12 @@ def _pretrain(
     cut = cut_time(series, settings.model.validation_share)
     SourceReplay(tuple(series), cut, horizon).save(_replay_path(models, key))
     trained = pretrain(
-        series, settings.model, horizon, SEED, lambda at: tell(_Epoch(at.epoch, at.loss, at.validation_loss))
+        series,
+        settings.model,
+        horizon,
+        SEED,
+        lambda at: tell(_Epoch(at.epoch, at.loss, at.validation_loss)),
+        models / f"unfinished-{key}.pt",
     )
     card = ModelCard(
         kind="pretrained",

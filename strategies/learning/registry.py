@@ -33,7 +33,7 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     barrier_sigmas: of its label. 0: not told
     """
 
-    kind: str  # "pretrained", "chain" or "adapted"
+    kind: str  # "pretrained", "chain", "adapted" or "scratch"
     architecture: Architecture
     features: str  # version of the feature specification
     columns: tuple[str, ...]
