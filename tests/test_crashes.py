@@ -122,8 +122,9 @@ def campaign(deaths: Sequence[Death], directory: Path) -> dict[str, Any]:
         for death in [*deaths, Death()]:
             life = Life(exchange.url, path, market, death, seconds=8.0 if death.point else 1.5)
             process, pipe = born(life)
-            end = time.monotonic() + SETTLED_SECONDS
+            end = 0.0
             while (found := said(pipe)) is not None:
+                end = end or time.monotonic() + SETTLED_SECONDS
                 orphans, theirs = witness.resting(), witness.books()
                 if equal(found, theirs) and not orphans:
                     fates["traded"] += 1
