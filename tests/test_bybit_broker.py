@@ -14,6 +14,7 @@ from bot.core.commands import CancelOrder, MoveStop, PlaceOrder
 from bot.core.errors import RuntimeFault, UsageError
 from bot.core.events import (
     OPERATOR,
+    RESTART,
     EntriesAllowed,
     EntriesBlocked,
     Event,
@@ -230,7 +231,7 @@ async def test_a_command_that_crashed_blocks_entries_for_good(venue: AccountServ
         broker.submit(order(trigger_price=Decimal(101)))
         await broker.settled()
         await broker.reconcile()
-        assert "a command failed" in blocks(heard)[OPERATOR]
+        assert "a command failed" in blocks(heard)[RESTART]
 
 
 async def test_an_entry_waits_for_its_symbol_to_be_ready_and_an_exit_does_not(venue: AccountServer) -> None:
@@ -474,7 +475,7 @@ async def test_a_private_topic_that_is_refused_blocks_entries_for_good(venue: Ac
     async with trading(venue) as (broker, heard):
         await heard.until(EntriesBlocked)
         await broker.reconcile()
-        assert "has no execution" in blocks(heard)[OPERATOR]
+        assert "has no execution" in blocks(heard)[RESTART]
 
 
 async def test_a_position_whose_fill_is_still_on_its_way_is_not_adopted(venue: AccountServer) -> None:

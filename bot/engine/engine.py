@@ -6,6 +6,7 @@ from typing import Any, Final
 from bot.core.commands import MoveStop
 from bot.core.events import (
     HISTORY,
+    OPERATOR,
     AdaptationFailed,
     BalanceChanged,
     BarClosed,
@@ -248,6 +249,8 @@ class Engine:
         told = Alarm(event.ts, "", str(event))
         if event.verb is Verb.RESUME:
             self.account.blocks.pop(_OPERATOR_WISH, None)
+            if seen_to := self.account.blocks.pop(OPERATOR, ""):
+                told = Alarm(event.ts, "", f"{event}; seen to: {seen_to}")
             self._keeper.flattening = False
             released = self._breaker.release(event.ts, str(event))
             return [told, released] if released else [told]

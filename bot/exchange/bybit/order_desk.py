@@ -26,6 +26,7 @@ from bot.exchange.bybit.rest import Rest
 from bot.exchange.bybit.wire import WireError
 from bot.exchange.bybit.wire.private import Execution, Order, Position
 
+_TELL_AGAIN_MS: Final = 60_000
 _PERSON: Final = (Kind.CONFIGURATION, Kind.FATAL)  # somebody must act
 
 
@@ -147,15 +148,16 @@ class OrderDesk:
     async def _cancel(self, command: CancelOrder) -> None:
         link_id, symbol = command.link_id, command.symbol
         await self._created(link_id)
-        waits = self._waits()
+        waits, told = self._waits(), 0
         while self._book.is_open(link_id):
             try:
                 await self._bursts.cancellations.send(Cancellation(symbol=symbol, order_link_id=link_id))
                 await asyncio.sleep(self._settings.confirm)
             except ExchangeError as error:
-                if error.kind not in (Kind.RETRY, Kind.UNKNOWN):
-                    self._stop_entries(f"cannot cancel {link_id}: {error}")
-                    return
+                hopeless = error.kind not in (Kind.RETRY, Kind.UNKNOWN)
+                if hopeless and abs(self._now() - told) > _TELL_AGAIN_MS:
+                    told = self._now()
+                    self._stop_entries(f"cannot cancel {link_id}, which is tried again and again: {error}")
                 await asyncio.sleep(max(waits(), error.retry_after))
             if self._book.is_open(link_id):
                 await self.look_up(link_id, symbol)
@@ -273,7 +275,7 @@ class OrderDesk:
             self._stop_entries(str(error))
 
     def _stop_entries(self, reason: str) -> None:
-        """For a person to look at; no reconciliation lifts it."""
+        """For a person to look at, and to end by `bot resume`; what lasts is told when it is met again."""
         now = self._now()
         self._emit(EntriesBlocked(now, now, OPERATOR, reason))
 
