@@ -16,6 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import psutil
 import torch
@@ -71,7 +72,7 @@ class Bench:
         registry = Registry(directory / "models")
         weights = Encoder(architecture).weights()
         self.base = registry.save(weights, card)
-        self.chain = registry.save(weights, ModelCard(**{**_fields(card), "kind": "chain", "seed": 1}))
+        self.chain = registry.save(weights, msgspec.structs.replace(card, kind="chain", seed=1))
         source = series("SOURCE", 40_000)
         replay = directory / "replay.npz"
         SourceReplay((source,), int(source.starts[36_000]), HORIZON).save(replay)
@@ -168,10 +169,6 @@ class Bench:
             found.append(time.monotonic() - due)
             number += 1
         return found
-
-
-def _fields(card: ModelCard) -> dict[str, object]:
-    return {name: getattr(card, name) for name in card.__struct_fields__}
 
 
 def series(symbol: str, n: int) -> LabelledSeries:

@@ -41,7 +41,7 @@ pytestmark = [
 SETTINGS = Settings(
     adaptation={
         "first_bars": 160, "every_bars": 96, "drift_check_bars": 48, "steps": 10, "gentle_steps": 5,
-        "chain_labels": 10, "chain_tail_days": 1, "chain_every_days": 2, "chain_steps": 5,
+        "chain_labels": 30, "chain_tail_days": 1, "chain_every_days": 2, "chain_steps": 5,
     },
     risk={"min_move_costs": 0},
     gate={"similarity": 0.01, "effective_labels": 1, "evidence": 1.00001, "full_evidence": 1.1,

@@ -69,7 +69,8 @@ def model_of(registry: Registry, result: Result) -> tuple[bytes, ...]:
     """Its weights and those of the scratch rival, read back with their checksums."""
     assert isinstance(result, CandidateArrived)
     names = [result.model_id, *([result.report.scratch] if result.report.scratch else [])]
-    return tuple(part.tobytes() for name in names for part in registry.load(name).weights.values())
+    models = [registry.load(name).weights for name in names]
+    return tuple(weights[part].tobytes() for weights in models for part in sorted(weights))
 
 
 class Workshop:
