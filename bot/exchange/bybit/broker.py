@@ -92,7 +92,9 @@ class BybitBroker:
             if self._settings.orders_by_websocket
             else None
         )  # fmt: skip
-        self._desk = OrderDesk(rest, self._entry, self._book, self._tell, self._settings.desk, prepare)
+        self._desk = OrderDesk(
+            rest, self._entry, self._book, self._tell, self.submit, self._settings.desk, prepare
+        )
         self._reconciler = Reconciler(
             rest, self._book, self._desk, self._tell, self._settings.wallet, earlier
         )
@@ -165,6 +167,8 @@ class BybitBroker:
             self._block(self.last.wallet)
             if self.last.wallet_lasts:
                 self._block(self.last.wallet, OPERATOR)
+        elif risen := self._book.risen_entries:
+            self._block(f"given up, at the exchange after all, and not cancelled yet: {', '.join(risen)}")
         elif self._stream.connected:
             self._allow()
         return self.last
