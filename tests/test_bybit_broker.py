@@ -413,6 +413,39 @@ async def test_a_stop_survives_a_busy_exchange(venue: AccountServer) -> None:
         assert moved[-1].stop_loss == Decimal("99.9")
 
 
+async def test_a_stop_that_the_exchange_will_not_set_is_told_while_it_is_tried_again(
+    venue: AccountServer,
+) -> None:
+    async with trading(venue) as (broker, heard):
+        broker.submit(order())
+        await heard.until(StopMoved)
+        venue.stop_answers.extend([(54321, "a code of a later Bybit")] * 12)
+        broker.submit(MoveStop(0, SYMBOL, Decimal("99.9")))
+        (blocked,) = await heard.until(EntriesBlocked)
+        assert "no stop at 99.9 after 10 attempts" in blocked.reason
+        assert "a code of a later Bybit" in blocked.reason
+        assert (await heard.until(StopMoved, 2))[-1].stop_loss == Decimal("99.9")
+
+
+async def test_an_order_that_cannot_be_cancelled_is_told_while_it_is_tried_again(
+    venue: AccountServer,
+) -> None:
+    async def refuse(_: web.Request) -> web.StreamResponse:
+        return web.json_response(envelope({}, 54321, "a code of a later Bybit"))
+
+    venue.fills = False
+    venue.rest.will_act("/v5/order/cancel", refuse)
+    venue.rest._answers["/v5/order/cancel"].popleft()
+    async with trading(venue) as (broker, heard):
+        broker.submit(order())
+        broker.submit(CancelOrder(0, SYMBOL, "t-1"))
+        (blocked,) = await heard.until(EntriesBlocked)
+        assert "t-1 of NEWUSDT is not cancelled after 10 attempts" in blocked.reason
+        assert "a code of a later Bybit" in blocked.reason
+        await venue.end("t-1", "Cancelled", "EC_PerCancelRequest")
+        await broker.settled()
+
+
 async def test_after_a_reconnect_everything_that_was_missed_is_known(venue: AccountServer) -> None:
     venue.fills = False
     async with trading(venue) as (broker, heard):

@@ -174,7 +174,8 @@ class BybitBroker:
         return self.last
 
     def _entry(self) -> OrderEntry:
-        """REST where the WebSocket is down: an exit must not wait for a connection."""
+        """REST where the WebSocket is down: an exit must not wait for a connection. While the address may
+        send no requests, the open connection is still a way."""
         stream = self._trade_stream
         return stream if stream is not None and stream.connected else self._rest.orders
 

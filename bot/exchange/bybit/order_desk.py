@@ -29,6 +29,7 @@ from bot.exchange.bybit.translate import ENDED
 from bot.exchange.bybit.wire import WireError
 from bot.exchange.bybit.wire.private import Execution, Order, Position
 
+_STUBBORN: Final = 10  # attempts of what must be done, before it is told, and each time again
 _PERSON: Final = (Kind.CONFIGURATION, Kind.FATAL)  # somebody must act
 
 
@@ -160,8 +161,11 @@ class OrderDesk:
     async def _cancel(self, command: CancelOrder) -> None:
         link_id, symbol = command.link_id, command.symbol
         await self._created(link_id)
-        waits = self._waits()
+        waits, attempts, reason = self._waits(), 0, "no word of its end"
         while self._book.is_open(link_id):
+            if attempts and attempts % _STUBBORN == 0:
+                self._doubt(f"{link_id} of {symbol} is not cancelled after {attempts} attempts: {reason}")
+            attempts += 1
             try:
                 await self._bursts.cancellations.send(Cancellation(symbol=symbol, order_link_id=link_id))
                 await asyncio.sleep(self._settings.confirm)
@@ -169,6 +173,7 @@ class OrderDesk:
                 if error.kind not in (Kind.RETRY, Kind.UNKNOWN):
                     self._stop_entries(f"cannot cancel {link_id}: {error}")
                     return
+                reason = str(error)
                 await asyncio.sleep(max(waits(), error.retry_after))
             if self._book.is_open(link_id):
                 await self.look_up(link_id, symbol)
@@ -196,19 +201,25 @@ class OrderDesk:
 
     async def _move_stop(self, command: MoveStop) -> None:
         """The newest wish for a symbol counts; afterwards the exchange says where the stop is."""
-        symbol, waits = command.symbol, self._waits()
+        symbol, waits, attempts, reason = command.symbol, self._waits(), 0, ""
         while self._wanted_stops.get(symbol) is command:
+            if attempts and attempts % _STUBBORN == 0:
+                stop = f"{command.stop_loss:f}"
+                self._doubt(f"{symbol} has no stop at {stop} after {attempts} attempts: {reason}")
+            attempts += 1
             refused: ExchangeError | None = None
             try:
                 await self._rest.orders.set_stop(trading_stop(command))
             except ExchangeError as error:
                 if error.kind in (Kind.RETRY, Kind.UNKNOWN):
+                    reason = str(error)
                     await asyncio.sleep(max(waits(), error.retry_after))
                     continue
                 refused = error
             try:
                 positions = await self._rest.account.positions(symbol=symbol)
-            except ExchangeError:
+            except ExchangeError as error:
+                reason = str(error)
                 await asyncio.sleep(waits())
                 continue
             for position in positions:
@@ -288,8 +299,7 @@ class OrderDesk:
         if order is None:
             return
         now, what = self._now(), "it may reduce" if order.reduce_only else "it is cancelled, fills are booked"
-        text = f"{link_id} of {order.symbol} was given up and is at the exchange after all: {what}"
-        self._emit(EntriesBlocked(now, now, "account", text))
+        self._doubt(f"{link_id} of {order.symbol} was given up and is at the exchange after all: {what}")
         if not order.reduce_only:
             self._quarantine(order.symbol)
             self._submit(CancelOrder(now, order.symbol, link_id))
@@ -305,6 +315,11 @@ class OrderDesk:
         """For a person to look at; no reconciliation lifts it."""
         now = self._now()
         self._emit(EntriesBlocked(now, now, OPERATOR, reason))
+
+    def _doubt(self, reason: str) -> None:
+        """Told; no entries before the account has been looked at."""
+        now = self._now()
+        self._emit(EntriesBlocked(now, now, "account", reason))
 
     def _tell(self, events: list[Event]) -> None:
         for event in events:
