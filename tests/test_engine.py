@@ -623,6 +623,17 @@ def test_a_large_entry_goes_in_slices_that_are_together_what_was_approved() -> N
     assert desk.engine.portfolio.positions["NEWUSDT"].stop is not None
 
 
+def test_a_part_that_was_refused_is_the_last_one_and_a_late_fill_of_it_is_booked() -> None:
+    """It may be at the exchange after all: another part beside it could be more than the whole."""
+    desk = Desk(once(1, enter(1)), execution=Execution(twap_notional=100, twap_slices=4, twap_seconds=3_600))
+    desk.play(bar(0, 100), bar(1, 100))
+    (part,) = entries_of(desk)
+    desk.engine.step(OrderRejected(START, START, part.link_id, "the exchange never received it"))
+    desk.play(*(bar(i, 100) for i in range(2, 8)))
+    assert entries_of(desk) == [part]
+    assert desk.engine.portfolio.positions["NEWUSDT"].qty == part.qty
+
+
 def test_an_exit_ends_an_entry_that_is_still_on_its_way() -> None:
     wishes = {START + BAR: enter(1), START + 3 * BAR: leave(3)}
     desk = Desk(

@@ -84,6 +84,7 @@ FAULTS: dict[str, list[dict[str, Any]]] = {
     "server_error": [{"target": "/v5/order/create*", "probability": 0.5, "lasts_ms": LONG}],
     "bad_timestamp": [{"target": "/v5/order/*", "probability": 0.5, "lasts_ms": LONG}],
     "ack_lost": [{"target": "/v5/order/create*", "probability": 0.5, "lasts_ms": LONG}],
+    "hidden": [{"target": "/v5/order/create*", "probability": 0.5, "ms": 1_200, "lasts_ms": LONG}],
     "fill_before_ack": [{"target": "/v5/order/create*", "ms": 300, "lasts_ms": LONG}],
     "clock_skew": [{"ms": 4_000, "lasts_ms": LONG}],
     "maintenance": [{"lasts_ms": LONG}],

@@ -93,7 +93,9 @@ class BybitBroker:
             if self._settings.orders_by_websocket
             else None
         )  # fmt: skip
-        self._desk = OrderDesk(rest, self._entry, self._book, self._tell, self._settings.desk, prepare)
+        self._desk = OrderDesk(
+            rest, self._entry, self._book, self._tell, self.submit, self._settings.desk, prepare
+        )
         self._reconciler = Reconciler(
             rest, self._book, self._desk, self._tell, self._settings.wallet, earlier
         )
@@ -166,12 +168,15 @@ class BybitBroker:
             self._block(self.last.wallet)
             if self.last.wallet_lasts:
                 self._block(self.last.wallet, OPERATOR)
+        elif risen := self._book.risen_entries:
+            self._block(f"given up, at the exchange after all, and not cancelled yet: {', '.join(risen)}")
         elif self._stream.connected:
             self._allow()
         return self.last
 
     def _entry(self) -> OrderEntry:
-        """REST where the WebSocket is down: an exit must not wait for a connection."""
+        """REST where the WebSocket is down: an exit must not wait for a connection. While the address may
+        send no requests, the open connection is still a way."""
         stream = self._trade_stream
         return stream if stream is not None and stream.connected else self._rest.orders
 

@@ -1,6 +1,6 @@
 """What every signed endpoint is given and gives back, and what several of them share."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final, NamedTuple
 
 from bot.core.types import DAY_MS
@@ -17,13 +17,15 @@ LONGEST_WINDOW: Final = 7 * DAY_MS
 
 
 class Asked(NamedTuple):
-    """A request that has passed the gate. `admitted`: items of a batch that the rate limit lets through."""
+    """A request that has passed the gate. `admitted`: items of a batch that the rate limit lets through;
+    `hidden`: ids of orders that no list shows yet."""
 
     world: World
     key: Key
     params: Params
     now: int
     admitted: int = 1
+    hidden: Collection[str] = ()
 
     @property
     def account(self) -> Account:
