@@ -1,4 +1,4 @@
-"""Resident memory of a paper run and of its adaptation child, while it trades.
+"""Resident memory of a paper run and of its adaptation child, while it trades, and whether it is flat.
 
 python -m benchmarks.memory [--days N]
 
@@ -9,6 +9,7 @@ is left out: it loads tables and charts when nothing trades any more.
 import argparse
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -31,28 +32,34 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         command = [sys.executable, "-m", "bot", "paper", "--days", str(days), "--directory", directory]
         run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        own, child = _peaks(run, Path(directory) / "reports")
+        samples = _samples(run, Path(directory) / "reports")
         if run.poll() is None:
             os.kill(run.pid, signal.SIGINT)
         run.wait(60)
-    print(f"live process: {own:.0f} MB at most (limit {LIMIT_MB}); its child: {child:.0f} ({CHILD_LIMIT_MB})")
+    for name, limit, megabytes in (
+        ("live process", LIMIT_MB, [own for own, _ in samples]),
+        ("its child", CHILD_LIMIT_MB, [child for _, child in samples]),
+    ):
+        middle, end = len(megabytes) // 3, 2 * len(megabytes) // 3
+        growth = statistics.median(megabytes[end:]) - statistics.median(megabytes[middle:end])
+        print(f"{name}: {max(megabytes):.0f} MB at most (limit {limit}); {growth:+.0f} MB in the last third")
 
 
-def _peaks(run: "subprocess.Popen[bytes]", reports: Path) -> tuple[float, float]:
+def _samples(run: "subprocess.Popen[bytes]", reports: Path) -> list[tuple[float, float]]:
     """MB of the process and of its largest child until the trading ends: then a report is begun."""
-    process, own, child = psutil.Process(run.pid), 0.0, 0.0
+    process, found = psutil.Process(run.pid), []
     while run.poll() is None and not reports.exists():
         try:
             if any(
                 "_libs/lib.cpython" in mapped.path for mapped in process.memory_maps()
             ):  # pandas: it ended
                 break
-            own = max(own, process.memory_info().rss / 1e6)
-            child = max([child, *(one.memory_info().rss / 1e6 for one in process.children())])
+            children = [one.memory_info().rss / 1e6 for one in process.children()]
+            found.append((process.memory_info().rss / 1e6, max([0.0, *children])))
         except psutil.NoSuchProcess:
             continue
         time.sleep(SAMPLE_SECONDS)
-    return own, child
+    return found
 
 
 if __name__ == "__main__":

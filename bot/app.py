@@ -98,8 +98,10 @@ def run_pretrain(
         console.print(f"Kept as {model.model_id} in {models_directory(settings)}", highlight=False)
 
 
-def run_report(settings: Settings, run_id: int | None, output: Path | None) -> None:
-    """Write the report of a stored run again."""
+def run_report(
+    settings: Settings, run_id: int | None, output: Path | None, listings: Path | None = None
+) -> None:
+    """Write the report of a stored run again. listings: the bars of its tokens, for a table by their age."""
     with Database.open(settings.storage.target, readonly=True) as database:
         runs = database.runs()
         if not runs:
@@ -108,6 +110,13 @@ def run_report(settings: Settings, run_id: int | None, output: Path | None) -> N
         if run is None:
             raise UsageError(f"there is no run {run_id}; stored are {', '.join(str(run.id) for run in runs)}")
         path = _report(settings, database, run, output)
+        if listings is not None:
+            from bot.research.listings_table import lines, rows_of  # here: trees and tables take a second
+            from bot.research.report_data import load
+
+            data = load(database, run.id)
+            for line in lines(rows_of(data, listings, models_directory(settings)), data):
+                Console(highlight=False).print(line, soft_wrap=True, markup=False)
     _show(run, path)
 
 

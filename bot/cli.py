@@ -212,13 +212,21 @@ def report(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The HTML file. Default: reports/ in the directory.")
     ] = None,
+    listings: Annotated[
+        Path | None,
+        typer.Option(
+            "--listings",
+            help="Folder of the bars that the run was made from: print each arm by token age as well, beside "
+            "pooled trees that are refitted every month.",
+        ),
+    ] = None,
     config: ConfigOption = None,
     directory: DirectoryOption = None,
 ) -> None:
     """Write the HTML report of a stored run again and print its results."""
     from bot.app import run_report
 
-    run_report(settings_of(config, directory, {}), run, output)
+    run_report(settings_of(config, directory, {}), run, output, listings)
 
 
 @app.command(epilog=_EPILOG)

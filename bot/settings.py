@@ -120,6 +120,9 @@ class Adaptation(Section):
     collapse: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.1, description="spread of the logits, relative to that before, below which a candidate is discarded"
     )
+    job_seconds: Positive = Field(
+        900.0, description="without an answer of the adaptation process after which it is replaced"
+    )
     delay_bars: Count = Field(2, description="a candidate takes part this many decision bars after its cut")
     chain_tokens: Annotated[int, Field(ge=0)] = Field(
         40, description="newest tokens that the chain learns from; 0 = no chain"
@@ -362,6 +365,9 @@ class Live(Section):
 
     on_stop: Literal["keep", "flatten"] = Field(
         "keep", description="what SIGTERM does with positions: they stay with their stops, or are closed"
+    )
+    adaptation_seconds: Positive = Field(
+        1_800.0, description="CPU time an hour of the adaptation process, once the past has been replayed"
     )
 
 

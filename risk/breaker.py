@@ -57,11 +57,6 @@ class Breaker:
         return bool(self._latched)
 
     @property
-    def flattens(self) -> bool:
-        """Whether open positions are to be closed now."""
-        return self._flatten and bool(self._latched)
-
-    @property
     def reason(self) -> str:
         """Why the account is halted, "" when it is not."""
         return next((record.reason for record in self._latched.values()), "")
@@ -71,8 +66,9 @@ class Breaker:
         record = self._tokens.get(symbol)
         return record.reason if record else ""
 
-    def flattens_token(self, symbol: str) -> bool:
-        return self._flatten and symbol in self._tokens
+    def flattens(self, symbol: str) -> bool:
+        """Whether an open position of this token is to be closed now."""
+        return self._flatten and (bool(self._latched) or symbol in self._tokens)
 
     def room(self, equity: float) -> float:
         """What may still be lost before a breaker trips, quote coin."""
@@ -82,6 +78,9 @@ class Breaker:
 
     def mark(self, ts: int, equity: float) -> list[BreakerTripped | BreakerReleased]:
         """Take the newest equity."""
+        if 0 < equity <= self._high and equity > self._floor and ts // DAY_MS <= self._day:  # most often
+            self._equity = equity
+            return []
         if not math.isfinite(equity) or equity <= 0:
             return [*self._trip(ts, Latch.EQUITY, f"equity is {equity}: the account cannot be valued", 0)]
         self._equity = equity
@@ -94,14 +93,16 @@ class Breaker:
             out += self._fall(ts, equity)
         return out
 
-    def mark_token(self, ts: int, symbol: str, pnl: float, equity: float) -> list[BreakerTripped]:
+    def mark_token(
+        self, ts: int, symbol: str, pnl: float, equity: float
+    ) -> list[BreakerTripped | BreakerReleased]:
         """Take the P&L of one token since ever (realised, unrealised and costs), quote coin."""
         day = ts // DAY_MS
         known = self._token_days.get(symbol)
         if known is None or known[0] < day:
             known = self._token_days[symbol] = (day, pnl)
         loss = known[1] - pnl
-        if symbol in self._tokens or not loss >= self._token_limit * equity > 0:
+        if not loss >= self._token_limit * equity > 0 or symbol in self._tokens:
             return []
         lost = f"{symbol} lost {loss / equity:.2%} of equity since 00:00 UTC"
         reason = f"{lost}, the limit is {self._token_limit:.2%}"
@@ -163,13 +164,14 @@ class Breaker:
 
     def record(self, ts: int, equity: float, balance: float, gross: float) -> EquityMarked:
         """The account as the journal keeps it; `gross` is the gross notional in quote coin."""
+        peak, opening = self.peak, self._opening
         return EquityMarked(
             ts,
             equity,
             balance,
-            self.peak,
-            max(0.0, 1 - equity / self.peak),
-            max(0.0, 1 - equity / self._opening),
+            peak,
+            1 - equity / peak if equity < peak else 0.0,
+            1 - equity / opening if equity < opening else 0.0,
             gross / equity if equity > 0 else math.inf,
         )
 

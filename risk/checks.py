@@ -86,32 +86,32 @@ def _leaves(context: Context, limit: str, room: float) -> str | None:
 def position(context: Context) -> str | None:
     if context.account.is_exposed(context.signal.symbol, context.side):
         return "already in the market"
-    return _leaves(context, "the limit of one position", context.position_room)
+    return _leaves(context, "the limit of one position", context.rooms.position)
 
 
 def gross_exposure(context: Context) -> str | None:
-    return _leaves(context, "gross exposure", context.gross_room)
+    return _leaves(context, "gross exposure", context.rooms.gross)
 
 
 def net_exposure(context: Context) -> str | None:
-    return _leaves(context, "net exposure", context.net_room)
+    return _leaves(context, "net exposure", context.rooms.net)
 
 
 def cluster_exposure(context: Context) -> str | None:
-    return _leaves(context, "exposure to tokens that move together", context.cluster_room)
+    return _leaves(context, "exposure to tokens that move together", context.rooms.cluster)
 
 
 def leverage(context: Context) -> str | None:
-    return _leaves(context, "leverage", context.leverage_room)
+    return _leaves(context, "leverage", context.rooms.leverage)
 
 
 def liquidity(context: Context) -> str | None:
     if context.live and math.isnan(context.market.turnover):
         return "the turnover is not known yet"
     return (
-        _leaves(context, "the share of the market's turnover", context.turnover_room)
-        or _leaves(context, "the share of the open interest", context.interest_room)
-        or _leaves(context, "the share of the book's depth", context.depth_room)
+        _leaves(context, "the share of the market's turnover", context.rooms.turnover)
+        or _leaves(context, "the share of the open interest", context.rooms.interest)
+        or _leaves(context, "the share of the book's depth", context.rooms.depth)
     )
 
 

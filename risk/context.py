@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from bot.core.money import quantity
 from bot.core.signal import Signal
@@ -71,6 +71,23 @@ class AccountState(Protocol):
     def market(self, symbol: str, now: int) -> MarketFacts: ...
 
 
+class Rooms(NamedTuple):
+    """How much each limit leaves for an order, quote coin; infinite where what it is a share of is not known.
+
+    leverage: gains that are not realised lend nothing
+    """
+
+    position: float
+    gross: float
+    net: float
+    cluster: float
+    leverage: float
+    order: float
+    turnover: float
+    interest: float
+    depth: float
+
+
 @dataclass(frozen=True)
 class Context:
     """live: the market is a real one as it happens; there, what is not known of it forbids an entry."""
@@ -89,56 +106,26 @@ class Context:
     def market(self) -> MarketFacts:
         return self.account.market(self.signal.symbol, self.signal.ts)
 
-    # --- how much room each limit leaves, quote coin --------------------------------------------------------
-
-    @property
-    def position_room(self) -> float:
-        return self.risk.position_share * self.account.equity
-
-    @property
-    def gross_room(self) -> float:
-        return self.risk.max_exposure * self.account.equity - self.account.gross_notional
-
-    @property
-    def net_room(self) -> float:
-        return self.risk.max_net_exposure * self.account.equity - self.account.net_notional * self.side.sign
-
-    @property
-    def cluster_room(self) -> float:
-        held = self.account.cluster_notional(self.signal.symbol, self.side)
-        return self.risk.max_cluster_exposure * self.account.equity - held
-
-    @property
-    def leverage_room(self) -> float:
-        """Gains that are not realised lend nothing."""
-        backing = min(self.account.equity, self.account.balance)
-        return self.risk.max_leverage * backing - self.account.gross_notional
-
-    @property
-    def order_room(self) -> float:
-        return self.risk.max_notional
-
-    @property
-    def turnover_room(self) -> float:
-        """Infinite where it is not known."""
-        turnover = self.market.turnover
-        return self.risk.turnover_share * turnover if turnover >= 0 else math.inf
-
-    @property
-    def interest_room(self) -> float:
-        """Infinite where it is not known."""
-        interest = self.market.open_interest
-        return self.risk.interest_share * interest if interest >= 0 else math.inf
-
-    @property
-    def depth_room(self) -> float:
-        """Infinite where it is not known."""
-        depth = self.market.depth
-        return self.risk.depth_share * depth if depth >= 0 else math.inf
+    @cached_property
+    def rooms(self) -> Rooms:
+        account, risk, market = self.account, self.risk, self.market
+        equity, gross = account.equity, account.gross_notional
+        return Rooms(
+            position=risk.position_share * equity,
+            gross=risk.max_exposure * equity - gross,
+            net=risk.max_net_exposure * equity - account.net_notional * self.side.sign,
+            cluster=risk.max_cluster_exposure * equity
+            - account.cluster_notional(self.signal.symbol, self.side),
+            leverage=risk.max_leverage * min(equity, account.balance) - gross,
+            order=risk.max_notional,
+            turnover=_share(risk.turnover_share, market.turnover),
+            interest=_share(risk.interest_share, market.open_interest),
+            depth=_share(risk.depth_share, market.depth),
+        )
 
     # --- the order ------------------------------------------------------------------------------------------
 
-    @property
+    @cached_property
     def least(self) -> float:
         """Notional of the smallest order, quote coin."""
         return max(self.risk.min_notional, float(self.instrument.min_notional))
@@ -151,11 +138,7 @@ class Context:
     @cached_property
     def qty(self) -> Decimal:
         """What sizing wants, within every room and the grid."""
-        rooms = (
-            self.position_room, self.gross_room, self.net_room, self.cluster_room, self.leverage_room,
-            self.order_room, self.turnover_room, self.interest_room, self.depth_room,
-        )  # fmt: skip
-        notional = max(0.0, min(self.wanted, *rooms))
+        notional = max(0.0, min(self.wanted, *self.rooms))
         return min(quantity(notional / self.signal.price, self.instrument), self.instrument.max_market_qty)
 
     @property
@@ -190,3 +173,7 @@ class Context:
             take_profit=self.target,
             trigger_by=Trigger(self.risk.trigger_by),
         )
+
+
+def _share(share: float, whole: float) -> float:
+    return share * whole if whole >= 0 else math.inf

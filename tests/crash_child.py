@@ -1,6 +1,8 @@
 """A bot that dies at a given point of an order's life: real client, journal and engine, in its own process.
 
-The points are put around the real parts from outside; the parts themselves know nothing of them.
+Its entries rest in the book, are amended as the price moves, and cross to the market when their time is over;
+stops follow the price. The points are put around the real parts from outside; the parts themselves know
+nothing of them.
 """
 
 import asyncio
@@ -16,10 +18,10 @@ from functools import wraps
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
-from bot.core.commands import MoveStop, PlaceOrder
-from bot.core.events import BarClosed, Event, InstrumentListed, OrderFilled
+from bot.core.commands import AmendOrder, CancelOrder, MoveStop, PlaceOrder
+from bot.core.events import BarClosed, Event, InstrumentListed, OperatorCommanded, OrderFilled
 from bot.core.signal import Action
-from bot.core.types import Instrument, Position
+from bot.core.types import Instrument, Position, Verb
 from bot.engine.engine import Engine
 from bot.engine.live import follow
 from bot.engine.portfolio import Portfolio
@@ -45,8 +47,11 @@ BAR = 50  # ms
 HOLD = 6  # bars
 RISK = Risk(
     position_share=0.02, max_exposure=1.0, daily_drawdown=0.9, rolling_drawdown=0.9, peak_drawdown=0.9,
-    token_daily_loss=0.9, turnover_share=1.0, interest_share=1.0, cooldown_minutes=0,
+    token_daily_loss=0.9, turnover_share=1.0, interest_share=1.0, cooldown_minutes=0, trailing_stops=1.0,
+    entries_per_second=1_000, entries_per_day=1_000_000,
 )  # fmt: skip
+EXECUTION = Execution(style="post_only").model_copy(update={"requote_seconds": 0.1, "deadline_seconds": 0.4})
+NEWS = (1.0, 1.00012, 1.0002, 1.00012, 1.0004)  # x the price that stands still; a quote takes at the last
 KEY = Credentials("local", "local-secret")
 BROKER = BrokerSettings(
     desk=DeskSettings(
@@ -58,10 +63,20 @@ BROKER = BrokerSettings(
     patience=30.0,
 )  # fmt: skip
 STREAMS = StreamSettings(open_s=2.0, answer_s=2.0, close_s=0.05, look_s=0.05, renew_pause_s=0.1)
-PATHS = {"create": "/v5/order/create", "stop": "/v5/position/trading-stop"}
+PATHS = {
+    "/v5/order/create": "create", "/v5/order/create-batch": "create",
+    "/v5/order/amend": "amend", "/v5/order/amend-batch": "amend",
+    "/v5/order/cancel": "cancel", "/v5/order/cancel-batch": "cancel",
+    "/v5/position/trading-stop": "stop",
+}  # fmt: skip
+WRITTEN = {
+    PlaceOrder: "order", AmendOrder: "amendment", CancelOrder: "cancel", MoveStop: "stop",
+    OrderFilled: "fill",
+}  # fmt: skip
 POINTS = (
-    *(f"commit of {what}: {when}" for what in ("order", "fill", "stop") for when in ("before", "after")),
-    *(f"request {name}: {when}" for name in PATHS for when in ("before", "sent", "answered")),
+    *(f"commit of {what}: {when}" for what in WRITTEN.values() for when in ("before", "after")),
+    *(f"request {name}: {when}" for name in dict.fromkeys(PATHS.values())
+      for when in ("before", "sent", "answered")),
     *(f"message of {what}: {when}" for what in ("order", "execution", "position")
       for when in ("before", "after")),
     "write of fill: before", "write of fill: after", "opening: before", "opening: after",
@@ -142,8 +157,7 @@ def _arm_journal(reaper: _Reaper) -> None:
     waiting: set[str] = set()
 
     def watched_write(journal: Journal, message: Any) -> None:
-        kinds = {PlaceOrder: "order", OrderFilled: "fill", MoveStop: "stop"}
-        if (kind := kinds.get(type(message))) is not None:
+        if (kind := WRITTEN.get(type(message))) is not None:
             waiting.add(kind)
         is_fill = isinstance(message, OrderFilled)
         if is_fill:
@@ -167,11 +181,10 @@ def _arm_journal(reaper: _Reaper) -> None:
 def _arm_requests(reaper: _Reaper) -> None:
     """`sent`: every byte of the request has left, none of the answer has been read."""
     send, read = lane._send, http.client.HTTPConnection.getresponse
-    names = {path: name for name, path in PATHS.items()}
     current = threading.local()
 
     def watched_send(endpoint: Any, params: dict[str, Any]) -> Any:
-        name = current.name = names.get(endpoint.path, "")
+        name = current.name = PATHS.get(endpoint.path, "")
         reaper.at(f"request {name}: before")
         outcome = send(endpoint, params)
         reaper.at(f"request {name}: answered")
@@ -214,27 +227,30 @@ async def _live(life: Life, database: Database, report: Connection) -> None:
     broker = BybitBroker(
         local(life.url), KEY, rest, inbox.put_nowait, BROKER, stream_settings=STREAMS,
         budget=ConnectionBudget(1_000_000), backoff=lambda: Backoff(0.05, 0.5),
+        earlier=[tag_of(run.start_ts, run.seed) for run in database.runs()],
     )  # fmt: skip
     try:
         opening = await broker.start()
-        started = rest.clock.now_ms()
+        started, salt = rest.clock.now_ms(), random.randrange(SALTS)
         journal = Journal.start(
-            database, kind="testnet", title="crash", simulated=True, config_json="{}", seed=0,
+            database, kind="testnet", title="crash", simulated=True, config_json="{}", seed=salt,
             started=started, start_ts=started, end_ts=started,
         )  # fmt: skip
         breaker, log = Breaker(RISK, float(opening.balance)), RunLog()
-        orders = Orders(tag_of(started, random.randrange(SALTS)))
+        orders = Orders(tag_of(started, salt))
         engine = Engine(
             Scripted(_in_and_out), RiskManager(RISK, Gate(), Costs(), breaker), breaker,
-            Portfolio(opening.balance), orders, RISK, BAR, Execution(),
+            Portfolio(opening.balance), orders, RISK, BAR, EXECUTION,
         )  # fmt: skip
         runner = Runner(engine, broker, NoModels(), journal, 0, (log.apply,))
-        await broker.reconcile()
-        while not inbox.empty():
-            runner.advance([inbox.get_nowait()])
-        report.send(_books(engine))
-        await asyncio.to_thread(report.recv)  # the exchange has been looked at
-        await _trade(life, rest, inbox, runner, journal)
+        word = ""
+        while word != "go":  # else the exchange had not yet carried out what the dead one's last words were
+            await broker.reconcile()
+            while not inbox.empty():
+                runner.advance([inbox.get_nowait()])
+            report.send(_books(engine))
+            word = await asyncio.to_thread(report.recv)
+        await _trade(life, rest, inbox, runner, engine, journal)
         await broker.settled()
         for _ in range(2):
             await broker.reconcile()
@@ -250,25 +266,31 @@ async def _live(life: Life, database: Database, report: Connection) -> None:
 
 
 async def _trade(
-    life: Life, rest: Rest, inbox: "asyncio.Queue[Event]", runner: Runner, journal: Journal
+    life: Life, rest: Rest, inbox: "asyncio.Queue[Event]", runner: Runner, engine: Engine, journal: Journal
 ) -> None:
-    """Bars at the price that stands still, until time is over and nothing is held any more."""
-    stop = asyncio.Event()
+    """Bars around the price that stands still, until time is over and no order is open any more."""
+    over, stop = asyncio.Event(), asyncio.Event()
     clock: Callable[[], int] = rest.clock.now_ms
 
     async def feed() -> None:
         end = clock() + life.seconds * 1_000
         while clock() < end:
             now = clock() // BAR * BAR
-            for listed, price in life.market:
+            for listed, still in life.market:
+                price = still * NEWS[now // BAR // 3 % len(NEWS)]
                 inbox.put_nowait(
                     BarClosed(now, now, listed.symbol, now - BAR, BAR, price, price, price, price, 1.0, price)
                 )
             await asyncio.sleep(BAR / 1_000)
-        stop.set()
+        inbox.put_nowait(OperatorCommanded(clock(), clock(), 1, Verb.PAUSE, "the test", ""))
+        over.set()
+
+    def look() -> None:
+        if over.is_set() and inbox.empty() and not engine.orders.open:
+            stop.set()
 
     feeding = asyncio.create_task(feed())
-    await follow(runner, inbox, stop, journal.commit, lambda: None, clock)
+    await follow(runner, inbox, stop, journal.commit, look, clock)
     feeding.cancel()
     with suppress(asyncio.CancelledError):
         await feeding

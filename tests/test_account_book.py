@@ -28,7 +28,8 @@ def order(status: str, executed: int, qty: int = 10) -> Order:
 def execution(number: int, qty: int) -> Execution:
     return Execution(
         symbol=SYMBOL, exec_id=f"e-{number}", exec_price=Decimal(100), exec_qty=Decimal(qty), side=Side.BUY,
-        exec_time=NOW, order_id="o", order_link_id=LINK, exec_fee=Decimal(1), leaves_qty=Decimal(0),
+        exec_time=NOW, order_id="o", exec_type="Trade", order_link_id=LINK, exec_fee=Decimal(1),
+        leaves_qty=Decimal(0),
     )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from bot.core.commands import CancelOrder, MoveStop, PlaceOrder
 from bot.core.errors import RuntimeFault, UsageError
 from bot.core.events import (
     OPERATOR,
+    RESTART,
     EntriesAllowed,
     EntriesBlocked,
     Event,
@@ -308,7 +309,7 @@ async def test_a_command_that_crashed_blocks_entries_for_good(venue: AccountServ
         broker.submit(order(trigger_price=Decimal(101)))
         await broker.settled()
         await broker.reconcile()
-        assert "a command failed" in blocks(heard)[OPERATOR]
+        assert "a command failed" in blocks(heard)[RESTART]
 
 
 async def test_an_entry_waits_for_its_symbol_to_be_ready_and_an_exit_does_not(venue: AccountServer) -> None:
@@ -393,6 +394,18 @@ async def test_a_stop_that_is_refused_is_told_as_it_is(venue: AccountServer) -> 
         assert venue.stops[SYMBOL] == "99"
         assert heard.of(StopMoved)[-1].stop_loss == 99
         assert "did not get its stop at 120" in blocks(heard)["account"]
+
+
+async def test_a_stop_that_is_refused_beside_an_exit_alarms_nobody(venue: AccountServer) -> None:
+    async with trading(venue) as (broker, heard):
+        broker.submit(order())
+        await heard.until(StopMoved)
+        venue.fills = False
+        broker.submit(order("t-2", side=Side.SELL, reduce_only=True, stop_loss=None))
+        venue.stop_answers.append((10001, "StopLoss set for Buy position should lower than base_price"))
+        broker.submit(MoveStop(0, SYMBOL, Decimal(120)))
+        await broker.settled()
+        assert blocks(heard) == {}
 
 
 async def test_a_stop_for_a_position_that_is_gone_alarms_nobody(venue: AccountServer) -> None:
@@ -573,7 +586,7 @@ async def test_a_private_topic_that_is_refused_blocks_entries_for_good(venue: Ac
     async with trading(venue) as (broker, heard):
         await heard.until(EntriesBlocked)
         await broker.reconcile()
-        assert "has no execution" in blocks(heard)[OPERATOR]
+        assert "has no execution" in blocks(heard)[RESTART]
 
 
 async def test_a_position_whose_fill_is_still_on_its_way_is_not_adopted(venue: AccountServer) -> None:

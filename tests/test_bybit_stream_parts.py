@@ -14,6 +14,7 @@ from bot.exchange.bybit.streams.continuity import BookTrack, Verdict
 from bot.exchange.bybit.streams.freshness import Freshness
 from bot.exchange.bybit.streams.inbox import Delivery, Inbox
 from bot.exchange.bybit.streams.notices import Notice
+from bot.exchange.bybit.streams.raw import RawBook, decode_all_but_books
 from bot.exchange.bybit.streams.subscriptions import chunks, subscribe
 from bot.exchange.bybit.wire.control import Reply
 from bot.exchange.bybit.wire.public import Book, BookData, Klines
@@ -318,3 +319,14 @@ async def test_options_name_their_bad_topics_and_subscribe_the_rest() -> None:
         return Reply(success=True, type="COMMAND_RESP", data={"failTopics": ["b"], "successTopics": ["a"]})
 
     assert await subscribe(ask, ["a", "b"], 10) == {"b": "refused"}
+
+
+def test_a_book_frame_with_escapes_is_what_it_says() -> None:
+    """Any character of a JSON string may be written as an escape."""
+    data = b'{"s":"BTCUSDT","b":[],"a":[],"u":1}'
+    plain = b'{"topic":"orderbook.50.BTCUSDT","type":"snapshot","ts":1,"data":' + data + b"}"
+    escaped = plain.replace(b"BTCUSDT", rb"\u0042TCUSDT").replace(b"snapshot", rb"snap\u0073hot")
+    for payload in (plain, escaped):
+        frame = decode_all_but_books(payload)
+        assert isinstance(frame, RawBook)
+        assert (frame.topic, frame.is_snapshot) == ("orderbook.50.BTCUSDT", True)

@@ -23,8 +23,8 @@ from bot.core.events import (
 from bot.core.types import HOUR_MS, MINUTE_MS, FillOrigin, Side, TradingStatus
 from bot.exchange.bybit import wire
 from bot.exchange.bybit.translate import (
+    bar_from_row,
     bars_from_klines,
-    bars_from_rows,
     event_of_execution,
     events_of_order,
     events_of_position,
@@ -213,7 +213,7 @@ def test_hedge_mode_is_an_error() -> None:
 
 # --- market -----------------------------------------------------------------------------------------------
 
-START = NOW - NOW % (5 * MINUTE_MS)
+START = NOW - NOW % (5 * MINUTE_MS) - 5 * MINUTE_MS
 CANDLE = {
     "start": START, "end": START + 5 * MINUTE_MS - 1, "interval": "5", "open": "10", "high": "12", "low": "9",
     "close": "11", "volume": "100", "turnover": "1050", "confirm": True,
@@ -251,9 +251,16 @@ def test_a_bar_that_cannot_be_is_an_error(changes: dict[str, Any]) -> None:
         bars_from_klines(klines(**changes), RECEIVED)
 
 
+def test_a_bar_of_the_future_is_an_error_whatever_it_confirms() -> None:
+    start = RECEIVED // (5 * MINUTE_MS) * 5 * MINUTE_MS
+    frame = klines(start=start, end=start + 5 * MINUTE_MS - 1)
+    with pytest.raises(WireError, match="was told at"):
+        bars_from_klines(frame, RECEIVED)
+
+
 def test_rest_rows_become_the_same_bars() -> None:
     row = KlineRow(START, 10.0, 12.0, 9.0, 11.0, 100.0, 1050.0)
-    assert bars_from_rows("XUSDT", 5 * MINUTE_MS, [row], RECEIVED) == bars_from_klines(klines(), RECEIVED)
+    assert [bar_from_row("XUSDT", 5 * MINUTE_MS, row, RECEIVED)] == bars_from_klines(klines(), RECEIVED)
 
 
 def linear(**changes: Any) -> Any:
@@ -299,6 +306,15 @@ def test_trades_are_facts_with_the_takers_side_and_block_trades_are_left_out() -
     message = pushed("publicTrade.XUSDT", [one, {**one, "i": "b", "BT": True}])
     assert isinstance(message, Trades)
     assert trades(message, RECEIVED) == [Traded(NOW - 2, RECEIVED, "XUSDT", Side.SELL, 10.25, 1.5)]
+
+
+def test_a_trade_of_the_future_is_an_error() -> None:
+    """It would take the place of true ones in the ring of the newest bars."""
+    one = {"T": NOW + 365 * 86_400_000, "s": "XUSDT", "S": "Sell", "v": "1", "p": "10", "i": "a", "BT": False}
+    message = pushed("publicTrade.XUSDT", [one])
+    assert isinstance(message, Trades)
+    with pytest.raises(WireError, match="of the future"):
+        trades(message, RECEIVED)
 
 
 def test_a_ticker_tells_what_changed_and_what_has_no_value_any_more() -> None:

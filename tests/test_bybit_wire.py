@@ -11,6 +11,7 @@ from bot.core.types import Side
 from bot.exchange.bybit import wire
 from bot.exchange.bybit.wire import WireError, private, public
 from bot.exchange.bybit.wire.control import Reply, Request
+from bot.exchange.bybit.wire.private import Positions
 from bot.exchange.bybit.wire.stream import MAX_FRAME
 from tests.bybit_fixtures import Sample, needs_fixtures, sample, samples
 
@@ -28,7 +29,13 @@ ORDER: dict[str, Any] = {
     "orderType": "Limit",
     "orderStatus": "New",
     "qty": "0.10",
+    "updatedTime": "1684738540561",
 }
+EXECUTION = {
+    "symbol": "BTCUSDT", "execId": "e1", "execPrice": "95900.1", "execQty": "0.5", "side": "Sell",
+    "execTime": "1746270400353", "orderId": "o1", "execType": "Trade", "leavesQty": "0",
+}  # fmt: skip
+POSITION = {"symbol": "ETHUSDT", "side": "Sell", "size": "0.01", "entryPrice": "3641.075"}
 
 
 def encoded(document: Any) -> bytes:
@@ -136,11 +143,52 @@ def test_hostile_field_names_do_not_grow_the_counter_for_ever() -> None:
     wire.unknown.clear()
 
 
-@pytest.mark.parametrize("field", ["orderId", "symbol", "side", "orderType", "orderStatus", "qty"])
+@pytest.mark.parametrize(
+    "field", ["orderId", "symbol", "side", "orderType", "orderStatus", "qty", "updatedTime"]
+)
 def test_an_order_without_an_essential_field_is_an_error_that_names_it(field: str) -> None:
     frame = {"topic": "order", "data": [{key: value for key, value in ORDER.items() if key != field}]}
     with pytest.raises(WireError, match=field):
         wire.decode(encoded(frame))
+
+
+@pytest.mark.parametrize("field", list(EXECUTION.keys() - {"leavesQty"}))
+def test_an_execution_without_an_essential_field_is_an_error_that_names_it(field: str) -> None:
+    data = [{key: value for key, value in EXECUTION.items() if key != field}]
+    with pytest.raises(WireError, match=field):
+        wire.decode(encoded({"topic": "execution", "data": data}))
+
+
+@pytest.mark.parametrize(
+    ("topic", "good", "changes"),
+    [
+        ("execution", EXECUTION, {"execId": ""}),
+        ("execution", EXECUTION, {"execQty": "-1"}),
+        ("execution", EXECUTION, {"execQty": "0"}),
+        ("execution", EXECUTION, {"execPrice": "0"}),
+        ("execution", EXECUTION, {"leavesQty": "-1"}),
+        ("order", ORDER, {"orderId": ""}),
+        ("order", ORDER, {"qty": "1e99"}),
+        ("order", ORDER, {"cumExecQty": "-1"}),
+        ("position", POSITION, {"size": "-5"}),
+        ("position", POSITION, {"side": ""}),
+        ("position", POSITION, {"side": "sell"}),
+        ("position", POSITION, {"side": "None"}),
+    ],
+)
+def test_what_cannot_be_said_of_our_account_is_an_error_and_never_something_else(
+    topic: str, good: dict[str, str], changes: dict[str, str]
+) -> None:
+    """A short of which the side is missing must not pass for a long."""
+    wire.decode(encoded({"topic": topic, "data": [good]}))
+    with pytest.raises(WireError):
+        wire.decode(encoded({"topic": topic, "data": [{**good, **changes}]}))
+
+
+def test_a_position_that_is_flat_has_no_side() -> None:
+    message = wire.decode(encoded({"topic": "position", "data": [{**POSITION, "size": "0", "side": ""}]}))
+    assert isinstance(message, Positions)
+    assert message.data[0].signed_size == 0
 
 
 @pytest.mark.parametrize("field", ["s", "b", "a", "u"])

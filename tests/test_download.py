@@ -177,14 +177,16 @@ async def test_a_broken_file_is_refused_and_left_as_it_is(rest: Rest, tmp_path: 
     assert path.read_bytes() == b"not parquet"
 
 
-async def test_a_bar_that_cannot_be_stops_the_download_and_keeps_the_good_ones(
+async def test_a_bar_that_cannot_be_is_left_out_as_a_gap_and_counted(
     rest: Rest, history: History, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bad = LAUNCH + 1_500 * BAR
     monkeypatch.setitem(globals(), "kline", lambda ts: _bad(ts) if ts == bad else _good(ts))
-    with pytest.raises(DataError, match="high is below"):
-        await bars(rest, tmp_path).run(nothing)
-    assert len(barfiles.read(tmp_path / SYMBOL / "15m.parquet")) == 1_000
+    download = bars(rest, tmp_path)
+    await download.run(nothing)
+    assert download.refused == 1
+    table = barfiles.read(tmp_path / SYMBOL / "15m.parquet")
+    assert set(range(LAUNCH, NOW // BAR * BAR, BAR)) - set(table.start.tolist()) == {bad}
 
 
 def _good(ts: int) -> list[str]:

@@ -1,5 +1,6 @@
 """Open orders that a run finds: entries of our earlier runs are cancelled, everything else is left alone."""
 
+import asyncio
 from decimal import Decimal
 
 from hypothesis import given
@@ -39,6 +40,35 @@ def test_two_runs_never_share_an_id_not_even_those_that_begin_within_a_second(
         ids |= {orders.next_id(symbol) for symbol in ("NEWUSDT", "1000000BABYDOGEUSDT")}
     assert len(ids) == 2 * len(starts)
     assert all(len(link_id) <= 36 and run_tag(link_id) for link_id in ids)
+
+
+async def test_what_a_dying_run_sent_last_is_cancelled_when_it_comes_after_the_start() -> None:
+    keys, late, foreign = Credentials(KEY, SECRET), Orders(tag_of(START, 1)).next_id("ETHUSDT"), "by-hand"
+    with local_exchange(manual=False) as exchange:
+        rest = Rest(local(exchange.url), keys, recv_window_ms=500)
+        await rest.measure_clock()
+        settings = BrokerSettings(desk=DESK, reconcile=60.0)
+        broker = BybitBroker(
+            local(exchange.url), keys, rest, Heard().emit, settings, earlier=[tag_of(START, 1)]
+        )
+        try:
+            assert (await broker.start()).cancelled == []
+            for link in (late, foreign):
+                resting = NewOrder(
+                    symbol="ETHUSDT", side="Buy", order_type="Limit", qty=Decimal("0.5"),
+                    price=Decimal(2_000), order_link_id=link,
+                )  # fmt: skip
+                await rest.orders.create(resting)
+            left = {late, foreign}
+            async with asyncio.timeout(10):
+                while late in left:  # until nothing that was signed before the start can be accepted any more
+                    await broker.reconcile()
+                    open_orders = await rest.orders.open_orders(settle_coin="USDT")
+                    left = {item.order_link_id for item in open_orders}
+            assert left == {foreign}
+        finally:
+            await broker.close()
+            rest.close()
 
 
 async def test_entries_of_an_earlier_run_are_cancelled_and_nothing_else() -> None:

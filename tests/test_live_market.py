@@ -55,6 +55,7 @@ class Venue:
         self.omitted: set[str] = set()  # from the list of all instruments
         self.unanswered = 0  # the code with which questions for one instrument are refused
         self.holes: set[tuple[str, int]] = set()
+        self.nonsense: set[tuple[str, int]] = set()  # bars that cannot be
         self.asked: list[tuple[str, int, int]] = []
         self.broken = False
         self.turnover: dict[str, float] = {}  # in 24 hours, where it is not 10 million
@@ -93,7 +94,17 @@ class Venue:
         start, end = int(request.query["start"]), int(request.query["end"])
         self.asked.append((symbol, start, end))
         opens = range(start + -start % MINUTE_MS, min(end, self.now) + 1, MINUTE_MS)
-        rows = [[str(ts), *["1"] * 6] for ts in reversed(opens) if (symbol, ts) not in self.holes]
+        rows = [
+            [
+                str(ts),
+                "1",
+                "0.5" if (symbol, ts) in self.nonsense else "1",
+                *["1"] * 4,
+            ]  # the second is the high
+            for ts in reversed(opens)
+            for high in ("0.5" if (symbol, ts) in self.nonsense else "1",)
+            if (symbol, ts) not in self.holes
+        ]
         return web.json_response(envelope({"symbol": symbol, "list": rows}, time=self.now))
 
     async def _instruments(self, request: web.Request) -> web.StreamResponse:
@@ -228,6 +239,29 @@ async def test_a_bar_that_the_exchange_does_not_have_is_a_gap(venue: Venue) -> N
         await heard.until(BarClosed, 3)
         assert ("ETHUSDT", first) not in bars(heard)
         assert ("ETHUSDT", first + MINUTE_MS) in bars(heard)
+
+
+async def test_a_bar_that_cannot_be_is_a_gap_too_and_its_neighbours_are_told(venue: Venue) -> None:
+    first = venue.minute - 3 * MINUTE_MS
+    venue.nonsense = {("ETHUSDT", first + MINUTE_MS)}
+    async with watching(venue, first) as (_, heard):
+        await heard.until(EntriesAllowed)
+        await heard.until(BarClosed, 5)
+        told = {start for symbol, start in bars(heard) if symbol == "ETHUSDT"}
+        assert told == {first, first + 2 * MINUTE_MS}
+
+
+async def test_a_block_names_who_is_late_now(venue: Venue) -> None:
+    async with watching(venue) as (_, heard):
+        await heard.until(EntriesAllowed)
+        venue.broken = True
+        venue.now += 2 * MINUTE_MS
+        first = (await heard.until(EntriesBlocked, 2))[-1]
+        assert "bars of BTCUSDT" in first.reason
+        for number in range(2):
+            await venue.close_bar("BTCUSDT", start=venue.minute - (2 - number) * MINUTE_MS)
+        while "bars of ETHUSDT" not in heard.of(EntriesBlocked)[-1].reason:
+            await heard.until(EntriesBlocked, len(heard.of(EntriesBlocked)) + 1)
 
 
 async def test_a_feed_that_is_late_blocks_entries_until_it_is_whole_again(venue: Venue) -> None:

@@ -44,7 +44,8 @@ def adopted(symbol: str, qty: str, ts: int = START) -> PositionAdopted:
 def test_equity_follows_the_price_of_a_short() -> None:
     books = Portfolio(Decimal(1000))
     books.apply_fill(fill(Side.SELL, "3", "50"))
-    assert books.mark("NEWUSDT", 48.0) == pytest.approx(1006.0)
+    assert books.mark("NEWUSDT", 48.0) == books.pnl("NEWUSDT") == pytest.approx(6.0)
+    assert books.equity == pytest.approx(1006.0)
     assert books.gross_notional == pytest.approx(144.0)
 
 

@@ -14,6 +14,7 @@ from tests.test_paper import SMALL
 
 KLINES = Path(__file__).parents[2] / "shared" / "data" / "klines" / "binance-usdm"
 TOKEN = "MUSDT"
+EARLIER = ("BERAUSDT", "LAYERUSDT")
 DAYS = 7
 
 
@@ -21,7 +22,11 @@ DAYS = 7
 def test_a_token_listed_in_2025_runs_from_its_first_bar(tmp_path: Path) -> None:
     config = tmp_path / "small.toml"
     config.write_text(SMALL.split("[gate]", maxsplit=1)[0])  # the gate as shipped
-    command = [sys.executable, "-m", "bot", "backtest", "--data", str(KLINES), "--tokens", TOKEN]
+    folder = tmp_path / "bars"
+    folder.mkdir()
+    for name in ("BTCUSDT", "ETHUSDT", TOKEN, *EARLIER):
+        (folder / name).symlink_to(KLINES / name)
+    command = [sys.executable, "-m", "bot", "backtest", "--data", str(folder), "--tokens", TOKEN]
     command += ["--days", str(DAYS), "--config", str(config), "--directory", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stderr
@@ -50,3 +55,17 @@ def test_a_token_listed_in_2025_runs_from_its_first_bar(tmp_path: Path) -> None:
     inferred = "instrument filters inferred for 1 token"
     assert f"Note: {inferred}" in done.stdout
     assert inferred in (tmp_path / "reports" / "backtest-1.html").read_text()
+
+    command = [sys.executable, "-m", "bot", "report", "--listings", str(folder), "--directory", str(tmp_path)]
+    told = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
+    assert told.returncode == 0, told.stderr
+    rows = [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in told.stdout.splitlines() if "|" in line
+    ]
+    found = {(row[0], row[1]): row for row in rows[2:]}
+    for age in ("all", "3-7"):
+        for arm in ("frozen", "chain", "adapted", "scratch", "ensemble", "as decided", "pooled trees"):
+            assert (arm, age) in found, told.stdout
+            assert float(found[arm, age][4].split()[0]) == pytest.approx(50, abs=15)
+        assert found["always short", age][5] == ""
+    assert "0 entries at" in told.stdout

@@ -385,7 +385,7 @@ def test_blocking_breakers_do_not_flatten() -> None:
     breaker.mark(START, 10_000)
     breaker.mark(START + 1, 9_000)
     assert breaker.halted
-    assert not breaker.flattens
+    assert not breaker.flattens("NEWUSDT")
 
 
 def test_a_restart_goes_on_with_opening_highs_peak_and_halts() -> None:

@@ -22,9 +22,10 @@ from bot.core.events import AdaptationFailed, AdaptationReport, CandidateArrived
 from bot.settings import Adaptation
 from strategies.features.spec import VERSION
 from strategies.learning.architecture import Architecture
+from strategies.learning.child import MEMORY_MB, NICENESS
 from strategies.learning.encoder import Encoder
 from strategies.learning.registry import ModelCard, Registry
-from strategies.learning.worker import MOST_RESTARTS, AdaptationWorker
+from strategies.learning.worker import MOST_RESTARTS, AdaptationWorker, _Allowance, _urgency
 from tests.controls import World, replay, snapshot
 
 ROOT = Path(__file__).parents[1]
@@ -46,7 +47,11 @@ def until(happens: Callable[[], object]) -> object:
 
 
 def result(worker: AdaptationWorker, job: AdaptModel | ExtendChain) -> Result:
-    return until(lambda: worker.take(job.symbol, job.cut, due=job.cut + 1))  # type: ignore[return-value]
+    def answer() -> Result | None:
+        worker.poll()
+        return worker.take(job.symbol, job.cut, due=job.cut + 1)
+
+    return until(answer)  # type: ignore[return-value]
 
 
 def same(one: Result, other: Result) -> bool:
@@ -58,6 +63,14 @@ def same(one: Result, other: Result) -> bool:
         for r in (one, other)
     ]
     return timeless[0] == timeless[1]
+
+
+def model_of(registry: Registry, result: Result) -> tuple[bytes, ...]:
+    """Its weights and those of the scratch rival, read back with their checksums."""
+    assert isinstance(result, CandidateArrived)
+    names = [result.model_id, *([result.report.scratch] if result.report.scratch else [])]
+    models = [registry.load(name).weights for name in names]
+    return tuple(weights[part].tobytes() for weights in models for part in sorted(weights))
 
 
 class Workshop:
@@ -107,8 +120,9 @@ def worker(workshop):
 
 
 def child(worker: AdaptationWorker) -> psutil.Process:
-    assert worker._process is not None
-    return psutil.Process(worker._process.pid)
+    until(lambda: worker.poll() or worker._child is not None)
+    assert worker._child is not None
+    return psutil.Process(worker._child.process.pid)
 
 
 def test_a_job_becomes_a_candidate_whose_model_is_in_the_registry(workshop, worker):
@@ -158,8 +172,13 @@ def test_a_step_of_the_chain_becomes_a_model_that_tokens_can_start_from(workshop
     worker.close()
 
 
-def test_the_child_is_polite_and_single_threaded(worker):
-    assert child(worker).nice() >= 10
+def test_the_child_is_polite_single_threaded_and_within_its_memory(worker):
+    process = child(worker)
+    assert process.nice() == min(19, os.nice(0) + NICENESS)
+    assert process.memory_info().rss < MEMORY_MB * 2**20
+    assert process.rlimit(psutil.RLIMIT_AS)[1] < 2**62
+    busy = [thread for thread in process.threads() if thread.user_time + thread.system_time > 0.5]
+    assert len(busy) == 1
 
 
 def test_the_parent_has_no_torch_because_of_it():
@@ -245,14 +264,14 @@ def test_closing_ends_the_child_in_the_middle_of_a_job(workshop):
 
     def is_busy() -> bool:
         slow.poll()
-        return bool(slow._unanswered) and not slow._idle and process.cpu_times().user > 2.5
+        return slow._job is not None and not slow._ready and process.cpu_times().user > 2.5
 
     until(is_busy)
     began = time.monotonic()
     slow.close()
 
     assert time.monotonic() - began < 1.0
-    assert not process.is_running()
+    until(lambda: not process.is_running())
 
 
 def test_closing_twice_or_without_a_job_is_harmless(workshop):
@@ -267,12 +286,16 @@ def test_the_child_does_not_outlive_a_parent_that_was_killed(workshop, tmp_path)
     script.write_text(
         "import os, signal, sys\n"
         "from pathlib import Path\n"
+        "import numpy as np\n"
+        "from bot.core.commands import AdaptModel\n"
         "from bot.settings import Adaptation\n"
         "from strategies.learning.worker import AdaptationWorker\n"
         "if __name__ == '__main__':\n"
         "    worker = AdaptationWorker(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]), Adaptation())\n"
-        "    worker._start()\n"
-        "    print(worker._process.pid, flush=True)\n"
+        "    rows, one = np.zeros((1, 2), 'f4'), np.zeros(1, 'f4')\n"
+        "    job = AdaptModel(1, 'A', 1, 'b', 1, rows, np.zeros(1, 'i8'), np.zeros(1, 'i1'), one)\n"
+        "    worker.submit(job)\n"
+        "    print(worker._child.process.pid, flush=True)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     files = [str(workshop.registry.directory), workshop.base.model_id, str(workshop.replay)]
@@ -305,14 +328,84 @@ def test_a_job_that_keeps_killing_its_child_fails_and_the_next_one_is_done(works
     worker.submit(fine)
 
     for _ in range(MOST_RESTARTS + 1):
-        assert worker._process is not None
         victim = child(worker)
         victim.kill()
-        until(
-            lambda victim=victim: worker.poll() or worker._process is None or child(worker).pid != victim.pid
-        )
+        until(lambda victim=victim: worker.poll() or not victim.is_running())
 
     with pytest.raises(RuntimeFault, match=r"impossible here: .*died"):
         result(worker, murderous)
     assert isinstance(result(worker, fine), CandidateArrived)
+    worker.close()
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def idle(workshop: Workshop) -> tuple[AdaptationWorker, Clock]:
+    """A worker whose child never comes up, to look at its queue."""
+
+    class Unborn(AdaptationWorker):
+        process_main = staticmethod(print)
+
+    clock = Clock()
+    worker = Unborn(workshop.registry.directory, workshop.base.model_id, workshop.replay, QUICK, clock)
+    worker._pause_until = 1e9
+    return worker, clock
+
+
+def test_alarms_come_first_then_the_chain_then_the_oldest_model(workshop):
+    worker, _ = idle(workshop)
+    old, new, alarm = (
+        msgspec.structs.replace(workshop.job(symbol), until=until, urgent=urgent)
+        for symbol, until, urgent in (("OLD", 5, False), ("NEW", 9, False), ("ALARM", 9, True))
+    )
+    for job in (new, old, workshop.step(), alarm):
+        worker.submit(job)
+    ranked = sorted(worker._waiting.values(), key=_urgency)
+    assert [job.symbol for job in ranked] == ["ALARM", CHAIN, "OLD", "NEW"]
+
+
+def test_a_newer_snapshot_takes_the_place_of_one_that_still_waits(workshop):
+    worker, _ = idle(workshop)
+    older, newer = workshop.job("AAA", n=300), workshop.job("AAA")
+    worker.submit(older)
+    worker.submit(newer)
+    told = worker.take("AAA", older.cut, due=1)
+    assert isinstance(told, AdaptationFailed)
+    assert "newer snapshot" in told.reason
+    assert worker._waiting == {"AAA": newer}
+
+
+def test_the_allowance_of_an_hour_comes_evenly_and_is_not_hoarded():
+    allowance = _Allowance(3_600.0, now=0.0)
+    assert allowance.is_left(0.0)
+    allowance.spend(3_700.0)
+    assert not allowance.is_left(99.0)
+    assert allowance.is_left(101.0)
+    assert allowance.is_left(1e6)
+    allowance.spend(3_601.0)
+    assert not allowance.is_left(1e6)
+
+
+def test_a_worker_without_allowance_left_waits_with_the_next_job(workshop):
+    clock = Clock()
+    worker = AdaptationWorker(
+        workshop.registry.directory, workshop.base.model_id, workshop.replay, QUICK, clock
+    )
+    worker.limit(0.001)
+    jobs = [workshop.job("AAA"), workshop.job("BBB")]
+    for job in jobs:
+        worker.submit(job)
+    assert isinstance(result(worker, jobs[0]), CandidateArrived)
+    for _ in range(20):
+        worker.poll()
+        time.sleep(0.01)
+    assert worker._job is None
+    assert list(worker._waiting) == ["BBB"]
+    clock.now = 3_600.0 * 1e6
+    assert isinstance(result(worker, jobs[1]), CandidateArrived)
     worker.close()

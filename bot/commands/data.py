@@ -119,6 +119,8 @@ async def _download(
         else:
             extent = f"{_time(int(times[0]))} to {_time(int(times[-1]))}"
             missing = f", {barfiles.missing_bars(table)} missing" if isinstance(table, BarTable) else ""
+            if isinstance(download, BarDownload) and download.refused:
+                missing += f", {download.refused} that cannot be left out"
             console.print(f"{name}: {len(times):,} rows, {extent}{missing}  {download.path}", highlight=False)
 
 

@@ -131,7 +131,7 @@ class Refused(Record, frozen=True):
     reason: str
 
 
-class EquityMarked(Record, frozen=True):
+class EquityMarked(Record, frozen=True, gc=False):
     """Account at the close of a decision bar, with unrealised P&L at the last price; quote coin."""
 
     equity: float

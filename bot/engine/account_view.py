@@ -36,7 +36,7 @@ class AccountView:
 
     @property
     def balance(self) -> float:
-        return float(self.portfolio.balance)
+        return self.portfolio.cash
 
     @property
     def gross_notional(self) -> float:

@@ -35,12 +35,15 @@ class Candidates:
         self._faults_are_facts = faults_are_facts
         self._pretrained = frozenset(models)
         self._newest: dict[str, tuple[str, ...]] = {}  # models of each token
+        self._begun_with: dict[tuple[str, int], str] = {}  # models of the jobs that are not answered yet
         self._stored = {(result.symbol, result.cut): result for result in stored}
 
     def submit(self, job: AdaptModel | ExtendChain) -> None:
-        stored = self._stored.get((job.symbol, job.cut))
-        if stored is None or not self._answers(stored, job):
-            self._stored.pop((job.symbol, job.cut), None)
+        key = job.symbol, job.cut
+        self._begun_with[key] = job.base_model
+        stored = self._stored.get(key)
+        if stored is None or not self._is_whole(stored):
+            self._stored.pop(key, None)
             self._worker.submit(job)
 
     def poll(self) -> None:
@@ -52,12 +55,16 @@ class Candidates:
         except BotError as error:
             if not self._faults_are_facts:
                 raise
+            self._begun_with.pop((symbol, cut), None)
             return AdaptationFailed(due, due, symbol, cut, str(error))
 
     def _take(self, symbol: str, cut: int, due: int) -> Result | None:
         result = self._stored.pop((symbol, cut), None) or self._worker.take(symbol, cut, due)
         if isinstance(result, CandidateArrived):
+            self._check(result)
             self._keep(symbol, _models_of(result))
+        if result is not None:
+            del self._begun_with[symbol, cut]
         return result
 
     def _keep(self, symbol: str, model_ids: tuple[str, ...]) -> None:
@@ -73,15 +80,23 @@ class Candidates:
         for last in self._models.keys() - kept:
             del self._models[last]
 
-    def _answers(self, result: Result, job: AdaptModel | ExtendChain) -> bool:
-        """Whether a stored result is this job's, its model whole; if not, it is made again, bit for bit."""
-        if isinstance(result, AdaptationFailed):
-            return True
-        try:
-            card, *_ = [self._registry.load(model_id).card for model_id in _models_of(result)]
-        except DataError:
-            return False
-        return job.base_model in (result.model_id, card.parent)
+    def _is_whole(self, result: Result) -> bool:
+        """Whether a stored result can be taken; if not, it is made again, bit for bit."""
+        if isinstance(result, CandidateArrived):
+            try:
+                self._check(result)
+            except DataError:
+                return False
+        return True
+
+    def _check(self, result: CandidateArrived) -> None:
+        """Raises DataError unless its models are whole and those of the job: no other ever predicts."""
+        begun_with = self._begun_with[result.symbol, result.cut]
+        for model_id in _models_of(result):
+            card = self._registry.load(model_id).card
+            made = card.until == result.cut and card.parent in (begun_with, "")
+            if not made and model_id != begun_with:
+                raise DataError(f"model {model_id} is not what the job of {result.symbol} was to make")
 
 
 def _models_of(result: CandidateArrived) -> tuple[str, ...]:

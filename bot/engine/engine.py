@@ -3,8 +3,10 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from bot.core.commands import MoveStop
 from bot.core.events import (
     HISTORY,
+    OPERATOR,
     AdaptationFailed,
     BalanceChanged,
     BarClosed,
@@ -52,6 +54,7 @@ from risk.breaker import Breaker
 from risk.manager import RiskManager
 from strategies.base import Advice, Strategy
 
+_OF_BREAKERS: Final = frozenset({BreakerTripped, BreakerReleased})
 _OPERATOR_WISH: Final = "paused"  # the cause of blocks that a person asked for
 
 
@@ -84,6 +87,7 @@ class Engine:
         self.rungs: dict[str, RungChanged] = {}  # what each token is traded by, and why
         self._decided = 0  # close of the newest decision bar, ms
         self._now = 0  # ts of the newest fact
+        self._heard = 0  # when the newest fact was received, ms
         self._mark_due = False  # a decision bar closed at that time
         keeper = self._keeper
         self._handlers: dict[type[Event], Callable[[Any], list[Message]]] = {
@@ -117,17 +121,19 @@ class Engine:
         }
 
     def step(self, event: Event) -> list[Message]:
-        out: list[Message] = []
-        if event.ts > self._now and type(event) is not TimePassed:  # time alone ends no moment
+        kind, out = type(event), []
+        self._heard = event.received
+        if event.ts > self._now and kind is not TimePassed:  # time alone ends no moment
             out = self.mark()  # of the moment that is over, before anything later counts
             self._now = event.ts
-        out += self._handlers[type(event)](event)
-        return out + [message for record in out for message in self._tell_of_breaker(record, event)]
+        out += self._handlers[kind](event)
+        for record in tuple(out):
+            if type(record) in _OF_BREAKERS:
+                out += self._tell_of_token(record, event)
+        return out
 
-    def _tell_of_breaker(self, record: Message, news: Event) -> list[Message]:
-        """A token's own; what halts the account is no fault of a token."""
-        if not isinstance(record, BreakerTripped | BreakerReleased):
-            return []
+    def _tell_of_token(self, record: Any, news: Event) -> list[Message]:
+        """A token's own breaker concerns the strategy; what halts the account is no fault of a token."""
         if record.latch not in (None, Latch.TOKEN):
             return []
         return self._advised(self._strategy.on_event(record), news)
@@ -137,14 +143,11 @@ class Engine:
         if not self._mark_due:
             return []
         self._mark_due = False
-        return [] if HISTORY in self.account.blocks else self.appraise(self._now)
+        return [] if HISTORY in self.account.blocks else self._keeper.appraise(self._now)
 
     def appraise(self, ts: int) -> list[Message]:
         """The account at `ts`, for the journal, against the limit of the day."""
-        portfolio = self.portfolio
-        out = self._keeper.check_drawdown(ts)
-        balance, gross = float(portfolio.balance), portfolio.gross_notional
-        return [*out, self._breaker.record(ts, portfolio.equity, balance, gross)]
+        return self._keeper.appraise(ts)
 
     def take_over(self, other: "Engine") -> None:
         """Go on with the account that `other` looked after, while this one learnt from the past."""
@@ -156,17 +159,20 @@ class Engine:
     # --- market --------------------------------------------------------------------------------------------
 
     def _on_bar(self, bar: BarClosed) -> list[Message]:
-        symbol = bar.symbol
+        symbol, account = bar.symbol, self.account
         candles = self._candles.get(symbol)
         if candles is None:  # a symbol that was never listed to us: only looked at
             candles = self._candles[symbol] = Candles(symbol, self._interval)
-        out = self._exits.close_unsold(bar.ts)
+        out = self._exits.close_unsold(bar.ts) if self._exits.unsold else []
         self._markets.on_bar(bar)
-        positions = self.portfolio.positions
+        positions = account.portfolio.positions
         position = positions.get(symbol)
-        if position is not None and not candles.is_old(bar):
-            out += self._keeper.value(position, bar.close, bar)
-        out += self._entries.go_on(symbol, bar)
+        moves: list[Message] = []
+        if position is not None and bar.start >= candles.next_start:
+            moves = self._keeper.value(position, bar.close, bar)
+            out += moves
+        if symbol in account.works:
+            out += self._entries.go_on(symbol, bar)
         decision_bar = candles.update(bar)
         if decision_bar is None:
             return out
@@ -175,6 +181,8 @@ class Engine:
         self._decided = decision_bar.ts
         for advice in self._strategy.on_bar(decision_bar, positions):
             out += self._take(advice, bar)
+        if moves and position is not None and position.stop is not None and self._exits.covers(position):
+            out = [message for message in out if type(message) is not MoveStop]  # the exit may be there first
         return out
 
     def _on_delisted(self, event: InstrumentDelisted) -> list[Message]:
@@ -241,6 +249,8 @@ class Engine:
         told = Alarm(event.ts, "", str(event))
         if event.verb is Verb.RESUME:
             self.account.blocks.pop(_OPERATOR_WISH, None)
+            if seen_to := self.account.blocks.pop(OPERATOR, ""):
+                told = Alarm(event.ts, "", f"{event}; seen to: {seen_to}")
             self._keeper.flattening = False
             released = self._breaker.release(event.ts, str(event))
             return [told, released] if released else [told]
@@ -273,6 +283,11 @@ class Engine:
     def left_out(self) -> dict[str, str]:
         """New tokens that are not followed, and why."""
         return self._markets.left_out
+
+    @property
+    def heard(self) -> int:
+        """When the newest fact was received, by the run's clock, ms UTC; 0 before the first."""
+        return self._heard
 
     @property
     def decided(self) -> int:

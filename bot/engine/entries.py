@@ -53,8 +53,7 @@ class Entries:
 
     def go_on(self, symbol: str, news: Event) -> list[Message]:
         """With an entry of several parts, at any news of its symbol or of the time."""
-        work = self._works.get(symbol)
-        return self._advance(work, news.ts, news.received) if work is not None else []
+        return self._advance(self._works[symbol], news.ts, news.received)
 
     def go_on_all(self, news: Event) -> list[Message]:
         return [message for symbol in list(self._works) for message in self.go_on(symbol, news)]

@@ -13,13 +13,13 @@ _LONGEST_PAUSE_MS: Final = 300_000
 
 
 class Exits:
-    """interval: of decision bars, ms"""
+    """interval: of decision bars, ms; `unsold`: delisted, or the exchange did not carry out the exit"""
 
     def __init__(self, account: AccountView, manager: RiskManager, interval: int) -> None:
         self._account = account
         self._manager = manager
         self._first_pause = min(interval, _PAUSE_MS)
-        self._unsold: set[str] = set()  # delisted, or the exchange did not carry out the exit
+        self.unsold: set[str] = set()
         self._pauses: dict[str, tuple[int, int]] = {}  # until when no exit is tried again, and how long it is
 
     def close(self, position: Position, ts: int, alarm: str = "") -> list[Message]:
@@ -36,21 +36,23 @@ class Exits:
 
     def close_delisted(self, symbol: str, ts: int) -> list[Message]:
         """What is still held of it is sold while that can be done."""
-        self._unsold.add(symbol)
+        self.unsold.add(symbol)
         position = self._account.portfolio.positions.get(symbol)
         return self.close(position, ts) if position else []
 
     def close_unsold(self, ts: int) -> list[Message]:
         """At each bar or mark of any symbol: a delisted one has no bars of its own any more."""
-        if not self._unsold:
-            return []
         held = self._account.portfolio.positions
-        self._unsold &= held.keys()
-        return [message for name in sorted(self._unsold) for message in self.close(held[name], ts)]
+        self.unsold &= held.keys()
+        return [message for name in sorted(self.unsold) for message in self.close(held[name], ts)]
+
+    def covers(self, position: Position) -> bool:
+        """Whether all of it is on its way out."""
+        return self._account.orders.leaving(position.symbol) >= abs(position.qty)
 
     def failed(self, symbol: str, ts: int) -> None:
         """The exchange did not carry out an exit from what is still held."""
-        self._unsold.add(symbol)
+        self.unsold.add(symbol)
         _, last = self._pauses.get(symbol, (0, 0))
         pause = min(max(2 * last, self._first_pause), _LONGEST_PAUSE_MS)
         self._pauses[symbol] = ts + pause, pause
@@ -60,4 +62,4 @@ class Exits:
         self._pauses.pop(symbol, None)
 
     def take_over(self, other: "Exits") -> None:
-        self._unsold, self._pauses = other._unsold, other._pauses
+        self.unsold, self._pauses = other.unsold, other._pauses

@@ -79,10 +79,10 @@ class MarketView:
 
     def on_decision_bar(self, bar: BarClosed) -> None:
         self._comovement.update(bar)
-        symbol = self._of(bar.symbol)
-        if bar.turnover >= 0:
-            before = bar.turnover if math.isnan(symbol.turnover) else symbol.turnover
-            symbol.turnover = before + _TURNOVER_WEIGHT * (bar.turnover - before)
+        symbol, turnover = self._symbols.get(bar.symbol) or self._of(bar.symbol), bar.turnover
+        if turnover >= 0:
+            before = symbol.turnover if symbol.turnover >= 0 else turnover
+            symbol.turnover = before + _TURNOVER_WEIGHT * (turnover - before)
 
     @property
     def faults(self) -> dict[str, tuple[str, ...]]:
@@ -94,7 +94,7 @@ class MarketView:
         return self._of(name).price
 
     def on_bar(self, bar: BarClosed) -> None:
-        self._of(bar.symbol).price = bar.close
+        (self._symbols.get(bar.symbol) or self._of(bar.symbol)).price = bar.close
 
     def facts(self, name: str, now: int) -> MarketFacts:
         symbol, instrument = self._of(name), self.instruments.get(name)

@@ -13,7 +13,8 @@ _ZERO = Decimal(0)
 
 
 class Portfolio:
-    """Money is exact (Decimal) where it changes; equity between fills is a float, for speed.
+    """Money is exact (Decimal) where it changes; equity between fills is a float, for speed, and so is
+    the balance as `cash`.
 
     `positions` holds open positions only; `last_loss` when each token's newest losing position ended, ms.
     """
@@ -28,8 +29,8 @@ class Portfolio:
         self._since: dict[str, int] = {}  # when positions were opened that are yet to be adopted
         self._last: dict[str, float] = {}  # last price of symbols with a position
         self._floats: dict[str, tuple[float, float]] = {}  # signed quantity and entry
-        self._balance = float(balance)
-        self.equity = self._balance
+        self.cash = float(balance)
+        self.equity = self.cash
         self.gross_notional = 0.0
 
     def restore(self, opened: Mapping[str, int], last_loss: Mapping[str, int]) -> None:
@@ -38,9 +39,11 @@ class Portfolio:
         self.last_loss |= last_loss
 
     def mark(self, symbol: str, price: float) -> float:
-        """A new price of a symbol we hold; returns the equity with unrealised P&L."""
+        """A new price of a symbol we hold; returns its P&L, as `pnl` does."""
         self._last[symbol] = price
-        return self._revalue()
+        self._revalue()
+        qty, entry = self._floats[symbol]
+        return self._gains.get(symbol, 0.0) + qty * (price - entry)
 
     def apply_fill(self, fill: OrderFilled) -> Position | None:
         """Book one execution; returns the position that is left, None when flat."""
@@ -64,12 +67,12 @@ class Portfolio:
 
     def apply_funding(self, paid: FundingPaid) -> None:
         self._realise(paid.symbol, -paid.amount)
-        self._balance = float(self.balance)
+        self.cash = float(self.balance)
         self._revalue()
 
     def apply_transfer(self, changed: BalanceChanged) -> None:
         self.balance += changed.amount
-        self._balance = float(self.balance)
+        self.cash = float(self.balance)
         self._revalue()
 
     def apply_stop(self, moved: StopMoved) -> None:
@@ -120,20 +123,19 @@ class Portfolio:
         self.positions[position.symbol] = position
         self._floats[position.symbol] = float(position.qty), float(position.entry)
         self._last[position.symbol] = price
-        self._balance = float(self.balance)
+        self.cash = float(self.balance)
         self._revalue()
 
     def _drop(self, symbol: str) -> None:
         del self.positions[symbol], self._floats[symbol], self._last[symbol]
-        self._balance = float(self.balance)
+        self.cash = float(self.balance)
         self._revalue()
 
-    def _revalue(self) -> float:
-        equity, gross = self._balance, 0.0
+    def _revalue(self) -> None:
+        equity, gross = self.cash, 0.0
         last = self._last
         for symbol, (qty, entry) in self._floats.items():
             price = last[symbol]
             equity += qty * (price - entry)
             gross += abs(qty) * price
         self.equity, self.gross_notional = equity, gross
-        return equity

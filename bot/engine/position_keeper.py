@@ -4,6 +4,8 @@ At each fact about a position, and at each of its prices, the drawdown breakers 
 protection at the position's stop.
 """
 
+from collections.abc import Sequence
+
 from bot.core.commands import MoveStop
 from bot.core.events import (
     BalanceChanged,
@@ -17,7 +19,7 @@ from bot.core.events import (
     PositionMarked,
     StopMoved,
 )
-from bot.core.records import Alarm, BreakerTripped
+from bot.core.records import Alarm, BreakerReleased, BreakerTripped
 from bot.core.types import Position, Trigger
 from bot.engine.account_view import AccountView
 from bot.engine.decisions import Message
@@ -47,13 +49,18 @@ class PositionKeeper:
     def value(self, position: Position, price: float, news: Event) -> list[Message]:
         """At each news of its price; the drawdown limits and the stop are looked at."""
         symbol, ts = position.symbol, news.ts
-        self._account.portfolio.mark(symbol, price)
-        out = self.check_drawdown(ts, symbol)
-        if self._must_be_flat(symbol):  # an exit that the exchange rejected is tried again
+        portfolio, breaker = self._account.portfolio, self._breaker
+        pnl = portfolio.mark(symbol, price)
+        equity = portfolio.equity
+        tripped = breaker.mark(ts, equity) + breaker.mark_token(ts, symbol, pnl, equity)
+        out = self._answer(tripped, ts) if tripped else []
+        if self.flattening or breaker.flattens(symbol):  # an exit that the exchange rejected is tried again
             return out + self._exits.close(position, ts)
-        if symbol not in self._account.markets.instruments:
+        instrument = self._account.markets.instruments.get(symbol)
+        if instrument is None:
             return out + self._exits.close(position, ts, ENDED)
-        return out + self._guard(position, price, news)
+        due = self._protection.look(position, instrument, price, ts, news.received)
+        return out + self._carry_out(due, position, ts) if due else out
 
     def guard_all(self, news: Event) -> list[Message]:
         """At a fact that brought no price."""
@@ -62,18 +69,25 @@ class PositionKeeper:
 
     def check_drawdown(self, ts: int, symbol: str = "") -> list[Message]:
         """Of the account, and of the token that a fact is about."""
-        breaker, portfolio = self._breaker, self._account.portfolio
-        equity = portfolio.equity
-        records: list[Message] = [*breaker.mark(ts, equity)]
+        portfolio = self._account.portfolio
+        records = self._breaker.mark(ts, portfolio.equity)
         if symbol:
-            records += breaker.mark_token(ts, symbol, portfolio.pnl(symbol), equity)
-        if not records:
-            return records
-        out = list(records)
+            records += self._breaker.mark_token(ts, symbol, portfolio.pnl(symbol), portfolio.equity)
+        return self._answer(records, ts) if records else []
+
+    def _answer(self, records: Sequence[BreakerTripped | BreakerReleased], ts: int) -> list[Message]:
+        out: list[Message] = [*records]
         for record in records:
             if isinstance(record, BreakerTripped):
                 out += self.stop_trading(ts, record.symbol)
         return out
+
+    def appraise(self, ts: int) -> list[Message]:
+        """The account at `ts`, for the journal, against the limits of its drawdown."""
+        portfolio, breaker = self._account.portfolio, self._breaker
+        records = breaker.mark(ts, portfolio.equity)
+        out = self._answer(records, ts) if records else []
+        return [*out, breaker.record(ts, portfolio.equity, portfolio.cash, portfolio.gross_notional)]
 
     def stop_trading(self, ts: int, symbol: str = "") -> list[Message]:
         """A breaker has tripped, of one token or ("") of the account, or a person wants nothing held."""
@@ -88,16 +102,19 @@ class PositionKeeper:
         self._protection.take_over(other._protection)
 
     def _must_be_flat(self, symbol: str) -> bool:
-        return self.flattening or self._breaker.flattens or self._breaker.flattens_token(symbol)
+        return self.flattening or self._breaker.flattens(symbol)
 
     def _guard(self, position: Position, price: float, news: Event) -> list[Message]:
         instrument = self._account.markets.instruments.get(position.symbol)
         due = self._protection.look(position, instrument, price, news.ts, news.received)
+        return self._carry_out(due, position, news.ts) if due else []
+
+    def _carry_out(self, due: Move | Close, position: Position, ts: int) -> list[Message]:
         if isinstance(due, Close):
-            return self._exits.close(position, news.ts, due.alarm)
-        if isinstance(due, Move):
-            return [MoveStop(news.ts, position.symbol, due.stop, self._trigger)]
-        return []
+            return self._exits.close(position, ts, due.alarm)
+        if position.stop is not None and self._exits.covers(position):  # the exit may be there first
+            return []
+        return [MoveStop(ts, position.symbol, due.stop, self._trigger)]
 
     def _guard_held(self, symbol: str, news: Event) -> list[Message]:
         portfolio = self._account.portfolio

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from operator import attrgetter
-from typing import Protocol
+from typing import Final, NamedTuple, Protocol, get_args
 
 from bot.core.commands import AdaptModel, BrokerCommand, Command, ExtendChain
 from bot.core.events import (
@@ -47,7 +47,16 @@ class Journal(Protocol):
     def commit(self) -> None: ...
 
 
+class _Job(NamedTuple):
+    due: int
+    number: int
+    symbol: str
+    cut: int
+
+
 Observer = Callable[[Event | Command | Record], None]
+_COMMANDS: Final = frozenset({*get_args(BrokerCommand), AdaptModel, ExtendChain})
+_UNTOLD: Final = frozenset({BarClosed, PositionMarked, TimePassed})  # too many, and a market has them
 
 
 class Runner:
@@ -68,8 +77,9 @@ class Runner:
         self._journal = journal
         self._delay = adaptation_delay
         self._observers = observers
-        self._jobs: deque[tuple[int, str, int]] = deque()  # due, symbol, cut; in order of due
-        self._arrived: list[CandidateArrived | AdaptationFailed] = []
+        self._jobs: deque[_Job] = deque()  # in order of due
+        self._asked = 0
+        self._arrived: dict[_Job, CandidateArrived | AdaptationFailed] = {}
 
     def is_waiting(self, ts: int) -> bool:
         """Whether a candidate that takes part from `ts` on has not come yet.
@@ -77,23 +87,26 @@ class Runner:
         A candidate becomes a fact a fixed time after its cut, however fast the child was: so a replay is
         deterministic, and nothing is known earlier than it could have been.
         """
-        if self._jobs:
-            self._adapter.poll()
-        while self._jobs and self._jobs[0][0] <= ts:
-            due, symbol, cut = self._jobs[0]
-            result = self._adapter.take(symbol, cut, due)
+        if not self._jobs:
+            return False
+        self._adapter.poll()
+        late: list[_Job] = []
+        while self._jobs and self._jobs[0].due <= ts:
+            job = self._jobs.popleft()
+            result = self._adapter.take(job.symbol, job.cut, job.due)
             if result is None:
-                return True
-            self._arrived.append(result)
-            self._jobs.popleft()
-        return False
+                late.append(job)
+            else:
+                self._arrived[job] = result
+        self._jobs.extendleft(reversed(late))
+        return bool(late)
 
     def advance(self, events: Sequence[Event]) -> None:
         """One moment of the market: candidates that are due, then what was filled, then the news."""
         if self._arrived:
-            arrived, self._arrived = self._arrived, []
-            for candidate in arrived:
-                self._feed(candidate)
+            arrived, self._arrived = self._arrived, {}
+            for job in sorted(arrived):  # as they were asked for, not as they were ready
+                self._feed(arrived[job])
         for fact in self._broker.on_market(events):
             self._feed(fact)
         for event in events:
@@ -117,17 +130,19 @@ class Runner:
     def _feed(self, event: Event) -> None:
         facts = [event]
         for fact in facts:  # the answers to what it causes are added on the way
-            if not isinstance(fact, BarClosed | PositionMarked | TimePassed):
+            if type(fact) not in _UNTOLD:
                 self._tell(fact)
-            facts.extend(self._deliver(self._engine.step(fact)))
+            messages = self._engine.step(fact)
+            if messages:
+                facts.extend(self._deliver(messages))
 
     def _deliver(self, messages: Sequence[Command | Record]) -> list[Event]:
         """Tell them and carry out the commands, once all are written down; the facts that come of it."""
-        if not messages:
-            return []
+        commands = []
         for message in messages:
             self._tell(message)
-        commands = [message for message in messages if isinstance(message, Command)]
+            if type(message) in _COMMANDS:
+                commands.append(message)
         if not commands:
             return []
         self._journal.commit()
@@ -138,9 +153,10 @@ class Runner:
         for observer in self._observers:
             observer(message)
 
-    def _carry_out(self, command: Command) -> list[Event]:
+    def _carry_out(self, command: Command | Record) -> list[Event]:
         if isinstance(command, AdaptModel | ExtendChain):
-            self._jobs.append((command.cut + self._delay, command.symbol, command.cut))
+            self._asked += 1
+            self._jobs.append(_Job(command.cut + self._delay, self._asked, command.symbol, command.cut))
             self._adapter.submit(command)
             return []
         assert isinstance(command, BrokerCommand)

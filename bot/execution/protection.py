@@ -34,7 +34,7 @@ class _Watched:
 
     opened: int
     seen: int
-    best: float  # the most favourable price since then
+    best: float  # the most favourable price since then; for stops that follow the price
     good: Position | None = None  # as it was when its stop was found good
     naked_since: int | None = None  # when it was first asked to be given a stop
     asked: Decimal | None = None  # the newest stop that was asked for
@@ -74,9 +74,12 @@ class Protection:
 
         instrument: None where it is not traded, or not known yet: at a start what is held comes first
         """
-        self._clock += max(0, received - self._received) if self._received else 0  # it may be set back
+        if received > self._received > 0:  # it may be set back
+            self._clock += received - self._received
         self._received = received
-        watched = self._watch(position, price)
+        watched = self._watched.get(position.symbol)
+        if watched is None or watched.opened != position.opened:
+            watched = self._watched[position.symbol] = _Watched(position.opened, self._clock, price)
         if instrument is None:
             waited = self._clock - watched.seen >= _GRACE_MS
             return Close(ENDED) if waited else None
@@ -84,6 +87,13 @@ class Protection:
             return Close(f"held for {self._risk.max_holding_bars} bars: it is closed")
         if watched.good is position and not self._follows:
             return None
+        return self._due(watched, position, instrument, price)
+
+    def _due(
+        self, watched: _Watched, position: Position, instrument: Instrument, price: float
+    ) -> Move | Close | None:
+        """For its stop."""
+        watched.best = max(watched.best, price) if position.qty > 0 else min(watched.best, price)
         if self._is_naked(position, watched):
             return Close(f"no stop for {self._risk.naked_seconds:g} s: it is closed")
         planned = self._planned.get(position.symbol)
@@ -101,15 +111,6 @@ class Protection:
         if position.stop is None and watched.naked_since is None:
             watched.naked_since = self._clock
         return Move(stop)
-
-    def _watch(self, position: Position, price: float) -> _Watched:
-        watched = self._watched.get(position.symbol)
-        if watched is None or watched.opened != position.opened:
-            watched = _Watched(position.opened, self._clock, price)
-            self._watched[position.symbol] = watched
-        favourable = max if position.qty > 0 else min
-        watched.best = favourable(watched.best, price)
-        return watched
 
     def _is_naked(self, position: Position, watched: _Watched) -> bool:
         """For too long."""

@@ -14,6 +14,7 @@ from bot.core.types import DAY_MS, MINUTE_MS, Instrument
 from bot.exchange.bybit.download import BarDownload, FundingDownload
 from bot.exchange.bybit.rest import Rest
 from bot.exchange.recorded import RecordedMarket
+from bot.live.parts import warn
 from bot.market.bars import BarTable
 from bot.settings import Settings
 from bot.storage import barfiles
@@ -67,7 +68,11 @@ class Past:
 async def download_past(
     settings: Settings, rest: Rest, data: Path, followed: Sequence[Instrument], console: Console
 ) -> Past:
-    """Fetch what `data` lacks of the past of the followed instruments and open it."""
+    """Fetch what `data` lacks of the past of the followed instruments and open it.
+
+    A token whose past cannot be had begins without one: the live market brings its bars from its launch on.
+    Raises DataError for a source's.
+    """
     bybit, sources = settings.bybit, settings.market.sources
     interval = settings.market.decision_minutes * MINUTE_MS
     now = rest.clock.now_ms()
@@ -78,10 +83,17 @@ async def download_past(
         since = max(since, item.launch_time)
         if since + interval > until:
             continue
-        bars = BarDownload(rest.market, data, item.symbol, interval, since, until)
-        table = await bars.run(lambda _: None)
-        await FundingDownload(
-            rest.market, data / FUNDING_FOLDER, item.symbol, since, until, item.funding_interval_ms
-        ).run(lambda _: None)
-        console.print(f"{item.symbol}: {len(table or ()):,} bars of history", highlight=False)
+        try:
+            bars = BarDownload(rest.market, data, item.symbol, interval, since, until)
+            table = await bars.run(lambda _: None)
+            await FundingDownload(
+                rest.market, data / FUNDING_FOLDER, item.symbol, since, until, item.funding_interval_ms
+            ).run(lambda _: None)
+        except DataError as error:
+            if item.symbol in sources:
+                raise
+            warn(console, [f"{item.symbol} begins without a past: {error}"])
+            continue
+        refused = f", {bars.refused} that cannot be left out" if bars.refused else ""
+        console.print(f"{item.symbol}: {len(table or ()):,} bars of history{refused}", highlight=False)
     return Past.of(data, [item.symbol for item in followed], start, settings)

@@ -14,7 +14,7 @@ class Candles:
     def __init__(self, symbol: str, interval: int) -> None:
         self.symbol = symbol
         self.interval = interval
-        self._next: int | None = None  # when the next bar should open
+        self.next_start = 0  # of the next bar; one that opened earlier is repeated or late: no news
         self._part: BarClosed | None = None  # the open decision bar so far; nothing of it is missing
 
     def update(self, bar: BarClosed) -> BarClosed | None:
@@ -22,24 +22,22 @@ class Candles:
 
         Raises DataError for a bar of another symbol, or one that does not fit into `interval`.
         """
-        self._check(bar)
-        if self.is_old(bar):
+        start, interval = bar.start, bar.interval
+        is_whole = interval == self.interval
+        if bar.symbol != self.symbol or start % interval or (not is_whole and self.interval % interval):
+            raise self._misfit(bar)
+        if start < self.next_start:
             return None
-        self._next = bar.start + bar.interval
-        return self._fold(bar)
+        self.next_start = start + interval
+        return bar if is_whole else self._fold(bar)
 
-    def is_old(self, bar: BarClosed) -> bool:
-        """A repeated bar, or one whose time is over: its price is no news."""
-        return self._next is not None and bar.start < self._next
-
-    def _check(self, bar: BarClosed) -> None:
+    def _misfit(self, bar: BarClosed) -> DataError:
         if bar.symbol != self.symbol:
-            raise DataError(f"a bar of {bar.symbol} was given to the candles of {self.symbol}")
-        if self.interval % bar.interval or bar.start % bar.interval:
-            raise DataError(
-                f"{bar.symbol}: a bar of {bar.interval} ms that opened at {bar.start} does not fit into "
-                f"bars of {self.interval} ms; use an interval that divides it"
-            )
+            return DataError(f"a bar of {bar.symbol} was given to the candles of {self.symbol}")
+        return DataError(
+            f"{bar.symbol}: a bar of {bar.interval} ms that opened at {bar.start} does not fit into "
+            f"bars of {self.interval} ms; use an interval that divides it"
+        )
 
     def _fold(self, bar: BarClosed) -> BarClosed | None:
         part, self._part = self._part, None

@@ -1,6 +1,7 @@
 """How tokens move together: exponentially weighted correlations of their decision bars' log returns."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,22 +20,23 @@ class Comovement:
         self._decay = 0.5 ** (1 / half_life)
         self._warm_up = warm_up
         self._places: dict[str, int] = {}
-        self._last: dict[str, BarClosed] = {}
         self._moment = 0  # open time of the bars that are being gathered, ms
-        self._returns: dict[str, float] = {}  # of that moment, as ratios of prices
+        self._bars: dict[str, BarClosed] = {}  # of that moment
+        self._before: dict[str, BarClosed] = {}  # of the moment before
         self._products = np.zeros((0, 0))
         self._squares = np.zeros((0, 0))  # [i, j]: of i, over the moments that i and j have in common
         self._common = np.zeros((0, 0))
 
     def update(self, bar: BarClosed) -> None:
-        """A return needs two bars without a gap between them."""
-        if bar.start > self._moment:
-            self._take_in()
-            self._moment = bar.start
-        before = self._last.get(bar.symbol)
-        self._last[bar.symbol] = bar
-        if before is not None and before.ts == bar.start == self._moment:
-            self._returns[bar.symbol] = bar.close / before.close
+        start = bar.start
+        if start > self._moment:
+            if len(self._bars) > 1:  # nothing moves together with itself only
+                self._take_in()
+            self._moment, self._before, self._bars = start, self._bars, {}
+        if start == self._moment:
+            self._bars[bar.symbol] = bar
+        elif bar.ts == self._moment:  # it came late
+            self._before[bar.symbol] = bar
 
     def correlation(self, one: str, other: str) -> float:
         """NaN while it is not known."""
@@ -46,8 +48,8 @@ class Comovement:
 
     def drop(self, symbol: str) -> None:
         """It is not traded any more."""
-        self._last.pop(symbol, None)
-        self._returns.pop(symbol, None)
+        self._bars.pop(symbol, None)
+        self._before.pop(symbol, None)
         place = self._places.pop(symbol, None)
         if place is None:
             return
@@ -57,14 +59,14 @@ class Comovement:
             setattr(self, name, kept)
 
     def _take_in(self) -> None:
-        if len(self._returns) < 2:  # nothing moves together with itself only
-            self._returns.clear()
+        """A return needs two bars without a gap between them."""
+        pairs = ((bar, self._before.get(symbol)) for symbol, bar in self._bars.items())
+        moved = {bar.symbol: bar.close / old.close for bar, old in pairs if old and old.ts == bar.start}
+        if len(moved) < 2:
             return
-        for symbol in self._returns:
-            if symbol not in self._places:
-                self._add(symbol)
+        self._add([symbol for symbol in moved if symbol not in self._places])
         r = np.full(len(self._places), np.nan)
-        for symbol, ratio in self._returns.items():
+        for symbol, ratio in moved.items():
             r[self._places[symbol]] = math.log(ratio)
         here = np.isfinite(r)
         both = np.outer(here, here)
@@ -73,12 +75,13 @@ class Comovement:
         squares = np.repeat((r * r)[:, None], len(r), axis=1)
         self._squares = _blend(self._squares, squares, both, self._decay)
         self._common += both
-        self._returns.clear()
 
-    def _add(self, symbol: str) -> None:
-        self._places[symbol] = len(self._places)
+    def _add(self, symbols: Sequence[str]) -> None:
+        if not symbols:
+            return
+        self._places |= {symbol: len(self._places) + i for i, symbol in enumerate(symbols)}
         self._products, self._squares, self._common = (
-            np.pad(table, (0, 1)) for table in (self._products, self._squares, self._common)
+            np.pad(table, (0, len(symbols))) for table in (self._products, self._squares, self._common)
         )
 
 

@@ -214,7 +214,7 @@ def fit_trees(study: Study, cut: int, *, twin: bool) -> None:
     x, y, weight = stacked([one.labelled_from(middle) for one in series], STRIDE)
     temperature = 1.0
     if len(y):
-        temperature = max(1.0, fit_temperature(_raw(first, x), y, weight))
+        temperature = max(1.0, fit_temperature(raw_scores(first, x), y, weight))
     content = {
         "booster": boosted(series, study.seed).model_to_string(),
         "temperature": temperature,
@@ -235,7 +235,7 @@ def load_trees(study: Study, cut: int, *, twin: bool) -> Trees:
 
 def tree_scores(trees: Trees, x: NDArray[np.float32]) -> Floats:
     """Log odds of "up", before the temperature."""
-    return _raw(trees.booster, x)
+    return raw_scores(trees.booster, x)
 
 
 def boosted(series: list[LabelledSeries], seed: int) -> lightgbm.Booster:
@@ -256,7 +256,8 @@ def stacked(series: list[LabelledSeries], stride: int) -> tuple[NDArray[np.float
     )
 
 
-def _raw(booster: lightgbm.Booster, x: NDArray[np.float32]) -> Floats:
+def raw_scores(booster: lightgbm.Booster, x: NDArray[np.float32]) -> Floats:
+    """Log odds of "up" (n,)."""
     if not len(x):
         return np.empty(0)
     return np.asarray(booster.predict(x, raw_score=True, num_threads=1), np.float64)

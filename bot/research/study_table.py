@@ -227,17 +227,17 @@ def lines(rows: Sequence[Row]) -> list[str]:
         cells = [
             r.arm, r.age, f"{r.n:,}", f"{r.effective_n:,.0f}", percent(r.auc), percent(r.skill, 2),
             percent(r.balanced), percent(r.accuracy), f"{100 * r.always_short:.1f}", percent(r.confident),
-            percent(r.lift), f"{100 * r.short_share:.0f}", _scaled(r.net, 1e4, 0),
+            percent(r.lift), f"{100 * r.short_share:.0f}", scaled(r.net, 1e4, 0),
         ]  # fmt: skip
         out.append("| " + " | ".join(cells) + " |")
     return out
 
 
 def percent(estimate: Estimate, digits: int = 1) -> str:
-    return _scaled(estimate, 100.0, digits)
+    return scaled(estimate, 100.0, digits)
 
 
-def _scaled(estimate: Estimate, factor: float, digits: int) -> str:
+def scaled(estimate: Estimate, factor: float, digits: int) -> str:
     if not math.isfinite(estimate.value):
         return ""
     value = f"{factor * estimate.value:.{digits}f}"

@@ -1,159 +1,104 @@
-"""One child process that adapts models, and its parent's end. The parent never imports torch.
+"""The parent's end of the adaptation process: a queue with priorities. The parent never imports torch.
 
-The child is started fresh (spawn), runs at low priority on one thread, and ends when the parent's end of the
-pipe closes, however the parent ended. Messages are bytes: msgpack headers with raw arrays.
+The process is started fresh (spawn) and runs at low priority on one thread, in its own memory budget
+(`child.py`). Its pipe belongs to a thread of ours: a snapshot is larger than a pipe's buffer, and nobody may
+wait for a process that is busy, stopped or out of its mind. One that dies, hangs or answers what nobody asked
+is replaced, and the next one begins its job anew.
 """
 
 import multiprocessing
-import os
-import signal
 import threading
-from collections import deque
+import time
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from queue import Empty, SimpleQueue
+from typing import Any, Final
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 from bot.core.commands import AdaptModel, ExtendChain
-from bot.core.errors import BotError, RuntimeFault
-from bot.core.events import AdaptationFailed, AdaptationReport, CandidateArrived
+from bot.core.errors import RuntimeFault
+from bot.core.events import AdaptationFailed, CandidateArrived
 from bot.core.interrupt import interrupts_held_back
+from bot.core.types import HOUR_MS
 from bot.settings import Adaptation
+from strategies.learning import child
+from strategies.learning.wire import Result, encoded
 
-if TYPE_CHECKING:
-    from strategies.learning.adaptation_job import Adapting
-
-NICENESS: Final = 10
-MOST_RESTARTS: Final = 3  # for one job; a job that kills its child that often has failed
+MOST_RESTARTS: Final = 3  # for one job; a job that ends its child that often has failed
+FIRST_PAUSE: Final = 0.25  # seconds before a second restart for one job; doubled each time
 CLOSE_SECONDS: Final = 1.0
+_GONE_SECONDS: Final = 0.05  # a killed process takes less, as a rule
+LONGEST_ANSWER: Final = 1 << 20  # bytes
+_HOUR: Final = HOUR_MS / 1_000
 
-Job = tuple[str, int]  # symbol, cut
-
-
-class Arrays(msgspec.Struct):
-    """What a snapshot holds, row-major."""
-
-    features: int
-    rows: bytes
-    starts: bytes
-    labels: bytes
-    weights: bytes
-
-    @classmethod
-    def of(cls, job: AdaptModel | ExtendChain) -> "Arrays":
-        arrays = (job.rows, job.starts, job.labels, job.weights)
-        return cls(job.rows.shape[1], *(array.tobytes() for array in arrays))
-
-    def restored(
-        self,
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.int8], NDArray[np.float32]]:
-        return (
-            np.frombuffer(self.rows, np.float32).reshape(-1, self.features),
-            np.frombuffer(self.starts, np.int64),
-            np.frombuffer(self.labels, np.int8),
-            np.frombuffer(self.weights, np.float32),
-        )
-
-
-class Order(msgspec.Struct, tag=True):
-    """An AdaptModel on the wire."""
-
-    symbol: str
-    cut: int
-    base_model: str
-    seed: int
-    arrays: Arrays
-
-    @classmethod
-    def of(cls, job: AdaptModel) -> "Order":
-        return cls(job.symbol, job.cut, job.base_model, job.seed, Arrays.of(job))
-
-    def command(self) -> AdaptModel:
-        return AdaptModel(
-            self.cut, self.symbol, self.cut, self.base_model, self.seed, *self.arrays.restored()
-        )
-
-
-class ChainOrder(msgspec.Struct, tag=True):
-    """An ExtendChain on the wire."""
-
-    cut: int
-    base_model: str
-    rival_model: str
-    seed: int
-    listings: tuple[tuple[str, int], ...]
-    arrays: Arrays
-    log_vol: bytes
-
-    @classmethod
-    def of(cls, job: ExtendChain) -> "ChainOrder":
-        return cls(
-            job.cut, job.base_model, job.rival_model, job.seed, job.listings, Arrays.of(job),
-            job.log_vol.tobytes(),
-        )  # fmt: skip
-
-    def command(self) -> ExtendChain:
-        return ExtendChain(
-            self.cut, self.cut, self.base_model, self.rival_model, self.seed, self.listings,
-            *self.arrays.restored(), np.frombuffer(self.log_vol, np.float32),
-        )  # fmt: skip
-
-
-class Result(msgspec.Struct):
-    """What became of a job: a model in the registry with its report, or the reason why there is none.
-
-    is_fault: the reason lies in this machine (files, memory, disk), not in the job, and another job would
-    fail the same way
-    """
-
-    symbol: str
-    cut: int
-    model_id: str = ""
-    report: AdaptationReport | None = None
-    reason: str = ""
-    is_fault: bool = False
+Job = AdaptModel | ExtendChain
 
 
 class AdaptationWorker:
-    """Jobs in, results out, in order. A child that dies is started again with what it had not answered."""
+    """Jobs in, results out; the most pressing job first. Nothing here waits for the child.
 
-    def __init__(self, registry: Path, base_model: str, replay: Path, settings: Adaptation) -> None:
+    What a result says depends on its job alone, so the order changes no replay: there a candidate is a fact
+    at a fixed time after its cut, and the driver waits for it. `limit` is for runs that wait for nobody.
+    """
+
+    process_main: Callable[..., None] = staticmethod(child.main)
+
+    def __init__(
+        self,
+        registry: Path,
+        base_model: str,
+        replay: Path,
+        settings: Adaptation,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._arguments = (registry, base_model, replay, msgspec.json.encode(settings.model_dump()))
-        self._unanswered: deque[AdaptModel | ExtendChain] = deque()
-        self._results: dict[Job, Result] = {}
-        self._restarts = 0
-        self._idle = False  # the child has said that it waits for a job
-        self._process: BaseProcess | None = None
-        self._pipe: Connection | None = None
+        self._longest = settings.job_seconds
+        self._clock = clock
+        self._waiting: dict[str, Job] = {}  # the newest of each symbol
+        self._results: dict[tuple[str, int], Result] = {}
+        self._child: _Child | None = None
+        self._job: Job | None = None  # the child is at it
+        self._since = 0.0  # when the child was started or got its job
+        self._ready = False  # the child waits for a job
+        self._restarts = 0  # for the job that is first
+        self._pause_until = 0.0
+        self._allowance: _Allowance | None = None
 
-    def submit(self, job: AdaptModel | ExtendChain) -> None:
-        """Queue a job; returns at once. `poll` hands it over when the child is free."""
-        self._unanswered.append(job)
-        if self._process is None:
-            self._start()
+    def limit(self, cpu_seconds: float) -> None:
+        """From now on the child gets so many CPU seconds an hour, which the tokens share by their urgency.
+
+        Never in a replay, whose results would then depend on the machine.
+        """
+        self._allowance = _Allowance(cpu_seconds, self._clock())
+
+    def submit(self, job: Job) -> None:
+        """Queue a job; returns at once. One of the same symbol that still waits is out of date: it fails."""
+        older = self._waiting.pop(job.symbol, None)
+        if older is not None:
+            self._finish(Result(older.symbol, older.cut, reason="a newer snapshot took its place"))
+        self._waiting[job.symbol] = job
         self.poll()
 
     def poll(self) -> None:
-        """Take what the child has answered and give it the next job; never waits for it.
-
-        A snapshot is larger than a pipe's buffer: it is sent only to a child that waits for one.
-        """
-        self._collect()
-        if self._idle and self._unanswered:
-            self._idle = False
-            self._send(self._unanswered[0])
+        """Take what the child has answered, end it where it hangs, and give it the next job."""
+        if self._child is not None:
+            self._hear(self._child)
+        if self._child is None and (self._waiting or self._job) and self._clock() >= self._pause_until:
+            with interrupts_held_back():
+                self._child = _Child(self.process_main, self._arguments)
+            self._since = self._clock()
+        if self._child is not None and self._ready:
+            self._give(self._child)
 
     def take(self, symbol: str, cut: int, due: int) -> CandidateArrived | AdaptationFailed | None:
-        """The result of a job as an event at `due` (ms); None while there is none.
+        """The result of a job as an event at `due` (ms); None while there is none. `poll` brings them.
 
         Raises RuntimeFault when this machine, not the job, is at fault: such a failure is no fact of the
         market, and a run in which no model can adapt must not pass for one in which none was good enough.
         """
-        self.poll()
         result = self._results.pop((symbol, cut), None)
         if result is None:
             return None
@@ -165,114 +110,138 @@ class AdaptationWorker:
 
     def close(self) -> None:
         """End the child, whatever it is doing, within a second."""
-        process, self._process = self._process, None
-        if self._pipe is not None:
-            self._pipe.close()
-        if process is not None:
-            process.terminate()
-            process.join(CLOSE_SECONDS)
-            if process.is_alive():
-                process.kill()
-                process.join()
+        ended, self._child = self._child, None
+        self._waiting.clear()
+        self._job = None
+        if ended is not None:
+            ended.end(CLOSE_SECONDS)
 
-    # --- the child's life ----------------------------------------------------------------------------------
+    # --- one child -----------------------------------------------------------------------------------------
 
-    def _start(self) -> None:
+    def _hear(self, living: "_Child") -> None:
+        while (said := living.heard()) is not _NOTHING:
+            if isinstance(said, str):
+                return self._replace(living, said)
+            if said is not None and (self._job is None or _key(self._job) != (said.symbol, said.cut)):
+                return self._replace(living, "it answered what nobody had asked")
+            self._ready = True
+            if said is not None:
+                self._job, self._restarts = None, 0
+                self._finish(said)
+        if not self._ready and self._clock() - self._since > self._longest:
+            self._replace(living, f"it has not answered for {self._longest:g} s")
+        return None
+
+    def _give(self, living: "_Child") -> None:
+        if self._job is None:
+            if not self._waiting or (self._allowance and not self._allowance.is_left(self._clock())):
+                return
+            self._job = self._waiting.pop(min(self._waiting.values(), key=_urgency).symbol)
+        self._ready, self._since = False, self._clock()
+        living.give(self._job)
+
+    def _replace(self, lost: "_Child", why: str) -> None:
+        """The child is of no use any more. The job that it was at is begun again, but not for ever."""
+        code = lost.end(_GONE_SECONDS)
+        if self._allowance:
+            self._allowance.spend(self._clock() - self._since)  # at most; it cannot be asked any more
+        self._child, self._ready = None, False
+        self._restarts += 1
+        self._pause_until = self._clock() + FIRST_PAUSE * (2**self._restarts - 2)
+        first = self._job or min(self._waiting.values(), key=_urgency, default=None)
+        if self._restarts > MOST_RESTARTS and first is not None:
+            self._job = None
+            if self._waiting.get(first.symbol) is first:
+                del self._waiting[first.symbol]
+            reason = (
+                f"{self._restarts} adaptation processes failed at it, the last one: {why} (exit code {code})"
+            )
+            self._finish(Result(first.symbol, first.cut, reason=reason, is_fault=True))
+            self._restarts = 0
+
+    def _finish(self, result: Result) -> None:
+        if self._allowance:
+            self._allowance.spend(result.seconds)
+        self._results[result.symbol, result.cut] = result
+
+
+def _key(job: Job) -> tuple[str, int]:
+    return job.symbol, job.cut
+
+
+def _urgency(job: Job) -> tuple[bool, int, int, str]:
+    """Alarms first, then the step of the chain, from which all tokens start, then the oldest model."""
+    if isinstance(job, ExtendChain):
+        return True, 0, job.cut, job.symbol
+    return not job.urgent, job.until, job.cut, job.symbol
+
+
+class _Allowance:
+    """Seconds that may be spent: they come evenly, and those of one hour at most are kept."""
+
+    def __init__(self, per_hour: float, now: float) -> None:
+        self._per_hour = self._left = per_hour
+        self._now = now
+
+    def is_left(self, now: float) -> bool:
+        self._left = min(self._per_hour, self._left + (now - self._now) * self._per_hour / _HOUR)
+        self._now = now
+        return self._left > 0
+
+    def spend(self, seconds: float) -> None:
+        self._left -= seconds
+
+
+_NOTHING: Final = object()
+
+
+class _Child:
+    """A process, and the thread that alone touches its pipe."""
+
+    def __init__(self, process_main: Callable[..., None], arguments: tuple[Any, ...]) -> None:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        self._process = context.Process(target=_child, args=(theirs, *self._arguments), daemon=True)
-        with interrupts_held_back():
-            self._process.start()
+        self.process: BaseProcess = context.Process(
+            target=process_main, args=(theirs, *arguments), daemon=True
+        )
+        self.process.start()
         theirs.close()
-        self._pipe, self._idle = ours, False
+        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
+        self._said: SimpleQueue[Result | str | None] = SimpleQueue()
+        self._thread = threading.Thread(target=_talk, args=(ours, self._jobs, self._said), daemon=True)
+        self._thread.start()
 
-    def _send(self, job: AdaptModel | ExtendChain) -> None:
-        assert self._pipe is not None
-        order = Order.of(job) if isinstance(job, AdaptModel) else ChainOrder.of(job)
-        try:
-            self._pipe.send_bytes(msgspec.msgpack.encode(order))
-        except OSError:  # the child is gone; `_collect` notices and starts another
-            return
+    def give(self, job: Job) -> None:
+        self._jobs.put(job)
 
-    def _collect(self) -> None:
+    def heard(self) -> Any:
+        """A Result, None for "I am ready", a text for how it ended; _NOTHING when nothing was said."""
         try:
-            while self._pipe is not None and self._pipe.poll():
-                result = msgspec.msgpack.decode(self._pipe.recv_bytes(), type=Result | None)
-                self._idle = True
-                if result is not None:
-                    self._results[result.symbol, result.cut] = result
-                    self._unanswered.popleft()
-                    self._restarts = 0
+            return self._said.get_nowait()
+        except Empty:
+            return _NOTHING
+
+    def end(self, seconds: float) -> int | None:
+        """Kill it; its exit code where it is gone within `seconds`. The thread ends by the broken pipe and
+        closes our end of it; what is left of the process, the start of the next one clears away."""
+        self.process.kill()
+        self._jobs.put(None)
+        self.process.join(seconds)
+        return self.process.exitcode
+
+
+def _talk(
+    pipe: Connection, jobs: "SimpleQueue[Job | None]", said: "SimpleQueue[Result | str | None]"
+) -> None:
+    with pipe:
+        try:
+            while True:
+                said.put(msgspec.msgpack.decode(pipe.recv_bytes(LONGEST_ANSWER), type=Result | None))
+                job = jobs.get()
+                if job is None:
+                    return
+                pipe.send_bytes(encoded(job))
         except (EOFError, OSError):
-            self._recover()
-            return
-        if self._process is not None and not self._process.is_alive():
-            self._recover()
-
-    def _recover(self) -> None:
-        """The child died. Its first unanswered job is the one it was at."""
-        process, self._process = self._process, None
-        if self._pipe is not None:
-            self._pipe.close()
-        self._pipe, self._idle = None, False
-        code = None
-        if process is not None:
-            process.join(CLOSE_SECONDS)
-            code = process.exitcode
-        self._restarts += 1
-        if self._restarts > MOST_RESTARTS and self._unanswered:
-            job = self._unanswered.popleft()
-            reason = f"the adaptation process died {self._restarts} times at this job (exit code {code})"
-            self._results[job.symbol, job.cut] = Result(job.symbol, job.cut, reason=reason, is_fault=True)
-            self._restarts = 0
-        if self._unanswered:
-            self._start()
-
-
-def _child(pipe: Connection, registry: Path, base_model: str, replay: Path, settings: bytes) -> None:
-    """The child: one job after the other until the parent's end closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent decides
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    os.nice(NICENESS)
-    from strategies.learning.adaptation_job import Adapting  # torch is loaded here, in the child only
-
-    adapting: Adapting | BotError
-    try:
-        adapting = Adapting(registry, base_model, replay, Adaptation(**msgspec.json.decode(settings)))
-    except BotError as error:
-        adapting = error  # each job then says what is wrong with the files
-    answer: Result | None = None
-    try:
-        while True:
-            pipe.send_bytes(msgspec.msgpack.encode(answer))
-            answer = _answer(adapting, msgspec.msgpack.decode(pipe.recv_bytes(), type=Order | ChainOrder))
-    except (EOFError, OSError):
-        return
-
-
-def _answer(adapting: "Adapting | BotError", order: Order | ChainOrder) -> Result:
-    job = order.command()
-    if isinstance(adapting, BotError):
-        return Result(job.symbol, job.cut, reason=str(adapting), is_fault=True)
-    try:
-        model_id, report = adapting.run(job)
-    except (RuntimeFault, OSError, MemoryError) as error:
-        return Result(job.symbol, job.cut, reason=_text(error), is_fault=True)
-    except Exception as error:  # one bad token must not stop the others
-        return Result(job.symbol, job.cut, reason=_text(error))
-    return Result(job.symbol, job.cut, model_id, report)
-
-
-def _text(error: Exception) -> str:
-    """What a person reads; the kind too where the text was not written for one."""
-    return str(error) if isinstance(error, BotError) else f"{type(error).__name__}: {error}"
-
-
-def _end_with_parent() -> None:
-    """Even in the middle of a job: nobody would take its result."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-    os._exit(0)
+            said.put("it died")
+        except msgspec.MsgspecError as error:
+            said.put(f"it answered what cannot be read ({error})")

@@ -76,6 +76,11 @@ class AccountBook:
         """Not ended yet, as far as has been told."""
         return link_id in self._orders
 
+    def is_leaving(self, symbol: str) -> bool:
+        """An order that closes is on its way."""
+        orders = (tracked.request for tracked in self._orders.values())
+        return any(order.reduce_only and order.symbol == symbol for order in orders)
+
     def is_heard(self, link_id: str) -> bool:
         """Ended, or the exchange has spoken of it."""
         tracked = self._orders.get(link_id)

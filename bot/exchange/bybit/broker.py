@@ -12,7 +12,7 @@ from typing import Any, Final, NoReturn
 
 from bot.core.commands import BrokerCommand
 from bot.core.errors import RuntimeFault
-from bot.core.events import OPERATOR, EntriesAllowed, EntriesBlocked, Event
+from bot.core.events import OPERATOR, RESTART, EntriesAllowed, EntriesBlocked, Event
 from bot.exchange.bybit.account_book import AccountBook
 from bot.exchange.bybit.environment import Credentials, Environment
 from bot.exchange.bybit.errors import ExchangeError
@@ -41,6 +41,7 @@ from bot.exchange.bybit.wire import Pushed
 from bot.exchange.bybit.wire.private import Executions, Orders, Positions
 
 TOPICS: Final = ("order", "execution", "position", "wallet")
+_ANEW: Final = "stop the bot and start it again"
 _ACCOUNT: Final = "account"  # the cause of blocks that a quiet reconciliation lifts
 
 
@@ -226,7 +227,7 @@ class BybitBroker:
     def _heed(self, message: Pushed | RawBook | Any) -> None:
         """What the stream says of itself."""
         if isinstance(message, TopicRejected):
-            self._block(f"the private stream has no {message.topic}: {message.reason}", OPERATOR)
+            self._block(f"the private stream has no {message.topic}: {message.reason}; {_ANEW}", RESTART)
         elif isinstance(message, BadFrames):
             self._doubt(f"{message.count} messages of the private stream cannot be read: {message.reason}")
         elif isinstance(message, TopicStale):
@@ -282,7 +283,7 @@ class BybitBroker:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._block(f"a command failed: {type(error).__name__}: {error}", OPERATOR)
+            self._block(f"a command failed: {type(error).__name__}: {error}; {_ANEW}", RESTART)
 
     # --- health ---------------------------------------------------------------------------------------------
 

@@ -20,6 +20,8 @@ from bot.core.errors import UsageError
 from bot.core.types import DAY_MS, HOUR_MS
 from bot.exchange.bybit.errors import ExchangeError
 from bot.exchange.bybit.rest.market import MarketRest
+from bot.exchange.bybit.translate import bar_from_row
+from bot.exchange.bybit.wire import WireError
 from bot.exchange.bybit.wire.instruments import InstrumentInfo
 from bot.exchange.bybit.wire.market import FundingRate, KlineRow
 from bot.market.bars import BarTable
@@ -73,7 +75,7 @@ class BarDownload:
         self._market = market
         self._directory = directory
         self._parts = [barfiles.read(self.path)] if self.path.exists() else []
-        self._unsaved = 0
+        self._unsaved = self.refused = 0
         self._symbol, self._interval = symbol, interval
         starts = self._parts[0].start if self._parts else np.empty(0, np.int64)
         self.ranges = missing_ranges(starts, interval, since, until)
@@ -86,8 +88,8 @@ class BarDownload:
     async def run(self, advanced: Advanced) -> BarTable | None:
         """Fetch what is missing; the whole file as it was read back, None when there are no bars at all.
 
-        Raises ExchangeError, WireError for an answer that cannot be, and DataError for bars that break a
-        rule; what came before is kept.
+        A bar that cannot be is left out, as if the exchange had none, and counted in `refused`. Raises
+        ExchangeError, and WireError for an answer that cannot be; what came before is kept.
         """
         try:
             for first, end in self.ranges:
@@ -99,10 +101,11 @@ class BarDownload:
     async def _fetch(self, first: int, end: int, advanced: Advanced) -> None:
         saved, position = time.monotonic(), first
         async for rows in self._market.closed_klines(self._symbol, self._interval, first, end):
-            part = table_of(self._symbol, self._interval, rows)
-            barfiles.check(part, self.path)
-            self._parts.append(part)
-            self._unsaved += len(part)
+            good = [row for row in rows if _can_be(self._symbol, self._interval, row)]
+            self.refused += len(rows) - len(good)
+            if good:
+                self._parts.append(table_of(self._symbol, self._interval, good))
+                self._unsaved += len(good)
             reached = rows[-1].start + self._interval
             advanced(reached - position)
             position = reached
@@ -165,6 +168,14 @@ class FundingDownload:
         return FundingTable(
             self._symbol, np.array(times, np.int64), np.array([self._rates[ts] for ts in times], np.float64)
         )
+
+
+def _can_be(symbol: str, interval: int, row: KlineRow) -> bool:
+    try:
+        bar_from_row(symbol, interval, row, row.start + interval)
+    except WireError:
+        return False
+    return True
 
 
 def table_of(symbol: str, interval: int, rows: Sequence[KlineRow]) -> BarTable:

@@ -34,8 +34,8 @@ from bot.exchange.bybit.rest.market import ANY_STATUS, interval_name
 from bot.exchange.bybit.streams import Backoff, ConnectionBudget, Stream, StreamSettings
 from bot.exchange.bybit.streams.connection import first_to_end
 from bot.exchange.bybit.translate import (
+    bar_from_row,
     bars_from_klines,
-    bars_from_rows,
     funding_published,
     instrument,
     status_changed,
@@ -202,12 +202,15 @@ class LiveMarket:
             await asyncio.sleep(self._settings.look)
 
     async def _repair(self, symbol: str, first: int, end: int) -> str:
-        """Bars by REST; what is wrong if that fails."""
+        """Bars by REST; what is wrong if that fails. A row that cannot be is a bar that there is not."""
         interval = self._settings.interval
         try:
             async for rows in self._market.closed_klines(symbol, interval, first, end):
-                for bar in bars_from_rows(symbol, interval, rows, self._clock.now_ms()):
-                    self._offer(bar)
+                for row in rows:
+                    try:
+                        self._offer(bar_from_row(symbol, interval, row, self._clock.now_ms()))
+                    except WireError:
+                        self._watch.refuse(symbol)
                 self._tell_bars()
         except ExchangeError as error:
             if error.kind is not Kind.REFUSED:
@@ -230,7 +233,7 @@ class LiveMarket:
         reason = ""
         if late > self._settings.late * 1_000:
             reason = f"bars of {symbol} are {late / 1_000:.0f} s late" + (f": {trouble}" if trouble else "")
-        if bool(reason) == bool(self._blocked):
+        if kind(reason) == kind(self._blocked):  # the same symbol and trouble, or none
             return
         now = self._clock.now_ms()
         self._blocked = reason

@@ -99,7 +99,15 @@ class MarketWatch:
         if isinstance(message, RawBook):
             self._state.on_book(message.topic, message.payload, received)
         elif isinstance(message, Trades):
-            for trade in trades(message, received):
+            try:
+                found = trades(message, received)
+            except WireError:  # true ones may be lost with it
+                symbol = message.topic.rpartition(".")[2]
+                self.refuse(symbol)
+                for alive in (False, True):
+                    self._change([symbol], [Feed.TRADES], received, alive=alive)
+                return
+            for trade in found:
                 self._state.on_event(trade)
         elif isinstance(message, Ticker):
             self._begin(message.data.symbol, received)

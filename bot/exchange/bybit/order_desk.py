@@ -29,6 +29,7 @@ from bot.exchange.bybit.translate import ENDED
 from bot.exchange.bybit.wire import WireError
 from bot.exchange.bybit.wire.private import Execution, Order, Position
 
+_TELL_AGAIN_MS: Final = 60_000
 _STUBBORN: Final = 10  # attempts of what must be done, before it is told, and each time again
 _PERSON: Final = (Kind.CONFIGURATION, Kind.FATAL)  # somebody must act
 
@@ -161,7 +162,7 @@ class OrderDesk:
     async def _cancel(self, command: CancelOrder) -> None:
         link_id, symbol = command.link_id, command.symbol
         await self._created(link_id)
-        waits, attempts, reason = self._waits(), 0, "no word of its end"
+        waits, told, attempts, reason = self._waits(), 0, 0, "no word of its end"
         while self._book.is_open(link_id):
             if attempts and attempts % _STUBBORN == 0:
                 self._doubt(f"{link_id} of {symbol} is not cancelled after {attempts} attempts: {reason}")
@@ -170,9 +171,10 @@ class OrderDesk:
                 await self._bursts.cancellations.send(Cancellation(symbol=symbol, order_link_id=link_id))
                 await asyncio.sleep(self._settings.confirm)
             except ExchangeError as error:
-                if error.kind not in (Kind.RETRY, Kind.UNKNOWN):
-                    self._stop_entries(f"cannot cancel {link_id}: {error}")
-                    return
+                hopeless = error.kind not in (Kind.RETRY, Kind.UNKNOWN)
+                if hopeless and abs(self._now() - told) > _TELL_AGAIN_MS:
+                    told = self._now()
+                    self._stop_entries(f"cannot cancel {link_id}, which is tried again and again: {error}")
                 reason = str(error)
                 await asyncio.sleep(max(waits(), error.retry_after))
             if self._book.is_open(link_id):
@@ -200,7 +202,10 @@ class OrderDesk:
                     await creating.wait()
 
     async def _move_stop(self, command: MoveStop) -> None:
-        """The newest wish for a symbol counts; afterwards the exchange says where the stop is."""
+        """The newest wish for a symbol counts; afterwards the exchange says where the stop is.
+
+        One that is refused beside an exit is no trouble: should the exit fail, the engine asks again.
+        """
         symbol, waits, attempts, reason = command.symbol, self._waits(), 0, ""
         while self._wanted_stops.get(symbol) is command:
             if attempts and attempts % _STUBBORN == 0:
@@ -224,7 +229,8 @@ class OrderDesk:
                 continue
             for position in positions:
                 self.take_position(position)
-            if refused is not None and any(position.size for position in positions):
+            held = any(position.size for position in positions) and not self._book.is_leaving(symbol)
+            if refused is not None and held:
                 self._stop_refused(command, refused)
             if self._wanted_stops.get(symbol) is command:  # a newer wish may have come meanwhile
                 del self._wanted_stops[symbol]
@@ -312,7 +318,7 @@ class OrderDesk:
             self._stop_entries(str(error))
 
     def _stop_entries(self, reason: str) -> None:
-        """For a person to look at; no reconciliation lifts it."""
+        """For a person to look at, and to end by `bot resume`; what lasts is told when it is met again."""
         now = self._now()
         self._emit(EntriesBlocked(now, now, OPERATOR, reason))
 

@@ -18,10 +18,11 @@ from bot.exchange.bybit.order_desk import OrderDesk
 from bot.exchange.bybit.rest import Rest
 from bot.exchange.bybit.transfers import SETTLE, transfers
 from bot.exchange.bybit.wallet_check import LOOKS, WalletCheck, WalletSettings
-from bot.exchange.bybit.wire.private import Execution, Position
+from bot.exchange.bybit.wire.private import Execution, Order, Position
 from bot.execution.orders import run_tag
 
 _OVERLAP: Final = 2 * MINUTE_MS
+_VOID: Final = 1_000  # ms after its recv_window in which a request may still be accepted by a slow exchange
 _LONGEST: Final = 7 * DAY_MS - MINUTE_MS  # of one question for executions
 _NO_STOP: Final = ("", "UNKNOWN", "Stop")  # an order of its own, not a position's stop
 
@@ -69,6 +70,7 @@ class Reconciler:
         self._earlier = earlier
         self._sleep = sleep
         self._since = 0  # executions before are booked
+        self._clear_again = 0  # when the last words of a bot that died are done or void, ms; then 0
         self._unknown: set[str] = set()  # orders that the exchange did not know the last time
         self._lock = asyncio.Lock()
         self._marks: dict[str, float] = {}  # of the positions that were last read
@@ -89,6 +91,7 @@ class Reconciler:
                 if before == after:  # nothing happened while we looked
                     break
             self._since = start + _OVERLAP
+            self._clear_again = ts + self._rest.recv_window_ms + _VOID
             self._book.mark_seen(after)
             for symbol, held in positions.items():
                 self._adopt(symbol, held, "held at the start")
@@ -105,24 +108,33 @@ class Reconciler:
         cancelled: set[str] = set()
         for pause in LOOKS:
             await self._sleep(pause)
-            orders = await self._rest.orders.open_orders(settle_coin=SETTLE)
-            entries = [
-                order
-                for order in orders
-                if not order.reduce_only and run_tag(order.order_link_id) in self._earlier
-            ]
+            entries, orders = await self._cancel_entries()
             if not entries:
                 own = [order for order in orders if order.stop_order_type in _NO_STOP]
                 return cancelled, [f"{order.symbol} {order.order_link_id or order.order_id}" for order in own]
-            await cancel_many(self._rest.orders, entries, orders)
             cancelled.update(order.order_link_id for order in entries)
         names = ", ".join(order.order_link_id for order in entries)
         raise RuntimeFault(f"entries of an earlier run cannot be cancelled: {names}; cancel them by hand")
+
+    async def _cancel_entries(self) -> tuple[list[Order], list[Order]]:
+        """Of earlier runs; they, and all open orders as they were before."""
+        orders = await self._rest.orders.open_orders(settle_coin=SETTLE)
+        entries = [
+            order
+            for order in orders
+            if not order.reduce_only and run_tag(order.order_link_id) in self._earlier
+        ]
+        if entries:
+            await cancel_many(self._rest.orders, entries, orders)
+        return entries, orders
 
     async def reconcile(self) -> Reconciled:
         """Find out what was missed; adopt what stays unexplained. Raises ExchangeError."""
         async with self._lock:
             now = self._rest.clock.now_ms()
+            if self._clear_again and now > self._clear_again:
+                entries, _ = await self._cancel_entries()
+                self._clear_again = now if entries else 0
             missed = await self._catch_up()
             asked = await self._ask_for_orders(now)
             differences = await self._compare()

@@ -5,7 +5,7 @@ stops, tells and reconciles; it is never skipped.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from decimal import Decimal
 from typing import Final
 
@@ -33,6 +33,7 @@ from bot.exchange.bybit.wire.private import Execution, Order, Position
 from bot.exchange.bybit.wire.public import Klines, MaybeNumber, Ticker, Trades
 from bot.market.book_messages import RestBook
 
+EARLY_MS: Final = 1_000  # by which news may be ahead of our idea of the exchange's time; more cannot be true
 _ZERO: Final = Decimal(0)
 _OPEN: Final = ("New", "Untriggered")
 _CANCELLED: Final = ("Cancelled", "PartiallyFilledCanceled", "Deactivated")
@@ -156,18 +157,15 @@ def bars_from_klines(message: Klines, received: int) -> list[BarClosed]:
     ]
 
 
-def bars_from_rows(symbol: str, interval: int, rows: Sequence[KlineRow], received: int) -> list[BarClosed]:
-    """Bars of closed REST rows, in their order. Raises WireError."""
-    return [
-        _bar(
-            symbol, row.start, interval, received,
-            (row.open, row.high, row.low, row.close, row.volume, row.turnover),
-        )
-        for row in rows
-    ]  # fmt: skip
+def bar_from_row(symbol: str, interval: int, row: KlineRow, received: int) -> BarClosed:
+    """The bar of a closed REST row. Raises WireError."""
+    values = (row.open, row.high, row.low, row.close, row.volume, row.turnover)
+    return _bar(symbol, row.start, interval, received, values)
 
 
 def _bar(symbol: str, start: int, interval: int, received: int, values: tuple[float, ...]) -> BarClosed:
+    if start + interval > received + EARLY_MS:
+        raise WireError(f"{symbol}: a bar that closes at {start + interval} was told at {received}")
     opened, high, low, close, volume, turnover = values
     if not 0 < low <= min(opened, close) <= max(opened, close) <= high or start % interval:
         raise WireError(f"{symbol}: no bar can be {values} at {start}")
@@ -181,7 +179,12 @@ def funding_published(rate: FundingRate, received: int) -> FundingRatePublished:
 
 
 def trades(message: Trades, received: int) -> list[Traded]:
-    """Without block trades, which were agreed off the book and say nothing of the order flow."""
+    """Without block trades, which were agreed off the book and say nothing of the order flow.
+
+    Raises WireError for trades of the future: they would take the place of true ones.
+    """
+    if any(trade.time > received + EARLY_MS for trade in message.data):
+        raise WireError(f"{message.topic}: a trade of the future")
     return [
         Traded(trade.time, received, trade.symbol, trade.side, trade.price, trade.size)
         for trade in message.data

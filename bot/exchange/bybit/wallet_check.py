@@ -85,7 +85,7 @@ class WalletCheck:
         """The exchange's, without unrealised P&L. Raises ExchangeError."""
         wallet = await self._rest.account.wallet(SETTLE)
         coin = next((coin for coin in wallet.coin if coin.coin == SETTLE), None)
-        return coin.wallet_balance if coin is not None and coin.wallet_balance else _ZERO
+        return coin.wallet_balance if coin is not None else _ZERO
 
     async def compare(self, catch_up: Callable[[], Awaitable[int]]) -> Verdict:
         """Look until it agrees or lasts. catch_up books executions that we lack and counts them.

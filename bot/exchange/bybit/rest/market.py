@@ -80,10 +80,11 @@ class MarketRest:
                 "start": start, "end": last, "limit": KLINE_PAGE,
             }  # fmt: skip
             response = await self._call(endpoints.KLINE, query)
-            rows = _closed(response.value.rows, start, last, interval, response.time)
+            now = response.time or self._transport.clock.now_ms()
+            rows = _closed(response.value.rows, start, last, interval, now)
             if rows:
                 yield rows
-            if response.time and last + interval > response.time:
+            if last + interval > now:
                 return  # what follows has not happened yet
             start += KLINE_PAGE * interval
 
@@ -166,4 +167,4 @@ def _closed(rows: list[KlineRow], start: int, last: int, interval: int, now: int
     for row, following in pairwise(rows):
         if following.start == row.start:
             raise WireError(f"kline: two bars at {row.start}")
-    return [row for row in rows if not now or row.start + interval <= now]
+    return [row for row in rows if row.start + interval <= now]

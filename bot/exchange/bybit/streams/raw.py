@@ -23,12 +23,15 @@ class RawBook(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def is_snapshot(self) -> bool:
+        if b"\\" in self.payload:  # any character may be written as an escape
+            message = wire.decode(self.payload)
+            return isinstance(message, Book) and message.type == "snapshot"
         return _SNAPSHOT.search(self.payload) is not None
 
 
 def decode_all_but_books(payload: bytes) -> Message | RawBook:
     """Like `wire.decode`, but leaves order books alone. Raises WireError for the others."""
-    if payload.startswith(_USUAL):
+    if payload.startswith(_USUAL) and b"\\" not in payload:
         end = payload.find(b'"', _TOPIC_AT, _TOPIC_AT + _LONGEST_TOPIC)
         if end > 0:
             return RawBook(payload[_TOPIC_AT:end].decode("ascii", "replace"), payload)

@@ -29,6 +29,7 @@ Tidy = Callable[[Any], Any]
 # Plain decimals and the "0E-8" of Java's BigDecimal; never NaN, infinity or an exponent that explodes.
 _NUMBER: Final = re.compile(r"[-+]?\d{1,40}(\.\d{1,40})?([eE][-+]?\d{1,2})?", re.ASCII)
 _REMEMBERED: Final = 1_000
+_MOST: Final = Decimal(10) ** 15  # of a price or a quantity
 MALFORMED: Final = (msgspec.MsgspecError, RecursionError, ValueError, ArithmeticError)
 
 unknown: Final[Counter[str]] = Counter()
@@ -48,6 +49,18 @@ class Wire(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=Tr
 def names(text: str) -> frozenset[str]:
     """Field names, separated by blanks."""
     return frozenset(text.split())
+
+
+def name(value: str) -> None:
+    """For ids that we tell things apart by. Raises ValueError."""
+    if not value:
+        raise ValueError("an id is empty")
+
+
+def amount(value: Decimal | None, *, positive: bool = True) -> None:
+    """For prices and quantities, where one is given. Raises ValueError for one that cannot be."""
+    if value is not None and not (0 <= value <= _MOST and (value or not positive)):
+        raise ValueError(f"{value} is no {'positive ' if positive else ''}amount")
 
 
 def count_unknown(path: str) -> None:

@@ -9,7 +9,7 @@ from typing import ClassVar
 from msgspec import field
 
 from bot.core.types import Side
-from bot.exchange.bybit.wire.codec import Finite, Millis, Sequence, Wire, names
+from bot.exchange.bybit.wire.codec import Finite, Millis, Sequence, Wire, amount, name, names
 
 
 class Order(Wire, frozen=True):
@@ -32,6 +32,7 @@ class Order(Wire, frozen=True):
     order_type: str
     order_status: str
     qty: Decimal
+    updated_time: Millis
     category: str = ""
     order_link_id: str = ""
     price: Decimal | None = None
@@ -61,7 +62,12 @@ class Order(Wire, frozen=True):
     reduce_only: bool = False
     close_on_trigger: bool = False
     created_time: Millis = 0
-    updated_time: Millis = 0
+
+    def __post_init__(self) -> None:
+        name(self.order_id)
+        amount(self.qty, positive=False)  # 0 closes a whole position
+        for value in (self.leaves_qty, self.cum_exec_qty, self.price, self.trigger_price, self.stop_loss):
+            amount(value, positive=False)
 
 
 class Orders(Wire, frozen=True):
@@ -96,7 +102,7 @@ class Execution(Wire, frozen=True):
     side: Side
     exec_time: Millis
     order_id: str
-    exec_type: str = "Trade"
+    exec_type: str
     category: str = ""
     order_link_id: str = ""
     exec_fee: Decimal | None = None
@@ -113,6 +119,12 @@ class Execution(Wire, frozen=True):
     closed_size: Decimal | None = None
     mark_price: Decimal | None = None
     seq: Sequence = -1
+
+    def __post_init__(self) -> None:
+        name(self.exec_id)
+        amount(self.exec_price)
+        amount(self.exec_qty)
+        amount(self.leaves_qty, positive=False)
 
 
 class Executions(Wire, frozen=True):
@@ -199,6 +211,12 @@ class Position(Wire, frozen=True):
     updated_time: Millis = 0
     seq: Sequence = -1
 
+    def __post_init__(self) -> None:
+        amount(self.size, positive=False)
+        amount(self.stop_loss, positive=False)
+        if self.size and self.side not in (Side.BUY, Side.SELL):
+            raise ValueError(f"{self.symbol}: a position of {self.size} on the side {self.side!r}")
+
     @property
     def entry(self) -> Decimal | None:
         """Average entry price; None when flat."""
@@ -207,6 +225,13 @@ class Position(Wire, frozen=True):
     @property
     def signed_size(self) -> Decimal:
         return -self.size if self.side == Side.SELL else self.size
+
+
+class MarginAdded(Position, frozen=True):
+    """The answer to added margin: a position that may not say its side."""
+
+    def __post_init__(self) -> None:
+        amount(self.size, positive=False)
 
 
 class Positions(Wire, frozen=True):
@@ -233,7 +258,7 @@ class Coin(Wire, frozen=True):
         "spotHedgingQty colRes totalPositionMM"
     )
     coin: str
-    wallet_balance: Decimal | None = None
+    wallet_balance: Decimal
     equity: Decimal | None = None
     usd_value: Decimal | None = None
     locked: Decimal | None = None

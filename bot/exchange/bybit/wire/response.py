@@ -48,7 +48,7 @@ _RESULTS: Final[dict[str, type[Any]]] = {
     "/v5/position/list": account.PositionList,
     "/v5/position/symbol-info": account.SymbolLeverageList,
     "/v5/position/closed-pnl": account.ClosedPnlList,
-    "/v5/position/add-margin": private.Position,
+    "/v5/position/add-margin": private.MarginAdded,
     "/v5/position/confirm-pending-mmr": account.Nothing,
     "/v5/position/set-auto-add-margin": account.Nothing,
     "/v5/position/set-leverage": account.Nothing,
