@@ -8,7 +8,6 @@ from typing import Final
 
 import numpy as np
 import plotly.graph_objects as go
-import torch
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
@@ -17,10 +16,9 @@ from bot.research.study_data import Market, Study, cut_before
 from bot.research.study_files import chain_key
 from bot.research.study_pooled import Net, load_net, source_series
 from strategies.features.spec import NAMES
-from strategies.learning.divergences import mmd, proxy_a_distance, similarity
 from strategies.learning.explain import permutation_importance, pictures, principal
 from strategies.learning.sequences import Sequences
-from strategies.learning.two_sample import mmd_aggregated, permutation_p_value
+from strategies.learning.two_sample import apart
 
 TOKENS: Final = 12  # spread over the listings: a permutation costs a pass of the network per feature
 SPACING: Final = 16  # rows between embeddings in the picture
@@ -36,12 +34,12 @@ def explained(study: Study) -> str:
     with threadpool_limits(1):  # small passes and small matrices: threads would only wait for each other
         embedded = _embedded(study, markets, nets[-1])
         parts = [_importance(study, markets, nets), *_pictures(embedded)]
-        apart = _distances(embedded, study.sources)
+        distances = _distances(embedded, study.sources)
     figures = [
         figure.to_html(full_html=False, include_plotlyjs=number == 0) for number, figure in enumerate(parts)
     ]
     title = f"<h1>What the chain sees, on {len(markets)} tokens</h1>"
-    return f"<!doctype html><meta charset='utf-8'><title>Study</title>{title}{''.join(figures)}{apart}"
+    return f"<!doctype html><meta charset='utf-8'><title>Study</title>{title}{''.join(figures)}{distances}"
 
 
 def _importance(study: Study, markets: list[Market], nets: list[Net]) -> go.Figure:
@@ -107,25 +105,17 @@ def _pictures(embedded: dict[str, NDArray[np.float32]]) -> list[go.Figure]:
 
 def _distances(embedded: dict[str, NDArray[np.float32]], sources: Sequence[str]) -> str:
     """HTML: how far each token's embeddings lie from the first source's, and whether that is chance."""
-    ours = torch.from_numpy(embedded[sources[0]])
     rows = []
     for symbol, z in embedded.items():
         if symbol == sources[0] or len(z) < 4 * BLOCK:
             continue
-        theirs, generator = torch.from_numpy(z), torch.Generator().manual_seed(0)
-        p = permutation_p_value(ours, theirs, block=BLOCK, generator=generator)
-        differ = mmd_aggregated(ours, theirs, block=BLOCK, generator=generator).rejected
-        half, middle = len(ours) // 2, len(z) // 2
-        distance = proxy_a_distance(
-            (embedded[sources[0]][:half], z[:middle]), (embedded[sources[0]][half:], z[middle:])
-        )
-        squared = float(mmd(ours, theirs, unbiased=True))
+        far = apart(embedded[sources[0]], z, BLOCK)
         cells = [
             symbol,
-            f"{squared:.4f}",
-            f"{p:.3f}",
-            "yes" if differ else "no",
-            f"{similarity(distance):.2f}",
+            f"{far.mmd:.4f}",
+            f"{far.p_value:.3f}",
+            "yes" if far.differs else "no",
+            f"{far.similarity:.2f}",
         ]
         rows.append("<tr><td>" + "</td><td>".join(cells) + "</td></tr>")
     heads = ("", "MMD², unbiased", "p, blocks permuted", "MMDAgg at 5 %: differs", "similarity, 1 - PAD / 2")

@@ -9,9 +9,7 @@ from typing import Final
 
 import lightgbm
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from bot.core.types import DAY_MS
 from bot.research import study_pooled as pooled
@@ -28,18 +26,15 @@ from bot.research.study_data import cut_before
 from bot.research.study_files import Scores, source_key
 from bot.research.study_pooled import Net
 from strategies.learning.calibration import fit_temperature
-from strategies.learning.encoder import Encoder
 from strategies.learning.few_shot import Prototypes
 from strategies.learning.finetuning import fine_tune, select
 from strategies.learning.listing_training import (
     Pace,
     Trainer,
     align,
-    draw,
     fit_head,
     fresh_encoder,
-    task_loss,
-    with_labels,
+    labelled_batches,
 )
 from strategies.learning.sequences import Sequences
 
@@ -127,16 +122,10 @@ def selected(case: Case) -> Scores:
         known = case.learnt(begin)
         if day % SELECTED_EVERY == 0 and (strategy := select(effective_labels(known))):
             net = case.chain()._replace(until=begin)
-            batches = _batches(sequences(known, net), case.seed + day)
+            batches = labelled_batches(sequences(known, net), SELECTED.chunks, case.seed + day)
             fine_tune(net.encoder, batches, strategy, SELECTED.steps, SELECTED.rate)
         logit[rows], until[rows] = scored(case, net, rows), net.until
     return said(case, net, logit, np.full(n, np.nan))._replace(until=until)
-
-
-def _batches(data: Sequences, seed: int) -> Callable[[Encoder], Tensor]:
-    """The loss of a network on a new random batch of `data` at every call."""
-    cut, generator = with_labels(data), torch.Generator().manual_seed(seed)
-    return lambda encoder: task_loss(encoder, draw(data, cut, SELECTED.chunks, generator), data.context)
 
 
 def head(case: Case) -> Scores:

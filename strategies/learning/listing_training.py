@@ -4,7 +4,7 @@ Overlapping labels weigh their uniqueness; steps are few and small, and L2-SP (L
 2018) holds the weights near where they came from: on a young token power does harm.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -162,6 +162,12 @@ def draw(data: Sequences, cut: Chunks, chunks: int, generator: torch.Generator) 
 
 def task_loss(encoder: Encoder, batch: Batch, context: int) -> Tensor:
     return _task(after(context, encoder(batch.x)), batch)
+
+
+def labelled_batches(data: Sequences, chunks: int, seed: int) -> Callable[[Encoder], Tensor]:
+    """The loss of a network on a new random batch of labelled chunks at every call."""
+    cut, generator = with_labels(data), torch.Generator().manual_seed(seed)
+    return lambda encoder: task_loss(encoder, draw(data, cut, chunks, generator), data.context)
 
 
 def _task(outputs: Outputs, batch: Batch) -> Tensor:

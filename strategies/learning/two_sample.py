@@ -7,10 +7,42 @@ about labels.
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from strategies.learning.divergences import SCALES, gaussian_kernels, median_sigma, squared_distances
+from strategies.learning.divergences import (
+    SCALES,
+    gaussian_kernels,
+    median_sigma,
+    mmd,
+    proxy_a_distance,
+    similarity,
+    squared_distances,
+)
+
+
+class Apart(NamedTuple):
+    """How far two domains lie from each other, and whether that is chance."""
+
+    mmd: float  # squared, unbiased
+    p_value: float  # blocks permuted
+    differs: bool  # MMDAgg at 5 %
+    similarity: float  # 1 - PAD / 2
+
+
+def apart(x: NDArray[np.float32], y: NDArray[np.float32], block: int) -> Apart:
+    """Embeddings (n, Z) and (m, Z) in time order. block: neighbours that change sides together.
+
+    The classifier behind the similarity is judged on the later half of each.
+    """
+    ours, theirs, generator = torch.from_numpy(x), torch.from_numpy(y), torch.Generator().manual_seed(0)
+    p_value = permutation_p_value(ours, theirs, block=block, generator=generator)
+    differs = mmd_aggregated(ours, theirs, block=block, generator=generator).rejected
+    half, middle = len(x) // 2, len(y) // 2
+    distance = proxy_a_distance((x[:half], y[:middle]), (x[half:], y[middle:]))
+    return Apart(float(mmd(ours, theirs, unbiased=True)), p_value, differs, similarity(distance))
 
 
 @torch.no_grad()
