@@ -120,7 +120,8 @@ def worker(workshop):
 
 
 def child(worker: AdaptationWorker) -> psutil.Process:
-    until(lambda: worker.poll() or worker._child is not None)
+    """The living one; one that was killed is replaced when that is noticed."""
+    until(lambda: worker.poll() or (worker._child is not None and worker._child.process.is_alive()))
     assert worker._child is not None
     return psutil.Process(worker._child.process.pid)
 

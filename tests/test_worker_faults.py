@@ -16,7 +16,7 @@ from strategies.learning.worker import AdaptationWorker
 from tests import hostile_children
 from tests.test_worker import QUICK, Workshop, child, model_of, result, until
 
-HASTY = Adaptation(steps=3, job_seconds=25.0)
+HASTY = Adaptation(steps=3, job_seconds=75.0)
 Main = Callable[..., None]
 
 

@@ -63,7 +63,9 @@ def cut(rows: list[Any], params: Params, default: int, largest: int) -> tuple[li
     """One page. The cursor counts from the oldest row, so that new rows do not shift the pages."""
     limit = limit_of(params, default, largest)
     cursor = text(params, "cursor").replace("%3A", ":").removeprefix("left:")
-    left = int(cursor) if cursor.isdigit() else len(rows)
+    if cursor and not cursor.isdecimal():
+        raise wrong("cursor invalid")
+    left = int(cursor) if cursor else len(rows)
     first = max(0, len(rows) - left)
     page = rows[first : first + limit]
     rest = len(rows) - first - len(page)
