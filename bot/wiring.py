@@ -128,17 +128,27 @@ class Wiring:
         """
         if not isinstance(self.broker, BybitBroker):
             return []
-        with suppress(TimeoutError):
-            async with asyncio.timeout(LEAVE_SECONDS):
-                await self.broker.settled()
-        await self.broker.reconcile()
-        while not self.inbox.empty():
-            self.runner.advance([self.inbox.get_nowait()])
+        try:
+            submitted = -1
+            while self.broker.submitted != submitted:  # the last prices may move a stop or end a position
+                submitted = self.broker.submitted
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(LEAVE_SECONDS):
+                        await self.broker.settled()
+                await self.broker.reconcile()
+                self._hear()
+        finally:  # what came is booked, also where the time or the exchange fails
+            self._hear()
         books = self.engine.portfolio
         held = list(books.positions.values())
         lines = await audit(self.rest, self.log, held, books.balance, self.audits.since)
         frames = {"market": self.market.frames(), **self.broker.frames()}
         return lines + [frames_line(name, counts) for name, counts in frames.items()]
+
+    def _hear(self) -> None:
+        """Everything that is there."""
+        while not self.inbox.empty():
+            self.runner.advance([self.inbox.get_nowait()])
 
 
 async def watch_clock(rest: Rest, inbox: "asyncio.Queue[Event]") -> None:

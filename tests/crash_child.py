@@ -251,14 +251,18 @@ async def _live(life: Life, database: Database, report: Connection) -> None:
             report.send(_books(engine))
             word = await asyncio.to_thread(report.recv)
         await _trade(life, rest, inbox, runner, engine, journal)
-        await broker.settled()
-        for _ in range(2):
-            await broker.reconcile()
-        while not inbox.empty():
-            runner.advance([inbox.get_nowait()])
+        while True:  # the last look's prices may move a stop or end a position: look again without them
+            submitted = broker.submitted
+            await broker.settled()
+            for _ in range(2):
+                await broker.reconcile()
+            while not inbox.empty():
+                runner.advance([inbox.get_nowait()])
+            books = engine.portfolio
+            lines = await audit(rest, log, list(books.positions.values()), books.balance, opening.ts)
+            if broker.submitted == submitted and not engine.orders.open:
+                break
         journal.finish({})
-        books = engine.portfolio
-        lines = await audit(rest, log, list(books.positions.values()), books.balance, opening.ts)
         report.send((_books(engine), [line for line in lines if not line.equal]))
     finally:
         await broker.close()

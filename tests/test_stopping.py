@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from bot.core.events import Event
 from bot.core.types import MINUTE_MS, Verb
 from bot.dashboard.lines import LineView
 from bot.engine.portfolio import Portfolio
+from bot.exchange.bybit.audit import Line
 from bot.exchange.bybit.broker import BybitBroker
 from bot.exchange.bybit.environment import Credentials, local
 from bot.exchange.bybit.live_market import LiveMarket, MarketSettings
@@ -75,12 +76,17 @@ async def run(
     database: Database,
     supervisor: Supervisor,
     *,
-    on_stop: str,
+    on_stop: str = "keep",
     ask: Verb | None = None,
-) -> float:
-    """A run that finds a position, until it is stopped (or until a person has asked); how long that took."""
+    settings: Settings | None = None,
+    last: Callable[[], None] = lambda: None,
+) -> list[Line]:
+    """A run that finds a position, until it is stopped (or until a person has asked); its last audit.
+
+    last: between the end of trading and the audit
+    """
     environment, keys = local(exchange.url), Credentials(KEY, SECRET)
-    rest, settings = Rest(environment, keys), Settings()
+    rest, settings = Rest(environment, keys), settings or Settings()
     await rest.measure_clock()
     bought = NewOrder(
         symbol="ETHUSDT", side="Buy", order_type="Market", qty=Decimal(1), stop_loss=Decimal(2_400)
@@ -113,7 +119,6 @@ async def run(
             living = asyncio.create_task(wiring.live(stop))
             await until(lambda: bool(wiring.engine.portfolio.positions))
             await asyncio.sleep(0.6)  # of a healthy loop
-            asked = time.monotonic()
             if ask is None:
                 stop.set()
             else:
@@ -121,7 +126,10 @@ async def run(
                 await until(lambda: bool(person.request(request.number).done))
                 stop.set()
             await living
-            return time.monotonic() - asked
+            last()
+            lines = await wiring.close()
+            wiring.journal.finish({})
+            return lines
         finally:
             await broker.close()
             rest.close()
@@ -183,6 +191,24 @@ async def test_a_kill_leaves_positions_and_their_stops_even_where_a_stop_would_f
     assert held(exchange) == {"ETHUSDT": (Decimal(1), True)}
     assert killed is not None
     assert killed.answer == "stopped; 1 positions keep their stops"
+
+
+async def test_an_exit_of_the_last_moment_is_booked(
+    exchange: LocalExchange, tmp_path: Path, supervisor: Supervisor
+) -> None:
+    """The price at which the account is looked at for the last time trips the limit of the day."""
+    settings = Settings()
+    settings = settings.model_copy(
+        update={"risk": settings.risk.model_copy(update={"daily_drawdown": 0.001})}
+    )
+    with Database.open(tmp_path / "bot.sqlite") as database:
+        lines = await run(
+            exchange, database, supervisor, settings=settings, last=lambda: exchange.move("ETHUSDT", 0.99)
+        )
+        fills = database.frame(1, "fills", ["symbol", "side", "qty", "leaves_qty"])
+    assert held(exchange) == {}
+    assert fills.values.tolist() == [["ETHUSDT", "Sell", Decimal(1), Decimal(0)]]
+    assert [line for line in lines if not line.equal] == []
 
 
 def test_the_watchdog_is_told_no_more_often_than_it_needs_and_never_by_silence(

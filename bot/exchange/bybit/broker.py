@@ -60,7 +60,8 @@ class BrokerSettings:
 class BybitBroker:
     """`start`, then `run` for as long as anything is submitted; `close` at the end.
 
-    last: the newest reconciliation. prepare: see OrderDesk. earlier: see Reconciler.
+    last: the newest reconciliation. submitted: commands so far. prepare: see OrderDesk. earlier: see
+    Reconciler.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class BybitBroker:
         backoff: Callable[[], Backoff] = Backoff,
     ) -> None:
         self.last: Reconciled | None = None
+        self.submitted = 0
         self._settings = settings or BrokerSettings()
         self._rest = rest
         self._emit = emit
@@ -146,6 +148,7 @@ class BybitBroker:
 
     def submit(self, command: BrokerCommand) -> list[Event]:
         """Send it, in a task of its own; nothing is known yet."""
+        self.submitted += 1
         self._desk.accept(command)
         self._spawn(self._desk.carry_out(command))
         return []
