@@ -17,8 +17,8 @@ from benchmarks.engine import PEERS
 ENGINES = ("nautilus", "basana", "backtrader", "backtesting", "jesse", "freqtrade", "vectorbt")
 REPLAYERS = ("hftbacktest", "nautilus")
 BENCHMARKS = {
-    "features": (), "start": (), "adaptation": (), "worker": (), "engine": ENGINES, "book": (),
-    "book_replay": REPLAYERS, "exchange": (), "memory": (), "streams": (),
+    "features": (), "start": (), "adaptation": (), "worker": (), "engine": ENGINES, "order": (),
+    "live_loop": (), "book": (), "book_replay": REPLAYERS, "exchange": (), "memory": (), "streams": (),
 }  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from bot.core.commands import CancelOrder, MoveStop, PlaceOrder
 from bot.core.errors import RuntimeFault, UsageError
 from bot.core.events import (
     OPERATOR,
+    RESTART,
     EntriesAllowed,
     EntriesBlocked,
     Event,
@@ -30,7 +31,7 @@ from bot.exchange.bybit.errors import ExchangeError, Kind, Ruling
 from bot.exchange.bybit.order_desk import DeskSettings
 from bot.exchange.bybit.rest import Rest
 from bot.exchange.bybit.streams import Backoff, Disconnected, StreamSettings
-from tests.bybit_account import AccountServer
+from tests.bybit_account import AccountServer, order_of
 from tests.bybit_server import CREDENTIALS, envelope
 
 SYMBOL = "NEWUSDT"
@@ -147,6 +148,84 @@ async def test_an_order_that_shows_late_is_not_given_up_early(venue: AccountServ
         assert heard.of(OrderRejected) == []
 
 
+async def test_an_entry_that_was_given_up_and_shows_after_all_is_cancelled_and_no_other_takes_its_place(
+    venue: AccountServer,
+) -> None:
+    venue.fills = False
+    venue.creates.append("hidden 2.5 ack lost")
+    venue.muted = {"order", "execution", "position"}
+    async with trading(venue) as (broker, heard):
+        broker.submit(order())
+        (rejected,) = await heard.until(OrderRejected)
+        assert rejected.reason == "the exchange never received it"
+        broker.submit(order("t-2"))
+        (*_, refused) = await heard.until(OrderRejected, 2)
+        assert (refused.link_id, "may show yet" in refused.reason) == ("t-2", True)
+        venue.muted = set()
+        await venue.push("order", order_of(venue.orders["t-1"]))
+        assert "t-1 of NEWUSDT was given up" in (await heard.until(EntriesBlocked))[0].reason
+        await heard.until(OrderCancelled)
+        assert venue.orders["t-1"].status == "Cancelled"
+        await broker.reconcile()
+        assert blocks(heard) == {}
+        assert venue.sent == ["t-1"]
+
+
+@pytest.mark.parametrize("fills", [True, False])
+async def test_a_look_at_the_account_finds_an_entry_that_was_given_up(
+    venue: AccountServer, fills: bool
+) -> None:
+    """Without a word of the streams: filled, it is booked and has its stop; open, it is cancelled."""
+    venue.creates.append("hidden 2.5 ack lost")
+    venue.muted = {"order", "execution", "position"}
+    async with trading(venue) as (broker, heard):
+        venue.fills = fills
+        broker.submit(order())
+        await heard.until(OrderRejected)
+        async with asyncio.timeout(5):
+            while time.monotonic() < venue.shown_after["t-1"]:  # noqa: ASYNC110  # the exchange's own state
+                await asyncio.sleep(0.01)
+        assert (await broker.reconcile()).differences == ()
+        assert "at the exchange after all" in heard.of(EntriesBlocked)[0].reason
+        await broker.settled()
+        if fills:
+            (filled,), (moved,) = heard.of(OrderFilled), heard.of(StopMoved)
+            assert (filled.link_id, filled.qty, filled.leaves_qty, moved.stop_loss) == ("t-1", 2, 0, 99)
+        else:
+            assert venue.orders["t-1"].status == "Cancelled"
+        await broker.reconcile()
+        assert blocks(heard) == {}
+        assert heard.of(PositionAdopted) == []
+
+
+async def test_entries_wait_while_an_entry_that_was_given_up_cannot_be_cancelled(
+    venue: AccountServer,
+) -> None:
+    async def busy(_: web.Request) -> web.StreamResponse:
+        return web.json_response(envelope({}, 10016, "busy"))
+
+    venue.fills = False
+    async with trading(venue) as (broker, heard):
+        broker.submit(order())
+        await heard.until(OrderAccepted)
+        await broker.settled()
+        kept = venue.orders.pop("t-1")
+        for _ in range(2):
+            await broker.reconcile()
+        assert len(heard.of(OrderCancelled)) == 1  # given up
+        venue.orders["t-1"] = kept
+        venue.rest.will_act("/v5/order/cancel", busy)
+        venue.rest._answers["/v5/order/cancel"].popleft()
+        for _ in range(2):
+            await broker.reconcile()
+            assert "t-1" in blocks(heard)["account"]
+        await venue.fill("t-1")
+        (filled,) = await heard.until(OrderFilled)
+        assert filled.leaves_qty == 0
+        await broker.reconcile()
+        assert blocks(heard) == {}
+
+
 @pytest.mark.parametrize("fate", ["hidden 0.7", "hidden 0.7 ack lost"])
 async def test_an_order_that_waited_before_it_was_signed_is_not_given_up_early(
     venue: AccountServer, fate: str
@@ -230,7 +309,7 @@ async def test_a_command_that_crashed_blocks_entries_for_good(venue: AccountServ
         broker.submit(order(trigger_price=Decimal(101)))
         await broker.settled()
         await broker.reconcile()
-        assert "a command failed" in blocks(heard)[OPERATOR]
+        assert "a command failed" in blocks(heard)[RESTART]
 
 
 async def test_an_entry_waits_for_its_symbol_to_be_ready_and_an_exit_does_not(venue: AccountServer) -> None:
@@ -317,6 +396,18 @@ async def test_a_stop_that_is_refused_is_told_as_it_is(venue: AccountServer) -> 
         assert "did not get its stop at 120" in blocks(heard)["account"]
 
 
+async def test_a_stop_that_is_refused_beside_an_exit_alarms_nobody(venue: AccountServer) -> None:
+    async with trading(venue) as (broker, heard):
+        broker.submit(order())
+        await heard.until(StopMoved)
+        venue.fills = False
+        broker.submit(order("t-2", side=Side.SELL, reduce_only=True, stop_loss=None))
+        venue.stop_answers.append((10001, "StopLoss set for Buy position should lower than base_price"))
+        broker.submit(MoveStop(0, SYMBOL, Decimal(120)))
+        await broker.settled()
+        assert blocks(heard) == {}
+
+
 async def test_a_stop_for_a_position_that_is_gone_alarms_nobody(venue: AccountServer) -> None:
     async with trading(venue) as (broker, heard):
         venue.stop_answers.append((10001, "can not set tp/sl/ts for zero position"))
@@ -333,6 +424,39 @@ async def test_a_stop_survives_a_busy_exchange(venue: AccountServer) -> None:
         broker.submit(MoveStop(0, SYMBOL, Decimal("99.9")))
         moved = await heard.until(StopMoved, 2)
         assert moved[-1].stop_loss == Decimal("99.9")
+
+
+async def test_a_stop_that_the_exchange_will_not_set_is_told_while_it_is_tried_again(
+    venue: AccountServer,
+) -> None:
+    async with trading(venue) as (broker, heard):
+        broker.submit(order())
+        await heard.until(StopMoved)
+        venue.stop_answers.extend([(54321, "a code of a later Bybit")] * 12)
+        broker.submit(MoveStop(0, SYMBOL, Decimal("99.9")))
+        (blocked,) = await heard.until(EntriesBlocked)
+        assert "no stop at 99.9 after 10 attempts" in blocked.reason
+        assert "a code of a later Bybit" in blocked.reason
+        assert (await heard.until(StopMoved, 2))[-1].stop_loss == Decimal("99.9")
+
+
+async def test_an_order_that_cannot_be_cancelled_is_told_while_it_is_tried_again(
+    venue: AccountServer,
+) -> None:
+    async def refuse(_: web.Request) -> web.StreamResponse:
+        return web.json_response(envelope({}, 54321, "a code of a later Bybit"))
+
+    venue.fills = False
+    venue.rest.will_act("/v5/order/cancel", refuse)
+    venue.rest._answers["/v5/order/cancel"].popleft()
+    async with trading(venue) as (broker, heard):
+        broker.submit(order())
+        broker.submit(CancelOrder(0, SYMBOL, "t-1"))
+        (blocked,) = await heard.until(EntriesBlocked)
+        assert "t-1 of NEWUSDT is not cancelled after 10 attempts" in blocked.reason
+        assert "a code of a later Bybit" in blocked.reason
+        await venue.end("t-1", "Cancelled", "EC_PerCancelRequest")
+        await broker.settled()
 
 
 async def test_after_a_reconnect_everything_that_was_missed_is_known(venue: AccountServer) -> None:
@@ -462,7 +586,7 @@ async def test_a_private_topic_that_is_refused_blocks_entries_for_good(venue: Ac
     async with trading(venue) as (broker, heard):
         await heard.until(EntriesBlocked)
         await broker.reconcile()
-        assert "has no execution" in blocks(heard)[OPERATOR]
+        assert "has no execution" in blocks(heard)[RESTART]
 
 
 async def test_a_position_whose_fill_is_still_on_its_way_is_not_adopted(venue: AccountServer) -> None:

@@ -82,9 +82,25 @@ async def test_a_ban_stops_every_group_and_a_caller_is_told_at_once_how_long() -
             await shared.enter(group)
         assert (caught.value.kind, caught.value.retry_after) == (Kind.RETRY, 600.0)
     assert clock.slept == []
+    await shared.enter("cancel", by_address=False)  # on a connection that is open already
+    assert clock.slept == []
     clock.seconds += 601
     await shared.enter("create")
     assert shared.banned_for == 0
+
+
+async def test_a_403_is_believed_for_a_minute_and_then_somebody_has_to_ask() -> None:
+    clock = Time()
+    shared = limits(clock)
+    assert (shared.suspected(), shared.is_doubtful) == (60.0, False)
+    clock.seconds += 60
+    assert (shared.is_doubtful, shared.banned()) == (True, 600.0)
+    assert shared.suspected() == 600.0  # one that was on its way changes nothing
+    clock.seconds += 600
+    assert (shared.is_doubtful, shared.suspected()) == (False, 60.0)
+    clock.seconds += 60
+    shared.served()
+    assert not shared.is_doubtful
 
 
 async def test_the_loop_goes_on_while_a_group_waits() -> None:

@@ -106,6 +106,31 @@ async def test_answers_in_another_order_find_their_requests(server: StreamServer
     assert len(set(names)) == 2
 
 
+async def test_a_refusal_without_an_id_ends_none_of_several_orders(server: StreamServer) -> None:
+    """It may be another one's: an order that lives would count as refused."""
+    server.silent_ops = {"order.create"}
+    server.order_replies.extend([{}, {}])
+    async with trading(server) as (stream, told):
+        await told.until(Connected)
+        orders = [asyncio.create_task(stream.create(ORDER)) for _ in range(2)]
+        await server.until(lambda: len(server.topics("order.create")) == 2)
+        await server.push({"retCode": 110007, "retMsg": "for one of them", "op": "order.create", "data": {}})
+        for frame in [frame for frame in server.seen if frame["op"] == "order.create"]:
+            answer = {"reqId": frame["reqId"], "retCode": 0, "op": "order.create", "data": {"orderId": "o"}}
+            await server.push(answer)
+        assert [ids.order_id for ids in await asyncio.gather(*orders)] == ["o", "o"]
+        assert stream.traffic.late == 1
+
+
+async def test_a_ban_of_the_address_does_not_stop_orders_on_the_open_connection(server: StreamServer) -> None:
+    limits = Limits()
+    server.order_replies.append(IDS)
+    async with trading(server, limits=limits) as (stream, told):
+        await told.until(Connected)
+        limits.banned()
+        assert (await stream.create(ORDER)).order_id == "a4c1718e"
+
+
 async def test_a_refusal_is_the_same_as_by_rest(server: StreamServer) -> None:
     server.order_replies.append({"retCode": 110007, "retMsg": "ab not enough for new order", "data": {}})
     async with trading(server) as (stream, told):

@@ -152,7 +152,7 @@ def test_an_order_without_an_essential_field_is_an_error_that_names_it(field: st
         wire.decode(encoded(frame))
 
 
-@pytest.mark.parametrize("field", list(EXECUTION.keys() - {"leavesQty"}))
+@pytest.mark.parametrize("field", sorted(EXECUTION.keys() - {"leavesQty"}))
 def test_an_execution_without_an_essential_field_is_an_error_that_names_it(field: str) -> None:
     data = [{key: value for key, value in EXECUTION.items() if key != field}]
     with pytest.raises(WireError, match=field):
@@ -201,6 +201,22 @@ def test_a_book_without_an_essential_field_is_an_error_that_names_it(field: str)
 def test_a_successful_answer_without_its_result_is_an_error() -> None:
     with pytest.raises(WireError, match="orderId"):
         wire.decode_response("/v5/order/create", answer({}))
+
+
+def test_a_row_that_cannot_be_read_hides_no_other_of_the_market_and_is_counted() -> None:
+    wire.unknown.clear()
+    rows = [{"symbol": "AUSDT"}, {"lastPrice": "1"}, {"symbol": "CUSDT", "lastPrice": "NaN"}, "BUSDT"]
+    found = wire.decode_response("/v5/market/tickers", answer({"list": [*rows, {"symbol": "DUSDT"}]}))
+    assert [ticker.symbol for ticker in found.value.tickers] == ["AUSDT", "DUSDT"]
+    assert wire.unknown["market/tickers.list.(unreadable)"] == 3
+    assert found.unreadable
+
+
+def test_a_position_that_cannot_be_read_refuses_the_whole_answer() -> None:
+    good = {"symbol": "AUSDT", "size": "1", "side": "Buy", "positionIdx": 0}
+    wire.decode_response("/v5/position/list", answer({"list": [good]}))
+    with pytest.raises(WireError, match="size"):
+        wire.decode_response("/v5/position/list", answer({"list": [good, {"symbol": "BUSDT"}]}))
 
 
 def test_an_answer_with_an_error_code_needs_no_result() -> None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from decimal import Decimal
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from rich.console import Console
 
 from bot.control import Control
 from bot.core.commands import MoveStop
-from bot.core.errors import RuntimeFault
+from bot.core.errors import RuntimeFault, UsageError
 from bot.core.events import (
     EntriesBlocked,
     InstrumentDelisted,
@@ -26,6 +27,7 @@ from bot.core.records import EquityMarked
 from bot.core.types import DAY_MS
 from bot.exchange.bybit.download import BarDownload
 from bot.exchange.bybit.environment import Credentials, local
+from bot.exchange.bybit.errors import ExchangeError, ruling
 from bot.exchange.bybit.requests import NewOrder
 from bot.exchange.bybit.rest import Rest
 from bot.exchange.local import assets
@@ -155,6 +157,36 @@ async def test_a_held_token_that_is_about_to_end_is_sold_or_else_told(
                 await until(lambda: told(database, "will be tried again"))
             assert len(database.commands(2)) == 1
         rest.close()
+
+
+async def test_a_start_that_fails_says_what_nobody_looks_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def expired(*_: object) -> None:
+        raise ExchangeError(ruling(33004, write=False), path="/v5/market/kline")
+
+    with local_exchange(with_a_token, manual=False) as exchange:
+        rest, out = Rest(local(exchange.url), KEYS), StringIO()
+        await rest.measure_clock()
+        for symbol, stop in (("NEWUSDT", Decimal("9.9")), ("ETHUSDT", None)):
+            await rest.orders.create(
+                NewOrder(symbol=symbol, side="Buy", order_type="Market", qty=Decimal(1), stop_loss=stop)
+            )
+        monkeypatch.setattr(BarDownload, "run", expired)
+        with Database.open(tmp_path / "bot.sqlite") as database:
+            settings = Settings(storage=Storage(directory=tmp_path))
+            choice = Choice("testnet", local(exchange.url), KEYS)
+            control, console = Control(database, "testnet"), Console(file=out, width=500)
+            run = LiveRun(settings, choice, "1", rest, database, console, control)
+            with pytest.raises(ExchangeError, match="the API key has expired") as ended:
+                await run.run(asyncio.Event())
+            assert ended.value.exit_code == UsageError.exit_code  # a supervisor does not try again
+            rest.close()
+        told = " ".join(out.getvalue().split())
+        assert "Warning: nobody looks after " in told
+        assert "NEWUSDT +1 with its stop at 9.9" in told  # and the other one has been given one
+        assert "ETHUSDT +1.00 with its stop at 24" in told
+        assert len(exchange.do(lambda: exchange.account.held())) == 2
 
 
 async def test_a_withdrawal_between_two_runs_of_a_day_is_no_loss_and_a_loss_is_one(

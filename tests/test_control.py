@@ -13,10 +13,19 @@ from typer.testing import CliRunner
 
 from bot import control
 from bot.cli import app
-from bot.control import Control, Wishes, commanded
+from bot.control import Control, Wishes, _answer, commanded
 from bot.core.commands import PlaceOrder
 from bot.core.errors import Latched
-from bot.core.events import BarClosed, EntriesAllowed, InstrumentDelisted, OperatorCommanded, TokenLeftOut
+from bot.core.events import (
+    OPERATOR,
+    RESTART,
+    BarClosed,
+    EntriesAllowed,
+    EntriesBlocked,
+    InstrumentDelisted,
+    OperatorCommanded,
+    TokenLeftOut,
+)
 from bot.core.records import Alarm, BreakerReleased, Refused, RungChanged
 from bot.core.types import Rung, Side, Stage, Verb
 from bot.dashboard import status
@@ -98,6 +107,20 @@ def test_pending_entries_are_cancelled_by_a_pause_and_by_a_kill() -> None:
         desk.play(bar(1, 100))
         assert desk.engine.portfolio.positions == {}, verb
         assert entry.order.link_id not in [item.link_id for item in standing(desk.engine).orders]
+
+
+def test_resume_ends_what_a_person_has_seen_to_and_not_what_needs_a_restart_or_is_still_there() -> None:
+    desk = Desk(always)  # type: ignore[arg-type]
+    for cause in (OPERATOR, RESTART, "account"):
+        desk.runner.hear(EntriesBlocked(START, START, cause, f"of {cause}"))
+    told(desk, Verb.RESUME, START + 1)
+    assert desk.engine.blocks == {RESTART: "of restart", "account": "of account"}
+    assert desk.journal.of(Alarm)[-1].text == f"resume by ann: {WISH}; seen to: of operator"
+    assert _answer(Verb.RESUME, standing(desk.engine)) == (
+        "entries still wait: restart: of restart; account: of account"
+    )
+    desk.runner.hear(EntriesBlocked(START + 2, START + 2, OPERATOR, "again"))
+    assert desk.engine.blocks[OPERATOR] == "again"
 
 
 def test_resume_ends_a_halt_and_measures_the_day_anew() -> None:
@@ -365,7 +388,7 @@ def test_status_says_how_a_bot_stands_and_its_exit_code_whether_it_is_well(tmp_p
         assert "demo: stopped" in out
         assert "as it last stood:" in out
         assert "position NEWUSDT +2" in out
-        assert "last decision bar closed 2025-01-01 00:30" in out
+        assert "last decision bar closed 2025-01-01 00:30, 0 s ago" in out  # by the run's clock
         Mailbox(database, "demo").post(Verb.PAUSE, "ann", "lunch", 0)
         assert "held by pause, 1970-01-01 00:00, ann: lunch, not taken up yet" in command(
             "status", home=tmp_path

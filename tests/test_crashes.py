@@ -23,6 +23,7 @@ from bot.execution.orders import run_tag
 from bot.storage.database import Database
 from tests.crash_child import POINTS, Books, Death, Life, live
 from tests.local_exchange import LocalExchange, local_exchange
+from tests.naked import NakedWatch
 
 PRICES = {"AAAUSDT": 100.0, "BBBUSDT": 50.0, "CCCUSDT": 200.0}
 NAKED_SECONDS = 1.0  # T: so long may a position be without a stop
@@ -44,24 +45,7 @@ class Witness:
 
     def __init__(self, exchange: LocalExchange) -> None:
         self.exchange = exchange
-        self.longest_naked = 0.0
-        self._naked: dict[str, float] = {}
-        flush = exchange.venue.flush
-
-        def watched() -> None:
-            self._look()
-            flush()
-
-        exchange.do(lambda: setattr(exchange.venue, "flush", watched))
-
-    def _look(self) -> None:
-        now = time.monotonic()
-        naked = {item.contract.symbol for item in self.exchange.account.held() if item.stop_loss is None}
-        for symbol in naked:
-            since = self._naked.setdefault(symbol, now)
-            self.longest_naked = max(self.longest_naked, now - since)
-        for symbol in self._naked.keys() - naked:
-            del self._naked[symbol]
+        self.naked = exchange.do(lambda: NakedWatch(exchange.venue, exchange.account))
 
     def books(self) -> Books:
         def look() -> Books:
@@ -138,8 +122,9 @@ def campaign(deaths: Sequence[Death], directory: Path) -> dict[str, Any]:
         for death in [*deaths, Death()]:
             life = Life(exchange.url, path, market, death, seconds=8.0 if death.point else 1.5)
             process, pipe = born(life)
-            end = time.monotonic() + SETTLED_SECONDS
+            end = 0.0
             while (found := said(pipe)) is not None:
+                end = end or time.monotonic() + SETTLED_SECONDS
                 orphans, theirs = witness.resting(), witness.books()
                 if equal(found, theirs) and not orphans:
                     fates["traded"] += 1
@@ -167,7 +152,7 @@ def campaign(deaths: Sequence[Death], directory: Path) -> dict[str, Any]:
             }
         return {
             "fates": dict(fates), "differing": differing, "orders": len(sent), "unwritten": sent - written,
-            "doubled": witness.doubled(), "naked": witness.longest_naked, "held": witness.books()[0],
+            "doubled": witness.doubled(), "naked": witness.naked.longest, "held": witness.books()[0],
         }  # fmt: skip
 
 

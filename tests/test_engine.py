@@ -501,6 +501,22 @@ def test_a_trailing_stop_follows_the_price_on_the_exchange_and_never_goes_back()
     assert desk.broker.position("NEWUSDT").stop_loss == risen
 
 
+def test_the_stop_of_a_position_that_the_same_bar_closes_stays_where_it_is() -> None:
+    def wish(closed: BarClosed, _: Mapping[str, Position]) -> Sequence[Signal]:
+        signals = {1: enter(1, sigma=0.002, expected_move=0.5), 4: leave(4)}
+        signal = signals.get((closed.start - START) // BAR)
+        return (signal,) if signal else ()
+
+    desk = Desk(wish, Risk(trailing_stops=1.0))
+    desk.play(bar(0, 100), bar(1, 100), bar(2, 100), bar(3, 101))
+    assert len(moves := desk.journal.of(MoveStop)) >= 1
+    desk.play(bar(4, 102))
+    assert desk.journal.of(PlaceOrder)[-1].order.reduce_only
+    assert desk.journal.of(MoveStop) == moves
+    desk.play(bar(5, 103))
+    assert desk.engine.portfolio.positions == {}
+
+
 def test_after_a_gain_the_stop_lies_at_the_entry() -> None:
     desk = Desk(once(1, enter(1, sigma=0.002, expected_move=0.5)), Risk(break_even_stops=1.0))
     desk.play(bar(0, 100), bar(1, 100), bar(2, 100), bar(3, 100.3))
@@ -605,6 +621,17 @@ def test_a_large_entry_goes_in_slices_that_are_together_what_was_approved() -> N
     assert len({order.link_id for order in orders}) == 4
     assert desk.engine.portfolio.positions["NEWUSDT"].qty == 2
     assert desk.engine.portfolio.positions["NEWUSDT"].stop is not None
+
+
+def test_a_part_that_was_refused_is_the_last_one_and_a_late_fill_of_it_is_booked() -> None:
+    """It may be at the exchange after all: another part beside it could be more than the whole."""
+    desk = Desk(once(1, enter(1)), execution=Execution(twap_notional=100, twap_slices=4, twap_seconds=3_600))
+    desk.play(bar(0, 100), bar(1, 100))
+    (part,) = entries_of(desk)
+    desk.engine.step(OrderRejected(START, START, part.link_id, "the exchange never received it"))
+    desk.play(*(bar(i, 100) for i in range(2, 8)))
+    assert entries_of(desk) == [part]
+    assert desk.engine.portfolio.positions["NEWUSDT"].qty == part.qty
 
 
 def test_an_exit_ends_an_entry_that_is_still_on_its_way() -> None:

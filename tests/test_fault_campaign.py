@@ -39,6 +39,7 @@ from bot.market.book import Book, State
 from strategies.base import Advice
 from tests.builders import enter
 from tests.live_desk import LiveDesk, live_desk
+from tests.naked import NakedWatch
 
 KEY = Credentials("local", "local-secret")
 SYMBOLS = ("AAAUSDT", "BBBUSDT", "CCCUSDT")
@@ -47,8 +48,11 @@ ENTRIES = ("rest", "websocket")
 SEEDS = range(1, 21)
 TOGETHER = 2  # seeds at a time: more are late for lack of a processor
 LONG = 2_500  # ms of a fault
+MINUTES = 150_000  # ms more of one that lasts
+WAITING = 5  # seeds at a time where nothing happens for minutes
 NOTICED = ("refuse", "half_open", "restart")  # entries must have stopped
 WELL_AGAIN = 5.0  # seconds after the end of the fault
+NAKED_SECONDS = 1.0  # T: so long may a position be without a stop, whatever happens
 SETTINGS = BrokerSettings(
     desk=DeskSettings(
         entry_valid=3.0, exit_valid=5.0, confirm=0.4, margin=0.5, shortest_wait=0.05,
@@ -80,6 +84,7 @@ FAULTS: dict[str, list[dict[str, Any]]] = {
     "server_error": [{"target": "/v5/order/create*", "probability": 0.5, "lasts_ms": LONG}],
     "bad_timestamp": [{"target": "/v5/order/*", "probability": 0.5, "lasts_ms": LONG}],
     "ack_lost": [{"target": "/v5/order/create*", "probability": 0.5, "lasts_ms": LONG}],
+    "hidden": [{"target": "/v5/order/create*", "probability": 0.5, "ms": 1_200, "lasts_ms": LONG}],
     "fill_before_ack": [{"target": "/v5/order/create*", "ms": 300, "lasts_ms": LONG}],
     "clock_skew": [{"ms": 4_000, "lasts_ms": LONG}],
     "maintenance": [{"lasts_ms": LONG}],
@@ -96,8 +101,8 @@ def in_and_out(closed: BarClosed, positions: Mapping[str, Position]) -> Sequence
 class Campaign:
     """An exchange, a desk that trades on it, and a public order book that is watched."""
 
-    def __init__(self, server: Server, desk: LiveDesk, seed: int) -> None:
-        self.server, self.desk = server, desk
+    def __init__(self, server: Server, desk: LiveDesk, naked: NakedWatch) -> None:
+        self.server, self.desk, self.naked = server, desk, naked
         self.trading = True
         self.blocked = False
         self.book = Book(SYMBOLS[0], depth=50)
@@ -195,7 +200,7 @@ async def campaign(seed: int, entry: str = "rest") -> AsyncIterator[Campaign]:
         for name, price in zip(SYMBOLS, (100.0, 0.5, 2_000.0), strict=True)
     ]
     venue = Venue(World(symbols, seed, now), rate_limit_scale=10.0)
-    venue.open_account(KEY.key, KEY.secret, Decimal(100_000))
+    naked = NakedWatch(venue, venue.open_account(KEY.key, KEY.secret, Decimal(100_000)))
     async with (
         Server(venue) as server,
         live_desk(
@@ -204,7 +209,7 @@ async def campaign(seed: int, entry: str = "rest") -> AsyncIterator[Campaign]:
             clock=ExchangeClock(), budget=ConnectionBudget(1_000_000),
         ) as desk,
     ):  # fmt: skip
-        running = Campaign(server, desk, seed)
+        running = Campaign(server, desk, naked)
         running.list_all()
         tasks = [
             asyncio.create_task(work) for work in (running.feed(), running.stream.run(), running.watch_book())
@@ -232,17 +237,17 @@ async def compared(desk: LiveDesk, started: int) -> list[Line]:
             return lines
 
 
-async def survive(kind: str, seed: int, entry: str) -> dict[str, Any]:
+async def survive(kind: str, seed: int, entry: str, longer_ms: int = 0) -> dict[str, Any]:
     """Trade, break, mend, compare; how long it took to be well again, in seconds."""
-    async with asyncio.timeout(60), campaign(seed, entry) as running:
+    async with asyncio.timeout(60 + longer_ms / 1_000), campaign(seed, entry) as running:
         desk = running.desk
         started = desk.rest.clock.now_ms() - 1_000
         await desk.until(lambda: len(desk.log.sent) > 3, what="orders before the fault")
         for options in faults_of(kind, entry):
-            running.server.arm(kind, **options)
-        await asyncio.sleep(
-            max(options.get("lasts_ms", options.get("ms")) for options in FAULTS[kind]) / 1_000
-        )
+            lasting = {"lasts_ms": options["lasts_ms"] + longer_ms} if "lasts_ms" in options else {}
+            running.server.arm(kind, **options | lasting)
+        lasts = max(options.get("lasts_ms", options.get("ms")) for options in FAULTS[kind])
+        await asyncio.sleep((lasts + longer_ms) / 1_000)
         running.server.venue.faults.clear()
         ended = time.monotonic()
         await asyncio.sleep(0.5)  # what the fault did may show only now
@@ -254,7 +259,7 @@ async def survive(kind: str, seed: int, entry: str) -> dict[str, Any]:
         lines = await compared(desk, started)
         return {
             "kind": kind, "seed": seed, "well": well, "orders": len(desk.log.sent),
-            "struck": running.server.venue.faults.struck[kind],
+            "struck": running.server.venue.faults.struck[kind], "naked": running.naked.longest,
             "noticed": [event.reason for event in desk.journal.of(EntriesBlocked)],
             "adopted": [event.reason for event in desk.journal.of(PositionAdopted)],
             "differs": [line for line in lines if not line.equal],
@@ -281,9 +286,10 @@ async def test_an_acknowledgement_that_the_websocket_lost_is_found_out() -> None
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", FAULTS)
-async def test_every_fault_is_survived_by_two_seeds(kind: str) -> None:
+async def test_every_fault_is_survived_by_three_seeds(kind: str) -> None:
+    entries = (*ENTRIES, "rest")
     for result in await asyncio.gather(
-        *(survive(kind, seed, entry) for seed, entry in enumerate(ENTRIES, start=1))
+        *(survive(kind, seed, entry) for seed, entry in enumerate(entries, start=1))
     ):
         judge(kind, result)
 
@@ -299,8 +305,21 @@ async def test_every_fault_is_survived(kind: str, entry: str) -> None:
             print(kind, entry, {name: result[name] for name in ("seed", "well", "orders", "struck")})  # noqa: T201
 
 
+@pytest.mark.campaign
+@pytest.mark.parametrize("entry", ENTRIES)
+@pytest.mark.parametrize("kind", ["refuse", "half_open"])
+async def test_a_disconnect_of_minutes_is_survived(kind: str, entry: str) -> None:
+    """Nothing of it is scaled but the waits between attempts."""
+    for first in range(0, len(SEEDS), WAITING):
+        seeds = SEEDS[first : first + WAITING]
+        for result in await asyncio.gather(*(survive(kind, seed, entry, MINUTES) for seed in seeds)):
+            judge(kind, result)
+            print(kind, entry, {name: result[name] for name in ("seed", "well", "orders", "struck")})  # noqa: T201
+
+
 def judge(kind: str, result: dict[str, Any]) -> None:
     assert result["struck"] > 0, result
     assert result["noticed"] or kind not in NOTICED, result
+    assert result["naked"] < NAKED_SECONDS, result
     assert result["differs"] == [], result
     assert result["adopted"] == [], result

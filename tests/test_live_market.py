@@ -34,7 +34,7 @@ from bot.exchange.bybit.streams import Backoff
 from bot.market.universe import Universe
 from bot.settings import Universe as Limits
 from tests.bybit_server import RestServer, StreamServer, envelope, hang
-from tests.test_bybit_broker import QUICK, Heard
+from tests.test_bybit_broker import QUICK, Heard, blocks
 from tests.test_download import contract
 
 SOURCES = ("BTCUSDT", "ETHUSDT")
@@ -442,6 +442,47 @@ async def test_an_answer_without_the_sources_is_not_believed(venue: Venue) -> No
         kept, venue.listed = venue.listed, {}
         await asyncio.sleep(0.2)
         venue.listed = kept
+        assert heard.of(InstrumentDelisted) == []
+
+
+async def test_a_source_that_does_not_trade_hides_nobody_else_and_blocks_entries_while_it_lasts(
+    venue: Venue,
+) -> None:
+    async with watching(venue) as (_, heard):
+        venue.listed["ETHUSDT"]["status"] = "PreLaunch"
+        young(venue, "NEWUSDT")
+        assert (await heard.until(InstrumentListed, 3))[-1].instrument.symbol == "NEWUSDT"
+        while "listings" not in blocks(heard):
+            await heard.until(EntriesBlocked, len(heard.of(EntriesBlocked)) + 1)
+        assert "ETHUSDT of market.sources cannot be traded" in blocks(heard)["listings"]
+        venue.listed["ETHUSDT"]["status"] = "Trading"
+        while "listings" in blocks(heard):
+            await heard.until(EntriesAllowed, len(heard.of(EntriesAllowed)) + 1)
+        assert heard.of(InstrumentDelisted) == []
+
+
+async def test_looks_at_the_listings_that_keep_failing_block_entries(venue: Venue) -> None:
+    async def busy(_: web.Request) -> web.StreamResponse:
+        return web.json_response(envelope({}, 10001, "a parameter of a later Bybit", time=venue.now))
+
+    async with watching(venue) as (_, heard):
+        venue.rest.will_act("/v5/market/instruments-info", busy)
+        venue.rest._answers["/v5/market/instruments-info"].popleft()
+        while "listings" not in blocks(heard):
+            await heard.until(EntriesBlocked, len(heard.of(EntriesBlocked)) + 1)
+        assert "a parameter of a later Bybit" in blocks(heard)["listings"]
+
+
+async def test_an_instrument_that_cannot_be_read_hides_nobody_else_and_is_not_given_up(venue: Venue) -> None:
+    async with watching(venue) as (_, heard):
+        young(venue, "OLDUSDT")
+        await heard.until(InstrumentListed, 3)
+        del venue.listed["OLDUSDT"]["priceFilter"]
+        young(venue, "NEWUSDT")
+        assert (await heard.until(InstrumentListed, 4))[-1].instrument.symbol == "NEWUSDT"
+        while "listings" not in blocks(heard):
+            await heard.until(EntriesBlocked, len(heard.of(EntriesBlocked)) + 1)
+        assert "OLDUSDT" in blocks(heard)["listings"]
         assert heard.of(InstrumentDelisted) == []
 
 

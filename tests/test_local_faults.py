@@ -140,6 +140,26 @@ async def test_the_streams_may_tell_a_fill_before_the_answer_comes(
         assert (await answer).order_id == orders.data[0].order_id
 
 
+async def test_a_hidden_order_is_alive_and_nothing_speaks_of_it_before_its_time(
+    exchange: LocalExchange, rest: Rest
+) -> None:
+    async with streaming(local(exchange.url).private_url, rest, "order", credentials=CREDENTIALS) as stream:
+        await until(stream, Connected)
+        exchange.arm("hidden", CREATE, count=1, ms=60_000)
+        await rest.orders.create(market_order("a"))
+        await rest.orders.create(market_order("b"))
+        exchange.advance(1_000)
+        assert [order.order_link_id for order in (await until(stream, Orders)).data] == ["b"]
+        assert await rest.orders.find("a", "BTCUSDT") is None
+        assert {item.order_link_id for item in await rest.orders.executions(symbol="BTCUSDT")} == {"b"}
+        (position,) = await rest.account.positions(symbol="BTCUSDT")
+        assert position.size == Decimal("0.02")
+        exchange.do(exchange.venue._hidden.clear)  # its time has come
+        exchange.advance(100)
+        assert (await until(stream, Orders)).data[0].order_link_id == "a"
+        assert {item.order_link_id for item in await rest.orders.executions(symbol="BTCUSDT")} == {"a", "b"}
+
+
 @asynccontextmanager
 async def order_entry(exchange: LocalExchange, rest: Rest) -> AsyncIterator[TradeStream]:
     notices: asyncio.Queue[Any] = asyncio.Queue()

@@ -11,6 +11,7 @@ import pytest
 from bot.core.types import DAY_MS, HOUR_MS
 from bot.exchange.local import account_api, funds_api, market_api, orders_api, statistics_api
 from bot.exchange.local.api import Answer, Asked
+from bot.exchange.local.endpoints import ENDPOINTS
 from bot.exchange.local.gate import Key
 from bot.exchange.local.orders import Refused
 from bot.exchange.local.world import World
@@ -136,6 +137,47 @@ def test_open_interest_is_paged_back_to_the_launch(asked: Asked) -> None:
             break
     assert times == sorted(set(times), reverse=True)
     assert len(times) == 30
+
+
+@pytest.mark.parametrize(
+    "ask", [account_api.transactions, orders_api.order_history, funds_api.account_instruments]
+)
+def test_a_cursor_that_nobody_gave_is_refused(asked: Asked, ask: Callable[[Asked], Answer]) -> None:
+    with pytest.raises(Refused, match="cursor invalid"):
+        ask(asked._replace(params={"category": "linear", "cursor": "garbage"}))
+
+
+@pytest.mark.parametrize(
+    ("unit", "tolerance"),
+    [("TickSize", "0"), ("TickSize", "10001"), ("TickSize", "1.5"), ("Percent", "0"), ("Percent", "10.01"),
+     ("Percent", "0.015"), ("Ticks", "5")],
+)  # fmt: skip
+def test_a_slippage_tolerance_out_of_its_range_is_refused(asked: Asked, unit: str, tolerance: str) -> None:
+    order = {"symbol": "BTCUSDT", "side": "Buy", "orderType": "Market", "qty": "0.01"}
+    with pytest.raises(Refused, match="slippageTolerance"):
+        asked.world.engine.create(
+            asked.account, {**order, "slippageToleranceType": unit, "slippageTolerance": tolerance}, NOW
+        )
+
+
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        ("order/pre-check", 10032), ("account/set-limit-px-action", 10032),
+        ("position/switch-isolated", 100028), ("position/set-tpsl-mode", 100028),
+        ("position/set-risk-limit", 100028), ("asset/transfer/inter-transfer", 131212),
+        ("account/borrow-history", 0), ("account/mmp-state", 0), ("asset/coin-greeks", 0),
+        ("position/move-history", 0),
+    ],
+)  # fmt: skip
+def test_what_is_not_there_is_answered_all_the_same(asked: Asked, path: str, code: int) -> None:
+    handler = ENDPOINTS[f"/v5/{path}"].handler
+    if code:
+        with pytest.raises(Refused) as caught:
+            handler(asked)
+        assert caught.value.code == code
+    else:
+        assert not any(handler(asked).result.values())
 
 
 def test_the_ledger_adds_up_and_names_the_executions(asked: Asked) -> None:

@@ -39,6 +39,7 @@ evidence = 1.00001
 full_evidence = 1.1
 source_accuracy = 0.500001
 confidence = 0.501
+overconfidence = 1
 drift_blocks = 500
 probation_blocks = 2
 [risk]

@@ -53,9 +53,11 @@ def resume(
     config: ConfigOption = None,
     directory: DirectoryOption = None,
 ) -> None:
-    """End a pause, a flattening, a kill and a halt of the drawdown breaker.
+    """End a pause, a flattening, a kill, a halt of the drawdown breaker, and what waits for you to see to it.
 
-    Only a person does this. Entries still wait for whatever else stands in their way: the answer names it.
+    The last is what `bot status` calls "operator": a key that was refused, an execution that could not be
+    booked, money or a position that nothing explains. Only a person does this. Entries still wait for
+    whatever else stands in their way: the answer names it. What lasts holds them again when it is met again.
     """
     _ask(Verb.RESUME, mode, reason, settings_of(config, directory))
 

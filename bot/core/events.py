@@ -270,7 +270,8 @@ class BalanceChanged(Event, frozen=True):
 
 
 HISTORY: Final = "history"  # the cause while the past is played: its bars are not about our account
-OPERATOR: Final = "operator"  # the cause that only a person can remove, and a new run forgets
+OPERATOR: Final = "operator"  # the cause that a person ends with `bot resume`, and a new run forgets
+RESTART: Final = "restart"  # the cause that only a new run ends
 
 
 class TimePassed(Event, frozen=True, gc=False):
@@ -280,7 +281,7 @@ class TimePassed(Event, frozen=True, gc=False):
 class EntriesBlocked(Event, frozen=True):
     """Something is not as it must be for opening positions; exits go on. One reason for each `cause`."""
 
-    cause: str  # "feed", "clock", "account", HISTORY, OPERATOR
+    cause: str  # "feed", "clock", "account", HISTORY, OPERATOR, RESTART
     reason: str
 
 

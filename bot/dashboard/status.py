@@ -43,10 +43,11 @@ def lines(beat: Heartbeat, requests: Sequence[Request], now: int) -> Iterator[st
         return
     if not beat.is_alive(now):
         yield "as it last stood:"
-    yield from _account(stand, now)
+    yield from _account(stand)
 
 
-def _account(stand: Standing, now: int) -> Iterator[str]:
+def _account(stand: Standing) -> Iterator[str]:
+    """Ages by the run's clock: a simulated market has days of its own."""
     equity = "unknown" if stand.equity is None else money(stand.equity)
     yield f"equity {equity} USDT, balance {money(stand.balance)}"
     for cause, reason in stand.blocks.items():
@@ -56,7 +57,7 @@ def _account(stand: Standing, now: int) -> Iterator[str]:
     yield from map(str, stand.rungs)
     yield from _left_out(stand)
     if stand.decided:
-        yield f"last decision bar closed {clock(stand.decided)}, {_ago(now - stand.decided)} ago"
+        yield f"last decision bar closed {clock(stand.decided)}, {_ago(stand.heard - stand.decided)} ago"
     else:
         yield "no decision bar yet"
     for held in stand.positions:

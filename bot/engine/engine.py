@@ -3,8 +3,10 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from bot.core.commands import MoveStop
 from bot.core.events import (
     HISTORY,
+    OPERATOR,
     AdaptationFailed,
     BalanceChanged,
     BarClosed,
@@ -85,6 +87,7 @@ class Engine:
         self.rungs: dict[str, RungChanged] = {}  # what each token is traded by, and why
         self._decided = 0  # close of the newest decision bar, ms
         self._now = 0  # ts of the newest fact
+        self._heard = 0  # when the newest fact was received, ms
         self._mark_due = False  # a decision bar closed at that time
         keeper = self._keeper
         self._handlers: dict[type[Event], Callable[[Any], list[Message]]] = {
@@ -119,6 +122,7 @@ class Engine:
 
     def step(self, event: Event) -> list[Message]:
         kind, out = type(event), []
+        self._heard = event.received
         if event.ts > self._now and kind is not TimePassed:  # time alone ends no moment
             out = self.mark()  # of the moment that is over, before anything later counts
             self._now = event.ts
@@ -163,8 +167,10 @@ class Engine:
         self._markets.on_bar(bar)
         positions = account.portfolio.positions
         position = positions.get(symbol)
+        moves: list[Message] = []
         if position is not None and bar.start >= candles.next_start:
-            out += self._keeper.value(position, bar.close, bar)
+            moves = self._keeper.value(position, bar.close, bar)
+            out += moves
         if symbol in account.works:
             out += self._entries.go_on(symbol, bar)
         decision_bar = candles.update(bar)
@@ -175,6 +181,8 @@ class Engine:
         self._decided = decision_bar.ts
         for advice in self._strategy.on_bar(decision_bar, positions):
             out += self._take(advice, bar)
+        if moves and position is not None and position.stop is not None and self._exits.covers(position):
+            out = [message for message in out if type(message) is not MoveStop]  # the exit may be there first
         return out
 
     def _on_delisted(self, event: InstrumentDelisted) -> list[Message]:
@@ -241,6 +249,8 @@ class Engine:
         told = Alarm(event.ts, "", str(event))
         if event.verb is Verb.RESUME:
             self.account.blocks.pop(_OPERATOR_WISH, None)
+            if seen_to := self.account.blocks.pop(OPERATOR, ""):
+                told = Alarm(event.ts, "", f"{event}; seen to: {seen_to}")
             self._keeper.flattening = False
             released = self._breaker.release(event.ts, str(event))
             return [told, released] if released else [told]
@@ -273,6 +283,11 @@ class Engine:
     def left_out(self) -> dict[str, str]:
         """New tokens that are not followed, and why."""
         return self._markets.left_out
+
+    @property
+    def heard(self) -> int:
+        """When the newest fact was received, by the run's clock, ms UTC; 0 before the first."""
+        return self._heard
 
     @property
     def decided(self) -> int:

@@ -5,7 +5,7 @@ import math
 from msgspec import structs
 
 from bot.core.commands import AmendOrder, CancelOrder, PlaceOrder
-from bot.core.events import Event, OrderFilled
+from bot.core.events import Event, OrderFilled, OrderRejected
 from bot.core.money import limit_price
 from bot.core.records import Refused
 from bot.core.signal import Signal
@@ -81,6 +81,8 @@ class Entries:
         if work is None or work.link_id != order.link_id:
             return []
         work.ended()
+        if isinstance(event, OrderRejected):  # it may be there after all: no other part beside it
+            work.stop()
         return self._advance(work, event.ts, event.received)
 
     def _advance(self, work: Work, ts: int, heard: int) -> list[Message]:

@@ -46,6 +46,10 @@ class Exits:
         self.unsold &= held.keys()
         return [message for name in sorted(self.unsold) for message in self.close(held[name], ts)]
 
+    def covers(self, position: Position) -> bool:
+        """Whether all of it is on its way out."""
+        return self._account.orders.leaving(position.symbol) >= abs(position.qty)
+
     def failed(self, symbol: str, ts: int) -> None:
         """The exchange did not carry out an exit from what is still held."""
         self.unsold.add(symbol)

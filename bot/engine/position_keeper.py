@@ -112,6 +112,8 @@ class PositionKeeper:
     def _carry_out(self, due: Move | Close, position: Position, ts: int) -> list[Message]:
         if isinstance(due, Close):
             return self._exits.close(position, ts, due.alarm)
+        if position.stop is not None and self._exits.covers(position):  # the exit may be there first
+            return []
         return [MoveStop(ts, position.symbol, due.stop, self._trigger)]
 
     def _guard_held(self, symbol: str, news: Event) -> list[Message]:

@@ -41,6 +41,7 @@ class Standing(msgspec.Struct, frozen=True):
     positions: tuple[Holding, ...]
     orders: tuple[Pending, ...]
     left_out: dict[str, str] = {}
+    heard: int = 0  # the run's clock: when its newest fact was received, ms UTC
     rungs: tuple[RungChanged, ...] = ()
 
     @property
@@ -69,5 +70,6 @@ def standing(engine: Engine) -> Standing:
             for live in engine.orders.open
         ),
         left_out=dict(engine.left_out),
+        heard=engine.heard,
         rungs=tuple(engine.rungs[symbol] for symbol in sorted(engine.rungs)),
     )  # fmt: skip

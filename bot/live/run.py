@@ -17,6 +17,7 @@ from rich.console import Console
 from bot.app import models_directory, source_model, summary
 from bot.care import Care, NoStrategy
 from bot.control import Control, commanded
+from bot.core.errors import BotError
 from bot.core.events import (
     HISTORY,
     AdaptationFailed,
@@ -88,6 +89,7 @@ class LiveRun:
         self._preparation = preparation_of(settings, rest)
         self._earlier = earlier_runs(database, choice.kind, account)
         self._fees: tuple[float, float] | None = None  # taker and maker, as the exchange says
+        self._books: Portfolio | None = None  # of the account, when it is in our care
 
     async def run(self, stop: asyncio.Event) -> None:
         async with self._control.serving(self._deliver, self._on_deaf):
@@ -113,8 +115,10 @@ class LiveRun:
             try:
                 view = LineView(float(opening.balance), self._console)
                 await self._watched(broker, opening, journal, view, stop)
-            except BaseException:
+            except BaseException as error:
                 journal.interrupt()
+                if isinstance(error, BotError):
+                    warn(self._console, self._unattended())
                 raise
             journal.finish(summary(view.state))
         finally:
@@ -123,6 +127,18 @@ class LiveRun:
                     async with asyncio.timeout(LEAVE_SECONDS):
                         await broker.settled()
                 await broker.close()
+
+    def _unattended(self) -> list[str]:
+        """What is held at the end of a run that fails, for people."""
+        held = self._books.positions.values() if self._books is not None else ()
+        stops = [
+            f"{item.symbol} {item.qty:+f} "
+            + (f"with its stop at {item.stop:f}" if item.stop else "WITHOUT A STOP")
+            for item in held
+        ]
+        if not stops:
+            return []
+        return [f"nobody looks after {', '.join(stops)} until the bot is started again, or `bot flatten`"]
 
     async def _watched(
         self, broker: BybitBroker | SimulatedBroker, opening: Opening, journal: Journal, view: LineView,
@@ -135,6 +151,7 @@ class LiveRun:
         if isinstance(broker, BybitBroker):
             memory = Memory(risk, self._database, self._earlier, self._started)
             await memory.restore(self._rest, opening, breaker, books, orders, self._console)
+            self._books = books
         for request in self._control.opening():
             self._deliver(request)
         engine = engine_of(self._settings, NoStrategy(), breaker, books, orders, self._interval)

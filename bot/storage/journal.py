@@ -70,6 +70,7 @@ class Journal:
             }
             self._connection.rollback()
         self._last_ts = 0
+        self._synced: tuple[object, bool] | None = None  # the driver's connection, and whether it is FULL
 
     @classmethod
     def start(
@@ -223,7 +224,9 @@ class Journal:
         if self._engine.url.get_backend_name() == "sqlite":
             driver = self._connection.connection.driver_connection
             assert driver is not None
-            driver.execute(f"PRAGMA synchronous = {'FULL' if full else 'NORMAL'}")
+            if (driver, full) != self._synced:
+                driver.execute(f"PRAGMA synchronous = {'FULL' if full else 'NORMAL'}")
+                self._synced = driver, full
 
 
 # --- which message goes into which table, and how -----------------------------------------------------------

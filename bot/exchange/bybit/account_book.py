@@ -40,6 +40,7 @@ class _Tracked:
     filled: Decimal = _ZERO
     executed: Decimal = _ZERO
     heard: bool = False  # the exchange has spoken of it
+    risen: bool = False  # it was given up before
     ended: OrderCancelled | OrderRejected | None = None  # told when its executions are complete
 
     @property
@@ -59,6 +60,7 @@ class AccountBook:
     booked: int = 0  # executions so far
     bookings: Counter[str] = field(default_factory=Counter)  # fills and adoptions, by symbol
     _orders: dict[str, _Tracked] = field(default_factory=dict)
+    _lost: dict[str, _Tracked] = field(default_factory=dict)  # ended without the exchange's word
     _seen: dict[str, None] = field(default_factory=dict)  # execution ids, oldest first
     _qty: dict[str, Decimal] = field(default_factory=dict)  # signed, of open positions, as told
     _stops: dict[str, Decimal | None] = field(default_factory=dict)  # as the exchange last said
@@ -74,6 +76,11 @@ class AccountBook:
         """Not ended yet, as far as has been told."""
         return link_id in self._orders
 
+    def is_leaving(self, symbol: str) -> bool:
+        """An order that closes is on its way."""
+        orders = (tracked.request for tracked in self._orders.values())
+        return any(order.reduce_only and order.symbol == symbol for order in orders)
+
     def is_heard(self, link_id: str) -> bool:
         """Ended, or the exchange has spoken of it."""
         tracked = self._orders.get(link_id)
@@ -82,12 +89,30 @@ class AccountBook:
     def reject(self, event: OrderRejected) -> list[Event]:
         """It never came to be."""
         tracked = self._orders.get(event.link_id)
-        return [] if tracked is None or tracked.heard else self._end(tracked, event)
+        return [] if tracked is None or tracked.heard else self._lose(tracked, event)
 
     def give_up(self, event: OrderCancelled) -> list[Event]:
         """The exchange knew it once and does not any more."""
         tracked = self._orders.get(event.link_id)
-        return [] if tracked is None else self._end(tracked, event)
+        return [] if tracked is None else self._lose(tracked, event)
+
+    def rise(self, link_id: str) -> OrderRequest | None:
+        """The exchange speaks of an order that we gave up: it is followed again, to its end."""
+        tracked = self._lost.pop(link_id, None)
+        if tracked is None:
+            return None
+        tracked.risen = True
+        self._orders[link_id] = tracked
+        return tracked.request
+
+    @property
+    def risen_entries(self) -> list[str]:
+        """Link ids of entries that were given up, are there after all, and have not ended."""
+        return [
+            link_id
+            for link_id, tracked in self._orders.items()
+            if tracked.risen and not tracked.request.reduce_only
+        ]
 
     # --- what the exchange says -----------------------------------------------------------------------------
 
@@ -187,6 +212,10 @@ class AccountBook:
         if tracked.ended is None or not tracked.is_complete:
             return []
         return self._end(tracked, tracked.ended)
+
+    def _lose(self, tracked: _Tracked, event: OrderCancelled | OrderRejected) -> list[Event]:
+        self._lost[tracked.request.link_id] = tracked
+        return self._end(tracked, event)
 
     def _end(self, tracked: _Tracked, event: OrderCancelled | OrderRejected) -> list[Event]:
         del self._orders[tracked.request.link_id]

@@ -46,6 +46,7 @@ class RunLog:
             self.sent[message.order.link_id] = message.ts
         elif isinstance(message, OrderAccepted):
             self.existed.add(message.link_id)
+            self.refused.discard(message.link_id)  # given up too early
         elif isinstance(message, OrderRejected):
             self.refused.add(message.link_id)
         elif isinstance(message, OrderCancelled):
@@ -53,6 +54,7 @@ class RunLog:
         elif isinstance(message, OrderFilled):
             self.executions.append((message.exec_id, message.ts))
             self.existed.add(message.link_id)
+            self.refused.discard(message.link_id)
             if not message.leaves_qty:
                 self.finished.add(message.link_id)
 

@@ -12,7 +12,7 @@ from typing import Any, Final, NoReturn
 
 from bot.core.commands import BrokerCommand
 from bot.core.errors import RuntimeFault
-from bot.core.events import OPERATOR, EntriesAllowed, EntriesBlocked, Event
+from bot.core.events import OPERATOR, RESTART, EntriesAllowed, EntriesBlocked, Event
 from bot.exchange.bybit.account_book import AccountBook
 from bot.exchange.bybit.environment import Credentials, Environment
 from bot.exchange.bybit.errors import ExchangeError
@@ -41,6 +41,7 @@ from bot.exchange.bybit.wire import Pushed
 from bot.exchange.bybit.wire.private import Executions, Orders, Positions
 
 TOPICS: Final = ("order", "execution", "position", "wallet")
+_ANEW: Final = "stop the bot and start it again"
 _ACCOUNT: Final = "account"  # the cause of blocks that a quiet reconciliation lifts
 
 
@@ -92,7 +93,9 @@ class BybitBroker:
             if self._settings.orders_by_websocket
             else None
         )  # fmt: skip
-        self._desk = OrderDesk(rest, self._entry, self._book, self._tell, self._settings.desk, prepare)
+        self._desk = OrderDesk(
+            rest, self._entry, self._book, self._tell, self.submit, self._settings.desk, prepare
+        )
         self._reconciler = Reconciler(
             rest, self._book, self._desk, self._tell, self._settings.wallet, earlier
         )
@@ -165,12 +168,15 @@ class BybitBroker:
             self._block(self.last.wallet)
             if self.last.wallet_lasts:
                 self._block(self.last.wallet, OPERATOR)
+        elif risen := self._book.risen_entries:
+            self._block(f"given up, at the exchange after all, and not cancelled yet: {', '.join(risen)}")
         elif self._stream.connected:
             self._allow()
         return self.last
 
     def _entry(self) -> OrderEntry:
-        """REST where the WebSocket is down: an exit must not wait for a connection."""
+        """REST where the WebSocket is down: an exit must not wait for a connection. While the address may
+        send no requests, the open connection is still a way."""
         stream = self._trade_stream
         return stream if stream is not None and stream.connected else self._rest.orders
 
@@ -221,7 +227,7 @@ class BybitBroker:
     def _heed(self, message: Pushed | RawBook | Any) -> None:
         """What the stream says of itself."""
         if isinstance(message, TopicRejected):
-            self._block(f"the private stream has no {message.topic}: {message.reason}", OPERATOR)
+            self._block(f"the private stream has no {message.topic}: {message.reason}; {_ANEW}", RESTART)
         elif isinstance(message, BadFrames):
             self._doubt(f"{message.count} messages of the private stream cannot be read: {message.reason}")
         elif isinstance(message, TopicStale):
@@ -277,7 +283,7 @@ class BybitBroker:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._block(f"a command failed: {type(error).__name__}: {error}", OPERATOR)
+            self._block(f"a command failed: {type(error).__name__}: {error}; {_ANEW}", RESTART)
 
     # --- health ---------------------------------------------------------------------------------------------
 

@@ -49,7 +49,7 @@ class Judge:
 
     def of_status(self, endpoint: Endpoint, status: int, text: str) -> ExchangeError:
         """The exchange, or something before it, answered with an HTTP status other than 200."""
-        after = self._limits.banned() if status == 403 else 0.0
+        after = self._limits.suspected() if status == 403 else 0.0
         found = http_ruling(status, write=endpoint.write)
         return ExchangeError(found, path=endpoint.path, code=status, text=text, retry_after=after)
 

@@ -6,7 +6,7 @@ cancels have their own groups, so that they never queue behind new orders.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -41,6 +41,7 @@ RATES: Final[Mapping[str, int]] = {
 ADDRESS_RATE: Final = 100  # 600 requests in 5 s over all hosts
 _SHARE: Final = 0.8  # our clock and the exchange's cut the second in different places
 _LONGEST_RESET_S: Final = 5.0
+_SUSPECTED_S: Final = 60.0
 _AT_ZERO_S: Final = 0.2  # the reset time is not meaningful before the limit is exceeded
 _BANNED: Final = Ruling(Kind.RETRY, "waiting out the limit of the exchange")
 
@@ -69,24 +70,28 @@ class Limits:
         """`patience`: the longest wait, in seconds, that `enter` takes on itself."""
         self.groups = {name: Group(_throttler(rate)) for name, rate in rates.items()}
         self._address = Group(_throttler(ADDRESS_RATE))
+        self._is_suspected = False  # the address, and nobody has asked again since
         self._patience = patience
         self._monotonic = monotonic
         self._sleep = sleep
 
-    async def enter(self, group: str, cost: int = 1) -> None:
+    async def enter(self, group: str, cost: int = 1, *, by_address: bool = True) -> None:
         """Return when `cost` requests of this group may leave. A batch costs as many as it holds orders.
 
+        by_address: False for what is sent on an open connection, which no limit of the address concerns.
         Raises ExchangeError (RETRY, with `retry_after`) at once if that would take longer than `patience`.
         """
         member = self.groups[group]
-        await self._wait(group, member)
+        members = (member, self._address) if by_address else (member,)
+        await self._wait(group, members)
         for _ in range(cost):
             await _acquire(member.throttle)
-        await _acquire(self._address.throttle)
-        await self._wait(group, member)  # the group may have been told to stop while we queued
+        if by_address:
+            await _acquire(self._address.throttle)
+        await self._wait(group, members)  # the group may have been told to stop while we queued
 
-    async def _wait(self, name: str, member: Group) -> None:
-        while (delay := max(member.blocked_until, self._address.blocked_until) - self._monotonic()) > 0:
+    async def _wait(self, name: str, members: Sequence[Group]) -> None:
+        while (delay := max(member.blocked_until for member in members) - self._monotonic()) > 0:
             if delay > self._patience:
                 raise ExchangeError(_BANNED, path=name, retry_after=delay)
             await self._sleep(delay)
@@ -109,10 +114,27 @@ class Limits:
         self._block(self.groups[group], wait)
         return wait
 
-    def banned(self, seconds: float = IP_BAN_S) -> float:
-        """HTTP 403: everything waits. The wait in seconds."""
-        self._block(self._address, seconds)
-        return seconds
+    def suspected(self) -> float:
+        """HTTP 403: a ban, or a region, or something on the way. All requests wait, and then one read decides
+        for the others. The wait in seconds."""
+        self._is_suspected = self._is_suspected or not self.banned_for
+        self._block(self._address, _SUSPECTED_S)
+        return self.banned_for
+
+    @property
+    def is_doubtful(self) -> bool:
+        """The time after a 403 is over, and nobody knows yet whether the address is served."""
+        return self._is_suspected and not self.banned_for
+
+    def served(self) -> None:
+        """It is: the exchange has answered."""
+        self._is_suspected = False
+
+    def banned(self) -> float:
+        """The exchange says so, or refuses again: everything by REST waits. The wait in seconds."""
+        self._is_suspected = False
+        self._block(self._address, IP_BAN_S)
+        return IP_BAN_S
 
     @property
     def banned_for(self) -> float:

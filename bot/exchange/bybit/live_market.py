@@ -62,6 +62,7 @@ class MarketSettings:
     late: float = 20.0  # after a close, before a missing bar blocks entries
     look: float = 0.25
     instruments: float = 60.0  # between looks for listings
+    failed_looks: int = 5  # one after the other, before they block entries
     funding: float = 20.0  # between looks for rates that are due
 
 
@@ -101,6 +102,7 @@ class LiveMarket:
         self._funding: dict[str, int] = {}  # token to the last settlement told, ms
         self._blocked = ""
         self._trouble = ""  # of the last round of repairs
+        self._failed_looks = 0  # for listings, one after the other
         self._stream = Stream(
             environment.public_url(), clock=rest.clock, budget=budget, settings=stream_settings,
             backoff=backoff(), raw_books=True,
@@ -242,8 +244,24 @@ class LiveMarket:
     async def _look_for_listings(self) -> NoReturn:
         while True:
             await asyncio.sleep(self._until_next_look())
-            with suppress(ExchangeError):  # the feed says so too
-                await self._compare(await self._market.instruments(statuses=_LOOKED_FOR))
+            try:
+                trouble = await self._compare(await self._market.instruments(statuses=_LOOKED_FOR))
+            except ExchangeError as error:
+                trouble = str(error)
+            self._judge_look(trouble)
+
+    def _judge_look(self, trouble: str) -> None:
+        """Who is listed, and with which filters and state, is what entries rely on."""
+        now, most = self._clock.now_ms(), self._settings.failed_looks
+        if trouble:
+            self._failed_looks += 1
+            if self._failed_looks == most:
+                reason = f"the last {most} looks at what the exchange lists have failed: {trouble}"
+                self._emit(EntriesBlocked(now, now, "listings", reason))
+            return
+        if self._failed_looks >= most:
+            self._emit(EntriesAllowed(now, now, "listings"))
+        self._failed_looks = 0
 
     def _until_next_look(self) -> float:
         """Seconds; a launch is not waited for longer than it takes."""
@@ -251,16 +269,23 @@ class LiveMarket:
         waits = [(launch - now) / 1_000 for launch in self._launches.values() if launch > now]
         return min([self._settings.instruments, *waits])
 
-    async def _compare(self, infos: Sequence[InstrumentInfo]) -> None:
-        """Tell what has changed. An answer without the sources is not believed."""
+    async def _compare(self, infos: Sequence[InstrumentInfo]) -> str:
+        """Tell what has changed; what is wrong. An answer without any source is not believed.
+
+        A source that does not trade is no reason to leave it, nor to look at nothing else.
+        """
         listed = _tradable(infos)
-        if any(name not in listed for name in self._sources):
-            return
-        now = self._clock.now_ms()
         found = {info.symbol: info for info in infos}
+        if not found.keys() & set(self._sources):
+            return f"none of {', '.join(self._sources)} is in the answer"
+        idle = [name for name in self._sources if name not in listed]
+        trouble = f"{', '.join(idle)} of market.sources cannot be traded" if idle else ""
+        now = self._clock.now_ms()
         for symbol, known in list(self._instruments.items()):
+            if symbol in idle:
+                continue
             if symbol not in found:
-                await self._leave_if_over(symbol)
+                trouble = await self._leave_if_over(symbol) or trouble
             elif _is_over(found[symbol]):
                 self._compare_status(found[symbol], now)
                 self._leave(symbol, _end_of(found[symbol]))
@@ -275,6 +300,7 @@ class LiveMarket:
             if info.symbol in self._instruments or info.symbol in self._launches:
                 self._compare_status(info, now)
         await self._renew(listed)
+        return trouble
 
     async def _renew(self, listed: Mapping[str, Instrument]) -> None:
         """Who gives a place up goes before who takes it. What no list names is not judged by it."""
@@ -296,20 +322,22 @@ class LiveMarket:
             self._statuses[info.symbol] = event.status
             self._watch.on_status(event)
 
-    async def _leave_if_over(self, symbol: str) -> None:
-        """Positions of what is left are closed, so a list that lacks it is not enough: ask for it by name."""
+    async def _leave_if_over(self, symbol: str) -> str:
+        """Positions of what is left are closed, so a list that lacks it is not enough: ask for it by name.
+        Why that could not be found out."""
         found: list[InstrumentInfo] = []
         try:
             found = await self._market.instruments(symbol=symbol, statuses=ANY_STATUS)
         except ExchangeError as error:
             if error.kind is not Kind.REFUSED:  # that means that there is no such symbol
-                return
+                return f"{symbol}: {error}"
         now = self._clock.now_ms()
         infos = [info for info in found if info.symbol == symbol]
         for info in infos:
             self._compare_status(info, now)
         if all(map(_is_over, infos)):
             self._leave(symbol, _end_of(infos[0]) if infos else "the exchange does not know it any more")
+        return ""
 
     def _leave(self, symbol: str, reason: str) -> None:
         now = self._clock.now_ms()

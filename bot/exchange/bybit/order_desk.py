@@ -3,6 +3,8 @@
 An order is never sent again blindly. What was certainly not done may be sent again under the same
 `orderLinkId`; what may have been done is asked for until the answer is certain. A request that was signed at
 T cannot be accepted after T + recv_window: an order that the exchange does not know then never came to be.
+Where the exchange itself was late, and speaks of such an order after all, it is followed again: an entry is
+cancelled, what was filled of it is booked. Until that is unlikely no other entry of that symbol leaves.
 """
 
 import asyncio
@@ -23,9 +25,12 @@ from bot.exchange.bybit.errors import ExchangeError, Kind, Ruling
 from bot.exchange.bybit.order_entry import OrderEntry
 from bot.exchange.bybit.requests import Amendment, Cancellation, NewOrder, new_order, trading_stop
 from bot.exchange.bybit.rest import Rest
+from bot.exchange.bybit.translate import ENDED
 from bot.exchange.bybit.wire import WireError
 from bot.exchange.bybit.wire.private import Execution, Order, Position
 
+_TELL_AGAIN_MS: Final = 60_000
+_STUBBORN: Final = 10  # attempts of what must be done, before it is told, and each time again
 _PERSON: Final = (Kind.CONFIGURATION, Kind.FATAL)  # somebody must act
 
 
@@ -37,6 +42,7 @@ class DeskSettings:
     exit_valid: float = 300.0
     confirm: float = 3.0  # after an acknowledgement, until the stream should have spoken
     margin: float = 2.0  # creation is asynchronous: an order may show this much after it was accepted
+    quarantine: float = 60.0  # without entries of a symbol of which an order was given up: it may show yet
     shortest_wait: float = 0.25
     longest_wait: float = 2.0
 
@@ -45,6 +51,7 @@ class OrderDesk:
     """Each method runs as a task of its own; what comes of it is told to `emit`.
 
     entry: the way for orders that is open now.
+    submit: carries out a command in a task of its own.
     prepare: awaited with the symbol before an entry leaves (`Preparation.symbol`).
     """
 
@@ -54,6 +61,7 @@ class OrderDesk:
         entry: Callable[[], OrderEntry],
         book: AccountBook,
         emit: Callable[[Event], None],
+        submit: Callable[[BrokerCommand], object],
         settings: DeskSettings,
         prepare: Callable[[str], Awaitable[None]] | None = None,
         rng: random.Random | None = None,
@@ -62,11 +70,13 @@ class OrderDesk:
         self._bursts = Bursts(entry)
         self._book = book
         self._emit = emit
+        self._submit = submit
         self._settings = settings
         self._prepare = prepare
         self._rng = rng or random.Random()
         self._creating: dict[str, asyncio.Event] = {}  # set when the request has come to an end
         self._wanted_stops: dict[str, MoveStop] = {}
+        self._quarantined: dict[str, float] = {}  # symbols without entries, until when (ms)
 
     # --- commands -------------------------------------------------------------------------------------------
 
@@ -93,6 +103,11 @@ class OrderDesk:
 
     async def _place(self, command: PlaceOrder) -> None:
         order = command.order
+        if not order.reduce_only and self._quarantined.get(order.symbol, 0.0) > self._now():
+            self._reject(
+                order.link_id, f"not sent: an order of {order.symbol} that was given up may show yet"
+            )
+            return
         valid = self._settings.exit_valid if order.reduce_only else self._settings.entry_valid
         until = command.valid_until or command.ts + valid * 1_000
         waits = self._waits()
@@ -147,15 +162,20 @@ class OrderDesk:
     async def _cancel(self, command: CancelOrder) -> None:
         link_id, symbol = command.link_id, command.symbol
         await self._created(link_id)
-        waits = self._waits()
+        waits, told, attempts, reason = self._waits(), 0, 0, "no word of its end"
         while self._book.is_open(link_id):
+            if attempts and attempts % _STUBBORN == 0:
+                self._doubt(f"{link_id} of {symbol} is not cancelled after {attempts} attempts: {reason}")
+            attempts += 1
             try:
                 await self._bursts.cancellations.send(Cancellation(symbol=symbol, order_link_id=link_id))
                 await asyncio.sleep(self._settings.confirm)
             except ExchangeError as error:
-                if error.kind not in (Kind.RETRY, Kind.UNKNOWN):
-                    self._stop_entries(f"cannot cancel {link_id}: {error}")
-                    return
+                hopeless = error.kind not in (Kind.RETRY, Kind.UNKNOWN)
+                if hopeless and abs(self._now() - told) > _TELL_AGAIN_MS:
+                    told = self._now()
+                    self._stop_entries(f"cannot cancel {link_id}, which is tried again and again: {error}")
+                reason = str(error)
                 await asyncio.sleep(max(waits(), error.retry_after))
             if self._book.is_open(link_id):
                 await self.look_up(link_id, symbol)
@@ -182,25 +202,35 @@ class OrderDesk:
                     await creating.wait()
 
     async def _move_stop(self, command: MoveStop) -> None:
-        """The newest wish for a symbol counts; afterwards the exchange says where the stop is."""
-        symbol, waits = command.symbol, self._waits()
+        """The newest wish for a symbol counts; afterwards the exchange says where the stop is.
+
+        One that is refused beside an exit is no trouble: should the exit fail, the engine asks again.
+        """
+        symbol, waits, attempts, reason = command.symbol, self._waits(), 0, ""
         while self._wanted_stops.get(symbol) is command:
+            if attempts and attempts % _STUBBORN == 0:
+                stop = f"{command.stop_loss:f}"
+                self._doubt(f"{symbol} has no stop at {stop} after {attempts} attempts: {reason}")
+            attempts += 1
             refused: ExchangeError | None = None
             try:
                 await self._rest.orders.set_stop(trading_stop(command))
             except ExchangeError as error:
                 if error.kind in (Kind.RETRY, Kind.UNKNOWN):
+                    reason = str(error)
                     await asyncio.sleep(max(waits(), error.retry_after))
                     continue
                 refused = error
             try:
                 positions = await self._rest.account.positions(symbol=symbol)
-            except ExchangeError:
+            except ExchangeError as error:
+                reason = str(error)
                 await asyncio.sleep(waits())
                 continue
             for position in positions:
                 self.take_position(position)
-            if refused is not None and any(position.size for position in positions):
+            held = any(position.size for position in positions) and not self._book.is_leaving(symbol)
+            if refused is not None and held:
                 self._stop_refused(command, refused)
             if self._wanted_stops.get(symbol) is command:  # a newer wish may have come meanwhile
                 del self._wanted_stops[symbol]
@@ -224,6 +254,7 @@ class OrderDesk:
             if await self.look_up(link_id, symbol) is False and asked_at >= certain_at:
                 empty += 1
                 if empty == 2:  # two answers, so that one that came from a lagging part does not decide
+                    self._quarantine(symbol)
                     self._reject(link_id, "the exchange never received it")
                     return
             await asyncio.sleep(waits())
@@ -232,9 +263,13 @@ class OrderDesk:
         """A task is still at it."""
         return link_id in self._creating
 
-    def give_up(self, link_id: str) -> None:
+    def give_up(self, link_id: str, symbol: str) -> None:
         now = self._now()
+        self._quarantine(symbol)
         self._tell(self._book.give_up(OrderCancelled(now, now, link_id, "the exchange does not know it")))
+
+    def _quarantine(self, symbol: str) -> None:
+        self._quarantined[symbol] = self._now() + self._settings.quarantine * 1_000
 
     async def look_up(self, link_id: str, symbol: str) -> bool | None:
         """Ask for an order and its executions; None when no answer came."""
@@ -253,13 +288,27 @@ class OrderDesk:
     # --- what the exchange says -----------------------------------------------------------------------------
 
     def take_order(self, order: Order) -> None:
+        if order.cum_exec_qty or order.order_status not in ENDED:
+            self._follow_again(order.order_link_id)
         self._take(lambda: self._book.on_order(order, self._now()))
 
     def take_execution(self, execution: Execution) -> None:
+        self._follow_again(execution.order_link_id)
         self._take(lambda: self._book.on_execution(execution, self._now()))
 
     def take_position(self, position: Position) -> None:
         self._take(lambda: self._book.on_position(position, self._now()))
+
+    def _follow_again(self, link_id: str) -> None:
+        """If we had given it up. Nobody wants it any more: an entry is cancelled, an exit can only reduce."""
+        order = self._book.rise(link_id)
+        if order is None:
+            return
+        now, what = self._now(), "it may reduce" if order.reduce_only else "it is cancelled, fills are booked"
+        self._doubt(f"{link_id} of {order.symbol} was given up and is at the exchange after all: {what}")
+        if not order.reduce_only:
+            self._quarantine(order.symbol)
+            self._submit(CancelOrder(now, order.symbol, link_id))
 
     def _take(self, read: Callable[[], list[Event]]) -> None:
         """What cannot be understood stops entries: our books may lack it for good."""
@@ -269,9 +318,14 @@ class OrderDesk:
             self._stop_entries(str(error))
 
     def _stop_entries(self, reason: str) -> None:
-        """For a person to look at; no reconciliation lifts it."""
+        """For a person to look at, and to end by `bot resume`; what lasts is told when it is met again."""
         now = self._now()
         self._emit(EntriesBlocked(now, now, OPERATOR, reason))
+
+    def _doubt(self, reason: str) -> None:
+        """Told; no entries before the account has been looked at."""
+        now = self._now()
+        self._emit(EntriesBlocked(now, now, "account", reason))
 
     def _tell(self, events: list[Event]) -> None:
         for event in events:

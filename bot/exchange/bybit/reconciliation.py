@@ -156,10 +156,9 @@ class Reconciler:
         return self._book.booked - before
 
     async def _ask_for_orders(self, now: int) -> int:
-        """The fate of our orders that are not open at the exchange."""
+        """The fate of our orders that are not open at the exchange; those that are show themselves, also
+        where we had given them up."""
         ours = self._book.open_links()
-        if not ours:
-            return 0
         open_there = await self._rest.orders.open_orders(settle_coin=SETTLE)
         for order in open_there:
             self._desk.take_order(order)
@@ -171,7 +170,7 @@ class Reconciler:
             if await self._desk.look_up(link_id, ours[link_id]) is False:
                 unknown.add(link_id)
         for link_id in unknown & self._unknown:  # the second time: lists may lag
-            self._desk.give_up(link_id)
+            self._desk.give_up(link_id, ours[link_id])
         self._unknown = unknown - self._unknown
         return len(doubtful)
 

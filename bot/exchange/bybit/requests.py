@@ -4,6 +4,7 @@ Numbers leave as plain strings: a float would become "1e-05" on the way. Fields 
 """
 
 from decimal import Decimal
+from functools import cache
 from typing import Any, Final
 
 import msgspec
@@ -17,10 +18,13 @@ TRIGGERS: Final = {Trigger.LAST: "LastPrice", Trigger.MARK: "MarkPrice"}
 
 def params(request: msgspec.Struct) -> Params:
     """The parameters of a request struct."""
-    named = {
-        field.encode_name: getattr(request, field.name) for field in msgspec.structs.fields(type(request))
-    }
-    return plain(named)
+    return plain({sent: getattr(request, name) for name, sent in _names(type(request))})
+
+
+@cache
+def _names(kind: type[msgspec.Struct]) -> list[tuple[str, str]]:
+    """Of each field: ours and the exchange's."""
+    return [(field.name, field.encode_name) for field in msgspec.structs.fields(kind)]
 
 
 def plain(values: Params) -> Params:

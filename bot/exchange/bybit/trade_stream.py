@@ -92,7 +92,7 @@ class TradeStream(OrderEntry):
         return self.traffic.frames, self.traffic.control
 
     async def _call(self, endpoint: Endpoint, parameters: Params, cost: int = 1) -> Response[Any]:
-        await self._limits.enter(endpoint.group, cost)
+        await self._limits.enter(endpoint.group, cost, by_address=False)
         connection = self._link.connection
         if connection is None:
             raise self._judge.of_not_sent(endpoint, "the order entry stream is down")

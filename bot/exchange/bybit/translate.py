@@ -37,6 +37,7 @@ EARLY_MS: Final = 1_000  # by which news may be ahead of our idea of the exchang
 _ZERO: Final = Decimal(0)
 _OPEN: Final = ("New", "Untriggered")
 _CANCELLED: Final = ("Cancelled", "PartiallyFilledCanceled", "Deactivated")
+ENDED: Final = ("Rejected", *_CANCELLED)  # nothing more will be filled
 _NOTHING_NEW: Final = ("PartiallyFilled", "Filled", "Triggered")  # the executions tell
 _FILLS: Final = ("Trade", "AdlTrade", "BustTrade", "BlockTrade", "Delivery", "Settle")
 _NO_REASON: Final = ("", "EC_NoError", "UNKNOWN")

@@ -1,5 +1,6 @@
 """Which orders the exchange refuses at the door, with Bybit's codes and, where they are known, its texts."""
 
+from decimal import Decimal
 from typing import Final
 
 from bot.core.types import Side
@@ -38,6 +39,10 @@ DUPLICATE: Final = "OrderLinkedID is duplicate"
 NO_BALANCE: Final = "ab not enough for new order"
 OPEN_LIMIT: Final = 500  # active orders per symbol
 CONDITIONAL_LIMIT: Final = 10
+_TOLERANCES: Final = {  # of slippage: least, most, decimals
+    "TickSize": (Decimal(1), Decimal(10_000), 0),
+    "Percent": (Decimal("0.01"), Decimal(10), 2),
+}
 SLIPPAGE_PERCENT: Final = 5  # how far a market order walks unless it says otherwise
 _MODES: Final = ("None", "CancelMaker", "CancelTaker", "CancelBoth")
 
@@ -71,8 +76,12 @@ def read_order(body: Body, account: Account, market: Market, order_id: str, numb
     if order.trigger_price:
         order.trigger_by = trigger_by(body, "triggerBy")
         order.stop_type = "Stop"
-    if kind == MARKET and (tolerance := number(body, "slippageTolerance")):
-        order.slippage = choice(body, "slippageToleranceType", ("TickSize", "Percent")), tolerance
+    if kind == MARKET and (tolerance := number(body, "slippageTolerance")) is not None:
+        unit = choice(body, "slippageToleranceType", tuple(_TOLERANCES))
+        least, most, places = _TOLERANCES[unit]
+        if not least <= tolerance <= most or tolerance != round(tolerance, places):
+            raise wrong(f"slippageTolerance of type {unit} must be from {least} to {most}")
+        order.slippage = unit, tolerance
     return order
 
 

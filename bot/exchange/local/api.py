@@ -1,6 +1,6 @@
 """What every signed endpoint is given and gives back, and what several of them share."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final, NamedTuple
 
 from bot.core.types import DAY_MS
@@ -17,13 +17,15 @@ LONGEST_WINDOW: Final = 7 * DAY_MS
 
 
 class Asked(NamedTuple):
-    """A request that has passed the gate. `admitted`: items of a batch that the rate limit lets through."""
+    """A request that has passed the gate. `admitted`: items of a batch that the rate limit lets through;
+    `hidden`: ids of orders that no list shows yet."""
 
     world: World
     key: Key
     params: Params
     now: int
     admitted: int = 1
+    hidden: Collection[str] = ()
 
     @property
     def account(self) -> Account:
@@ -61,7 +63,9 @@ def cut(rows: list[Any], params: Params, default: int, largest: int) -> tuple[li
     """One page. The cursor counts from the oldest row, so that new rows do not shift the pages."""
     limit = limit_of(params, default, largest)
     cursor = text(params, "cursor").replace("%3A", ":").removeprefix("left:")
-    left = int(cursor) if cursor.isdigit() else len(rows)
+    if cursor and not cursor.isdecimal():
+        raise wrong("cursor invalid")
+    left = int(cursor) if cursor else len(rows)
     first = max(0, len(rows) - left)
     page = rows[first : first + limit]
     rest = len(rows) - first - len(page)

@@ -17,6 +17,8 @@ topic; `*` is a wildcard), how often it strikes, how likely, and how long. What 
     server_error      10016 although the request *was* executed, as a timeout inside the exchange would
     bad_timestamp     10002, nothing executed
     ack_lost          executed, then the connection is cut without an answer
+    hidden            executed and answered, but for `ms` the new orders and their executions are in no list
+                      and in no message (positions and the wallet are)
     fill_before_ack   executed, the streams tell it first, the answer comes `ms` later
     clock_skew        the exchange's clock runs `ms` ahead (negative: behind)
     maintenance       orders are refused with 10016, announced by system status
@@ -32,8 +34,8 @@ from bot.core.errors import UsageError
 
 KINDS: Final = (
     "refuse", "drop", "delay", "duplicate", "reorder", "half_open", "slow_reader", "gap", "crossed_book",
-    "bad_gateway", "too_many_visits", "server_error", "bad_timestamp", "ack_lost", "fill_before_ack",
-    "clock_skew", "maintenance", "restart",
+    "bad_gateway", "too_many_visits", "server_error", "bad_timestamp", "ack_lost", "hidden",
+    "fill_before_ack", "clock_skew", "maintenance", "restart",
 )  # fmt: skip
 
 

@@ -79,8 +79,29 @@ def no_rows(asked: Asked) -> Answer:
     return Answer({"rows": [], "nextPageCursor": ""})
 
 
-def no_transfers(asked: Asked) -> Answer:
+def no_list(asked: Asked) -> Answer:
+    """Transfers, loans, greeks, moved positions: there are none."""
     return Answer({"list": [], "nextPageCursor": ""})
+
+
+def no_protection(asked: Asked) -> Answer:
+    """Market maker protection is for options."""
+    return Answer({"result": []})
+
+
+def transfer(asked: Asked) -> Answer:
+    """There is no second wallet with anything in it, and the unified one stays as it is."""
+    raise Refused(131212, "user insufficient balance")
+
+
+def not_unified(asked: Asked) -> Answer:
+    """Of the time before the unified account: Bybit refuses it too."""
+    raise Refused(100028, "unified account is forbidden")
+
+
+def not_offered(asked: Asked) -> Answer:
+    """As Bybit says it of what demo trading lacks."""
+    raise Refused(10032, "The local exchange does not support this")
 
 
 # --- settings of the account ------------------------------------------------------------------------------

@@ -128,8 +128,10 @@ def instruments(world: World, params: Params) -> Any:
 
 
 def _offset(params: Params) -> int:
-    cursor = text(params, "cursor").replace("%3D", "=")
-    return int(cursor.removeprefix("first=")) if cursor.removeprefix("first=").isdigit() else 0
+    cursor = text(params, "cursor").replace("%3D", "=").removeprefix("first=")
+    if cursor and not cursor.isdecimal():
+        raise wrong("cursor invalid")
+    return int(cursor or 0)
 
 
 def funding_history(world: World, params: Params) -> Any:

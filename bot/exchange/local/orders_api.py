@@ -103,19 +103,19 @@ def open_orders(asked: Asked) -> Answer:
     """Open ones; by id also one that has just finished; with openOnly=1 the last 500 closed ones too."""
     account, params = asked.account, asked.params
     if not is_linear(params, ""):
-        return _page([], params)
+        return _page(asked, [])
     if (found := _by_id(account, params)) is not None:
-        return _page(found, params)
+        return _page(asked, found)
     orders = list(account.open_orders.values())
     if whole(params, "openOnly") == 1:
         orders += list(account.finished)[-500:]
-    return _page(_filtered(orders, params), params)
+    return _page(asked, _filtered(orders, params))
 
 
 def order_history(asked: Asked) -> Answer:
     account, params = asked.account, asked.params
     if not is_linear(params, ""):
-        return _page([], params)
+        return _page(asked, [])
     orders = _by_id(account, params)
     if orders is None:
         orders = list(account.finished)
@@ -128,7 +128,7 @@ def order_history(asked: Asked) -> Answer:
         for order in orders
         if not order.is_open and first <= order.created <= last and status in ("", order.status)
     ]
-    return _page(orders, params)
+    return _page(asked, orders)
 
 
 def _by_id(account: Account, params: Params) -> list[Order] | None:
@@ -139,8 +139,10 @@ def _by_id(account: Account, params: Params) -> list[Order] | None:
     return [] if order is None else [order]
 
 
-def _page(orders: list[Order], params: Params) -> Answer:
-    newest = sorted(orders, key=lambda order: (order.created, order.number), reverse=True)
+def _page(asked: Asked, orders: list[Order]) -> Answer:
+    params = asked.params
+    shown = [order for order in orders if order.id not in asked.hidden]
+    newest = sorted(shown, key=lambda order: (order.created, order.number), reverse=True)
     rows, cursor = cut(newest, params, 20, 50)
     views = [render.order_view(order) for order in rows]
     return Answer({"category": text(params, "category"), "list": views, "nextPageCursor": cursor})
@@ -150,6 +152,7 @@ def executions(asked: Asked) -> Answer:
     """By orderId > orderLinkId, and then by nothing else; or by symbol > baseCoin, kind and time."""
     params = asked.params
     rows = list(asked.account.executions) if is_linear(params, "") else []
+    rows = [row for row in rows if row["orderId"] not in asked.hidden]
     for name in ("orderId", "orderLinkId"):
         if value := text(params, name):
             rows = [row for row in rows if row[name] == value]

@@ -121,6 +121,8 @@ class Server:
         code, told, answer, quota = self._decide(request, raw)
         if request.method == "POST":
             venue.poke()
+            if code == 0 and (fault := faults.strike("hidden", path)):
+                venue.hide(fault, answer.result)
             if code == 0 and faults.strike("ack_lost", path):
                 venue.flush()
                 return _cut(request)
@@ -184,7 +186,7 @@ class Server:
         key = venue.keys.of_request(headers, raw, venue.clock_ms())
         params = _query(raw) if endpoint.method == "GET" else _body(raw)
         admitted, quota = admit(venue, endpoint, key, params)
-        return Asked(venue.world, key, params, venue.market_ms, admitted), quota
+        return Asked(venue.world, key, params, venue.market_ms, admitted, venue.hidden()), quota
 
     def _maintenance(self) -> list[_Json]:
         fault = self.venue.faults.current("maintenance")

@@ -26,7 +26,9 @@ def _history(
     length = PERIODS[choice(params, period, tuple(PERIODS))]
     newest = min(whole(params, "endTime", world.now), world.now) // length * length
     cursor = text(params, "cursor").replace("%3D", "=").removeprefix("before=")
-    if cursor.isdigit():
+    if cursor and not cursor.isdecimal():
+        raise wrong("cursor invalid")
+    if cursor:
         newest = min(newest, int(cursor) - length)
     oldest = max(whole(params, "startTime"), listed.asset.instrument.launch_time)
     times = range(newest, oldest - 1, -length)

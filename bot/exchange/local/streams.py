@@ -205,6 +205,8 @@ class Connection:
         verdict = self._decide(op, request)
         venue.poke()
         if verdict.code == 0 and op in _OPS:
+            if fault := venue.faults.strike("hidden", op):
+                venue.hide(fault, verdict.data)
             if venue.faults.strike("ack_lost", op):
                 venue.flush()
                 self._session.cut()

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from bot.exchange.local import render
 from bot.exchange.local.account import Account
-from bot.exchange.local.faults import Faults
+from bot.exchange.local.faults import Fault, Faults
 from bot.exchange.local.gate import Key, Keys, RateLimits
 from bot.exchange.local.hub import Hub
 from bot.exchange.local.world import World
@@ -44,6 +44,7 @@ class Venue:
         self._wall_ms = wall_ms
         self._is_flush_due = False
         self.refusing_until = 0.0  # ms: a restart is under way
+        self._hidden: dict[str, float] = {}  # ids of orders that nobody is told of, until when (ms)
 
     def open_account(self, key: str, secret: str, balance: Decimal, *, read_only: bool = False) -> Account:
         account = self.world.engine.add_account(balance, self.world.now)
@@ -62,6 +63,17 @@ class Venue:
         if self.manual:
             return self.world.now
         return max(self.world.now, int(self._wall_ms()))
+
+    def hide(self, fault: Fault, result: Any) -> None:
+        """The orders that an answer to order/create or create-batch names."""
+        until = self._wall_ms() + fault.ms
+        for row in result.get("list", [result]):
+            self._hidden[row["orderId"]] = until
+
+    def hidden(self) -> set[str]:
+        now = self._wall_ms()
+        self._hidden = {order_id: until for order_id, until in self._hidden.items() if until > now}
+        return set(self._hidden)
 
     # --- time ---------------------------------------------------------------------------------------------
 
@@ -103,9 +115,12 @@ class Venue:
     def _tell_accounts(self, now: int) -> None:
         engine = self.world.engine
         told: defaultdict[tuple[int, str], list[dict[str, Any]]] = defaultdict(list)
+        hidden = self.hidden()
+        waiting = [item for item in engine.outbox if item[2].get("orderId") in hidden]
         for account, topic, view in engine.outbox:
-            told[account.uid, topic].append(view)
-        engine.outbox.clear()
+            if view.get("orderId") not in hidden:
+                told[account.uid, topic].append(view)
+        engine.outbox[:] = waiting
         for account in engine.accounts:
             self._collect_state(account, told)
             if account.watchers:

@@ -2,14 +2,16 @@
 
 from collections.abc import AsyncIterator, Sequence
 from itertools import pairwise
-from typing import Final
+from typing import Any, Final
 
 from bot.core.types import MINUTE_MS
 from bot.exchange.bybit import endpoints
+from bot.exchange.bybit.endpoints import Endpoint
+from bot.exchange.bybit.errors import UNREADABLE, ExchangeError, judged
 from bot.exchange.bybit.requests import Params
 from bot.exchange.bybit.rest.paging import pages
 from bot.exchange.bybit.rest.transport import Transport
-from bot.exchange.bybit.wire import WireError
+from bot.exchange.bybit.wire import Response, WireError
 from bot.exchange.bybit.wire.instruments import InstrumentInfo
 from bot.exchange.bybit.wire.market import BookSnapshot, FundingRate, KlineRow, PublicTrade
 from bot.exchange.bybit.wire.public import Maintenance, TickerData
@@ -87,7 +89,10 @@ class MarketRest:
             start += KLINE_PAGE * interval
 
     async def tickers(self, symbol: str | None = None, category: str = "linear") -> list[TickerData]:
+        """Without a symbol all of them, but for those that cannot be read."""
         response = await self._call(endpoints.TICKERS, {"category": category, "symbol": symbol})
+        if symbol:
+            _require_whole(response, endpoints.TICKERS)
         tickers: list[TickerData] = response.value.tickers
         return tickers
 
@@ -110,11 +115,16 @@ class MarketRest:
     async def instruments(
         self, category: str = "linear", statuses: Sequence[str] = _LISTED, symbol: str | None = None
     ) -> list[InstrumentInfo]:
-        """All instruments in these states. By itself Bybit names only those that trade already."""
+        """All instruments in these states, or one. By itself Bybit names only those that trade already.
+
+        Of all, those that cannot be read are left out; one that is asked for by name is an error then.
+        """
         found: list[InstrumentInfo] = []
         for status in statuses:
             query: Params = {"category": category, "status": status, "limit": 1_000, "symbol": symbol}
             async for page in pages(self._transport, endpoints.INSTRUMENTS, query):
+                if symbol:
+                    _require_whole(page, endpoints.INSTRUMENTS)
                 found += page.value.instruments
         return found
 
@@ -140,6 +150,12 @@ class MarketRest:
         response = await self._call(endpoints.SYSTEM_STATUS)
         status: list[Maintenance] = response.value.status
         return status
+
+
+def _require_whole(response: Response[Any], endpoint: Endpoint) -> None:
+    """Raises ExchangeError when a row could not be read."""
+    if response.unreadable:
+        raise ExchangeError(judged(UNREADABLE, write=False), path=endpoint.path, text=response.unreadable)
 
 
 def _closed(rows: list[KlineRow], start: int, last: int, interval: int, now: int) -> list[KlineRow]:

@@ -8,6 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from bot.core.errors import UsageError
+from bot.exchange.bybit import endpoints
 from bot.exchange.bybit.clock import ExchangeClock
 from bot.exchange.bybit.endpoints import Endpoint
 from bot.exchange.bybit.environment import Credentials, Environment
@@ -46,6 +47,7 @@ class Transport:
         self._read_attempts = read_attempts
         self._sleep = sleep
         self._rng = rng or random.Random()
+        self._asking = asyncio.Lock()
         self.resync: Callable[[], Awaitable[object]] | None = None  # measures the clock, after a 10002
         self._lanes = {
             name: SendLane(
@@ -79,6 +81,8 @@ class Transport:
         raise AssertionError("the last attempt returns or raises")
 
     async def _once(self, endpoint: Endpoint, parameters: Params, cost: int) -> Response[Any]:
+        if self.limits.is_doubtful:
+            await self._ask_whether_served()
         await self.limits.enter(endpoint.group, cost)
         outcome = await self._outcome(endpoint, parameters)
         if not isinstance(outcome, Silence):
@@ -93,6 +97,17 @@ class Transport:
             raise error
         self.answers["ok"] += 1
         return response
+
+    async def _ask_whether_served(self) -> None:
+        """A minute after a 403, by the cheapest read: an order is too dear for finding out."""
+        async with self._asking:
+            if not self.limits.is_doubtful:  # somebody else has asked
+                return
+            outcome = await self._outcome(endpoints.TIME, {})
+            if isinstance(outcome, Refusal) and outcome.is_http and outcome.code == 403:
+                self.limits.banned()
+            else:
+                self.limits.served()
 
     async def _outcome(self, endpoint: Endpoint, parameters: Params) -> Outcome:
         future = self._lanes[endpoint.lane].submit(endpoint, parameters)

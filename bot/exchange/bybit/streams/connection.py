@@ -186,14 +186,20 @@ class Connection:
         self._traffic.control += 1
         if reply.is_pong:
             return
-        name = reply.request_id or next(
-            (name for name, (op, _) in self._waiting.items() if op == (reply.op or op)), ""
-        )
+        name = reply.request_id or self._only_one_of(reply.op)
         _, future = self._waiting.get(name, ("", None))
         if future is None or future.done():
             self._traffic.late += 1
         else:
             future.set_result(reply)
+
+    def _only_one_of(self, wanted: str) -> str:
+        """The request that an answer without an id belongs to. Of several orders none: to take one's refusal
+        for another's would end an order that lives."""
+        for name, (op, _) in self._waiting.items():
+            if op == (wanted or op) and (self._dialect == "req_id" or op == "auth"):
+                return name
+        return ""
 
     async def _ping(self) -> NoReturn:
         while True:

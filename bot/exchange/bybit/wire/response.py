@@ -5,8 +5,8 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct, field
 
-from bot.exchange.bybit.wire import account, instruments, market, private
-from bot.exchange.bybit.wire.codec import Codec, Millis, Wire, WireError, parsed
+from bot.exchange.bybit.wire import account, instruments, market, private, public
+from bot.exchange.bybit.wire.codec import Codec, Millis, Wire, WireError, count_unknown, parsed
 from bot.exchange.bybit.wire.control import Reply
 
 MAX_RESPONSE: Final = 32 * 2**20  # every instrument with every field is about 2 MB
@@ -67,8 +67,19 @@ _RESULTS: Final[dict[str, type[Any]]] = {
     "/v5/account/set-margin-mode": account.MarginModeResult,
     "/v5/user/query-api": account.ApiKey,
 }
+_ROWS: Final[dict[str, type[Any]]] = {
+    "/v5/market/tickers": public.TickerData,
+    "/v5/market/instruments-info": instruments.InstrumentInfo,
+}
+"""Lists of the whole market: one row that cannot be read must not hide the others. Never what is ours: an
+order or a position that cannot be read refuses the answer."""
 _CODECS: Final[dict[str, Codec[Any]]] = {
     path: Codec(kind, path.removeprefix("/v5/")) for path, kind in _RESULTS.items()
+}
+
+
+_ROW_CODECS: Final[dict[str, Codec[Any]]] = {
+    path: Codec(kind, f"{path.removeprefix('/v5/')}.list") for path, kind in _ROWS.items()
 }
 
 
@@ -96,6 +107,7 @@ class Response(Struct, Generic[T], frozen=True):
     result: T | None
     time: int = 0  # ms UTC of the exchange; 0 when it sent none
     verdicts: tuple[account.BatchVerdict, ...] = ()
+    unreadable: str = ""  # why rows are missing from a list, of the last of them
 
     @property
     def value(self) -> T:
@@ -118,10 +130,11 @@ def decode_response(path: str, payload: bytes) -> Response[Any]:
 
 def response_of(path: str, document: Any) -> Response[Any]:
     """The same for an answer that is parsed already."""
-    codec = _CODECS.get(urlsplit(path).path)
+    path = urlsplit(path).path
+    codec = _CODECS.get(path)
     if codec is None:
         raise WireError(f"{path}: no such endpoint is known here")
-    return _response(codec, _ENVELOPE.convert(document))
+    return _response(codec, _ENVELOPE.convert(document), _ROW_CODECS.get(path))
 
 
 def response_of_reply(reply: Reply) -> Response[Any]:
@@ -133,15 +146,37 @@ def response_of_reply(reply: Reply) -> Response[Any]:
     return _response(codec, envelope)
 
 
-def _response(codec: Codec[T], envelope: Envelope) -> Response[T]:
+def _response(codec: Codec[T], envelope: Envelope, rows: Codec[Any] | None = None) -> Response[T]:
     verdicts = _VERDICTS.convert(envelope.extra if isinstance(envelope.extra, dict) else {}).verdicts
+    document, unreadable = {} if envelope.result is None else envelope.result, ""
     try:
-        result: T | None = codec.convert({} if envelope.result is None else envelope.result)
+        result: T | None = codec.convert(document)
     except WireError:
-        if envelope.code == 0:
+        if envelope.code:
+            result = None
+        elif rows is None:
             raise
-        result = None
-    return Response(envelope.code, envelope.text, result, envelope.time, tuple(verdicts))
+        else:
+            document, unreadable = _readable(document, rows)
+            result = codec.convert(document)
+    return Response(envelope.code, envelope.text, result, envelope.time, tuple(verdicts), unreadable)
+
+
+def _readable(document: Any, rows: Codec[Any]) -> tuple[Any, str]:
+    """The same list without the rows that cannot be read, and why not, of the last of them."""
+    if not isinstance(document, dict) or not isinstance(document.get("list"), list):
+        return document, ""
+    kept, reason = [], ""
+    for row in document["list"]:
+        try:
+            rows.convert(row)
+        except WireError as error:
+            named = row.get("symbol") if isinstance(row, dict) else None
+            reason = f"{str(named)[:40]}: {error}"
+            count_unknown(f"{rows.name}.(unreadable)")
+        else:
+            kept.append(row)
+    return {**document, "list": kept}, reason
 
 
 def _time_of(reply: Reply) -> int:

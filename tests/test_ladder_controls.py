@@ -1,0 +1,100 @@
+"""The ladder's controls inside the engine: who must never trade does not, and who should comes to trade.
+
+The 20 seeds are `make campaign`; `python -m tests.ladder_controls DIRECTORY SEED ...` prints what became of
+the tokens of a seed. The network is half as wide as the shipped one, the sources' history half as long and
+adaptation rarer; the gate is the one that is shipped.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from bot.core.records import DecisionMade, StageChanged
+from bot.core.types import DAY_MS, Side, Stage
+from bot.exchange.simulated.market import SimulatedMarket
+from bot.settings import Simulation
+from tests.builders import BAR, fill
+from tests.ladder_controls import PLANS, REVERSED, SHARED, TURN, TURNING, WALK, Chronicle, Life, run
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+SEEDS = range(1, 21)
+BACK_WITHIN = 15.0  # days from the turn
+TRADES = (Stage.SMALL.value, Stage.FULL.value)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the models of the seeds are kept; LADDER_MODELS names a place that lasts."""
+    return Path(os.environ.get("LADDER_MODELS") or tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="module")
+def lives(home: Path) -> list[dict[str, Life]]:
+    return [run(seed, home) for seed in SEEDS]
+
+
+def reached(lives: list[dict[str, Life]], symbol: str, stage: Stage) -> list[float]:
+    """Ages in days at which the token first was at the stage, of the seeds in which it was."""
+    return sorted(life[symbol].first[stage.value] for life in lives if stage.value in life[symbol].first)
+
+
+@pytest.mark.campaign
+def test_a_reversed_token_never_trades(lives: list[dict[str, Life]]) -> None:
+    assert reached(lives, REVERSED, Stage.SMALL) == []
+
+
+@pytest.mark.campaign
+def test_a_random_walk_trades_in_one_seed_of_twenty_at_most(lives: list[dict[str, Life]]) -> None:
+    assert len(reached(lives, WALK, Stage.SMALL)) <= len(lives) / 20
+
+
+@pytest.mark.campaign
+def test_a_shared_mechanism_comes_to_the_whole_size_within_the_run(lives: list[dict[str, Life]]) -> None:
+    assert len(reached(lives, SHARED, Stage.FULL)) >= 0.9 * len(lives)
+
+
+@pytest.mark.campaign
+def test_a_mechanism_that_turns_is_out_of_the_market_soon(lives: list[dict[str, Life]]) -> None:
+    turned = [life[TURNING] for life in lives if life[TURNING].stage_at_turn in TRADES]
+    assert turned
+    for life in turned:
+        assert life.back is not None
+        assert life.back - TURN <= BACK_WITHIN
+
+
+# --- the yardstick itself ----------------------------------------------------------------------------------
+
+
+def test_the_delay_and_the_loss_of_a_turn_count_until_the_token_trades_no_more_and_holds_nothing() -> None:
+    market = SimulatedMarket(Simulation(days=2, history_days=1, bar_minutes=15), ("BTCUSDT",), BAR, 8, PLANS)
+    chronicle, launch = Chronicle(market), market.launched(TURNING)
+
+    def at(age: float) -> int:
+        return launch + int(age * DAY_MS)
+
+    def decide(age: float, stage: Stage, price: float) -> None:
+        chronicle.write(
+            DecisionMade(
+                at(age), TURNING, 0, price, stage, "frozen", "m", 0.5, 0.5, 0.9, 0.0, 100.0, None, "quiet", ""
+            )
+        )
+
+    def trade(age: float, side: Side, price: str) -> None:
+        chronicle.write(fill(side, "1", price, fee="0.5", ts=at(age), symbol=TURNING))
+
+    chronicle.write(StageChanged(at(20), TURNING, Stage.SHADOW, Stage.SMALL, ("evidence",)))
+    trade(29, Side.BUY, "100")
+    decide(29.9, Stage.SMALL, 105.0)
+    decide(30.1, Stage.SMALL, 106.0)
+    decide(33, Stage.SHADOW, 101.0)
+    trade(33.5, Side.SELL, "99")
+    decide(34, Stage.SHADOW, 99.0)
+    trade(40, Side.BUY, "99")
+    decide(41, Stage.SMALL, 90.0)
+    life = chronicle.lives[TURNING]
+    assert (life.stage_at_turn, life.back, life.first) == ("SMALL", 33.0, {"SMALL": 20.0})
+    assert life.profit_after_turn == pytest.approx(99.0 - 106.0 - 0.5)
+    assert life.trades == 1
+    assert life.profit == pytest.approx(-1.0 - 9.0 - 3 * 0.5)
