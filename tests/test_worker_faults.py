@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from bot.core.events import AdaptationFailed, CandidateArrived
@@ -103,6 +104,13 @@ def test_a_job_that_wants_more_memory_than_there_is_for_it_is_refused(workshop, 
     worker.close()
 
 
+def is_dead(process: psutil.Process) -> bool:
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
 def kill_at_random_moments(workshop: Workshop, undisturbed: tuple[bytes, ...], times: int) -> None:
     """From the start of the process to the end of its job, a kill -9 anywhere; then the job must be whole."""
     worker, chance = workshop.worker(), random.Random(times)
@@ -116,6 +124,7 @@ def kill_at_random_moments(workshop: Workshop, undisturbed: tuple[bytes, ...], t
             worker.poll()
             time.sleep(0.001)
         victim.kill()
+        until(lambda victim=victim: is_dead(victim))
         done = result(worker, job)
         assert isinstance(done, CandidateArrived)
         assert model_of(workshop.registry, done) == undisturbed
