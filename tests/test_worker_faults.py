@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from bot.core.events import AdaptationFailed, CandidateArrived
@@ -104,13 +103,6 @@ def test_a_job_that_wants_more_memory_than_there_is_for_it_is_refused(workshop, 
     worker.close()
 
 
-def is_dead(process: psutil.Process) -> bool:
-    try:
-        return process.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
-
-
 def kill_at_random_moments(workshop: Workshop, undisturbed: tuple[bytes, ...], times: int) -> None:
     """From the start of the process to the end of its job, a kill -9 anywhere; then the job must be whole."""
     worker, chance = workshop.worker(), random.Random(times)
@@ -118,13 +110,15 @@ def kill_at_random_moments(workshop: Workshop, undisturbed: tuple[bytes, ...], t
     for _ in range(times):
         began = time.monotonic()
         worker.submit(job)
-        victim = child(worker)
+        until(lambda: worker.poll() or (worker._child and worker._child.process.is_alive()))
+        assert worker._child is not None
+        victim = worker._child.process
         until_then = time.monotonic() + chance.uniform(0.0, max(0.2, longest))
-        while time.monotonic() < until_then and worker._job is not None:
+        while time.monotonic() < until_then and (worker._job or worker._waiting):
             worker.poll()
             time.sleep(0.001)
         victim.kill()
-        until(lambda victim=victim: is_dead(victim))
+        until(lambda victim=victim: not victim.is_alive())
         done = result(worker, job)
         assert isinstance(done, CandidateArrived)
         assert model_of(workshop.registry, done) == undisturbed
