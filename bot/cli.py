@@ -113,7 +113,7 @@ def paper(
         given = {"--data": data, "--funding": funding, "--start": start, "--days": days, "--seed": seed,
                  "--speed": speed or None, "--fresh": fresh or None}  # fmt: skip
         if foreign := [name for name, value in given.items() if value is not None]:
-            raise UsageError(f"{', '.join(foreign)}: a live market has none of it; leave it out, or --market")
+            raise UsageError(f"not with --market bybit, which is live: {', '.join(foreign)}")
         from bot.live.parts import Choice
         from bot.live.session import run_live
 

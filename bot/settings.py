@@ -12,7 +12,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
 from bot.core.errors import UsageError
@@ -352,6 +360,15 @@ class Universe(Section):
         250.0, description="quote coin within 10 bps of mid, the thinner side"
     )
     slack: Fraction = Field(0.5, description="share of a limit at which a token that is in falls out")
+
+    @field_validator("always", "never")
+    @classmethod
+    def _symbols(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        """In capitals, as the exchange writes them: a name that matches nothing would forbid nothing."""
+        for name in names:
+            if not (name.isascii() and name.isalnum()):
+                raise ValueError(f"{name!r} is no symbol; write one like NEWUSDT")
+        return tuple(dict.fromkeys(name.upper() for name in names))
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

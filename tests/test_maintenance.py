@@ -33,7 +33,7 @@ def test_what_is_scheduled_blocks_from_a_quarter_of_an_hour_before_to_its_end(
 
 def test_what_goes_on_blocks_however_late_it_is() -> None:
     assert in_the_way([announced("ongoing")], END + 1) == (
-        "maintenance of the exchange (ongoing), 2025-07-04 02:41 to 03:11 UTC"
+        "maintenance of the exchange (ongoing), 2025-07-04 02:41 to 2025-07-04 03:11 UTC"
     )
 
 

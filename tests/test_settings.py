@@ -7,7 +7,7 @@ import pytest
 
 from bot.core.errors import UsageError
 from bot.exchange.bybit.streams import StreamSettings, shards
-from bot.settings import Settings, load
+from bot.settings import Settings, Universe, load
 
 ROOT = Path(__file__).parents[1]
 
@@ -233,3 +233,11 @@ def test_one_section_alone_is_read_whatever_is_wrong_with_the_others(tmp_path: P
     assert settings.risk == Settings().risk
     with pytest.raises(UsageError, match="BOT_STORAGE__DIRECTORY"):
         load(path, None, {"BOT_STORAGE__DIRECTORI": "x"}, only="storage")
+
+
+def test_names_of_tokens_are_those_of_the_exchange_or_an_error() -> None:
+    assert Universe(never=("newusdt", "NEWUSDT")).never == ("NEWUSDT",)
+    with pytest.raises(ValueError, match="is no symbol"):
+        Universe(never=("NOT A SYMBOL",))
+    with pytest.raises(ValueError, match="both name NEWUSDT"):
+        Universe(always=("NEWUSDT",), never=("newusdt",))

@@ -25,7 +25,7 @@ def in_the_way(announced: Iterable[Maintenance], now: int) -> str:
         planned = item.state == "scheduled" and item.begin - LEAD_MS <= now < item.end
         if concerns and (item.state == "ongoing" or planned):
             begin, end = (datetime.fromtimestamp(ts / 1_000, UTC) for ts in (item.begin, item.end))
-            return f"maintenance of the exchange ({item.state}), {begin:%Y-%m-%d %H:%M} to {end:%H:%M} UTC"
+            return f"maintenance of the exchange ({item.state}), {begin:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC"
     return ""
 
 
