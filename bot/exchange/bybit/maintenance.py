@@ -24,8 +24,10 @@ def in_the_way(announced: Iterable[Maintenance], now: int) -> str:
         concerns = not item.product or _FUTURES in item.product
         planned = item.state == "scheduled" and item.begin - LEAD_MS <= now < item.end
         if concerns and (item.state == "ongoing" or planned):
-            begin, end = (datetime.fromtimestamp(ts / 1_000, UTC) for ts in (item.begin, item.end))
-            return f"maintenance of the exchange ({item.state}), {begin:%Y-%m-%d %H:%M} to {end:%Y-%m-%d %H:%M} UTC"
+            begin, end = (
+                f"{datetime.fromtimestamp(ts / 1_000, UTC):%Y-%m-%d %H:%M}" for ts in (item.begin, item.end)
+            )
+            return f"maintenance of the exchange ({item.state}), {begin} to {end} UTC"
     return ""
 
 
