@@ -469,7 +469,7 @@ async def test_an_order_is_found_by_its_link_id_among_the_open_ones_or_in_the_hi
     server: RestServer, rest: Rest
 ) -> None:
     orders = {"orderId": "9", "orderLinkId": "t-1", "symbol": "X", "side": "Buy", "orderType": "Limit",
-              "orderStatus": "Cancelled", "qty": "1"}  # fmt: skip
+              "orderStatus": "Cancelled", "qty": "1", "updatedTime": "1"}  # fmt: skip
     server.will("/v5/order/realtime", {"list": []})
     server.will("/v5/order/history", {"list": [orders]})
     found = await rest.orders.find("t-1", "X")

@@ -626,7 +626,8 @@ async def test_whatever_is_asked_there_is_an_answer(exchange: LocalExchange) -> 
     assert 0 in codes
     assert 10001 in codes
     assert codes <= {0, 10001, 10005, 10006, 110001, 110007, 110013, 110015, 110017, 110024, 110025, 110028,
-                     110034, 110043, 110044, 110072, 110092, 110093, 110094, 34040}  # fmt: skip
+                     110034, 110043, 110044, 110072, 110092, 110093, 110094, 34040,
+                     10032, 100028, 131212}  # fmt: skip
 
 
 @pytest.mark.parametrize("raw", [b"\xff\xfe", b'{"category":"linear","symbol":"\xe9"}'])

@@ -65,7 +65,7 @@ async def test_a_restart_counts_entries_ages_and_losses_from_where_the_last_run_
         rest = Rest(local(exchange.url), KEYS)
         await rest.measure_clock()
         await lose(exchange, rest, "BTCUSDT")  # while no bot ran, say
-        now = rest.clock.now_ms()
+        now = max(rest.clock.now_ms(), exchange.venue.world.now) + 1  # its market was moved on
         traded(database, now)
         breaker, books, orders = Breaker(Risk(), 10_000), Portfolio(Decimal(10_000)), Orders()
         opening = Opening(now, Decimal(10_000), {"ETHUSDT": Held(Decimal(1)), "BTCUSDT": Held(Decimal(-1))})
