@@ -270,7 +270,7 @@ def test_a_person_holds_a_running_bot_from_elsewhere_and_the_killed_run_goes_on_
     where = "held"
     keep_the_source_model(home, where)
     process = subprocess.Popen(
-        [*command(home, "paper", directory=where), "--speed", "20000"],
+        [*command(home, "paper", directory=where), "--speed", "6000"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     wait_for_a_candidate(home / where, process)
