@@ -127,7 +127,7 @@ def reason(live: Filled, played: Filled, bars: Sequence[BarClosed]) -> str:
     return ""
 
 
-@pytest.mark.slow
+@pytest.mark.campaign
 async def test_a_backtest_of_the_recorded_bars_decides_as_the_live_run_did() -> None:
     now = int(time.time() * 1_000)
     venue = Venue(World([assets.plain(SYMBOL, PRICE, now - 86_400_000)], 1, now), rate_limit_scale=10.0)
