@@ -29,6 +29,7 @@ from bot.exchange.bybit.wire.private import Execution, Order, Position
 
 _ZERO: Final = Decimal(0)
 _REMEMBERED: Final = 100_000  # execution ids: days of the busiest trading
+_LOST: Final = 1_000  # orders given up: an exchange that shows one after so many others has kept it for days
 _LESS: Final = "the exchange reduced the quantity"
 
 
@@ -60,7 +61,7 @@ class AccountBook:
     booked: int = 0  # executions so far
     bookings: Counter[str] = field(default_factory=Counter)  # fills and adoptions, by symbol
     _orders: dict[str, _Tracked] = field(default_factory=dict)
-    _lost: dict[str, _Tracked] = field(default_factory=dict)  # ended without the exchange's word
+    _lost: dict[str, _Tracked] = field(default_factory=dict)  # ended without the exchange's word, oldest first
     _seen: dict[str, None] = field(default_factory=dict)  # execution ids, oldest first
     _qty: dict[str, Decimal] = field(default_factory=dict)  # signed, of open positions, as told
     _stops: dict[str, Decimal | None] = field(default_factory=dict)  # as the exchange last said
@@ -215,6 +216,8 @@ class AccountBook:
 
     def _lose(self, tracked: _Tracked, event: OrderCancelled | OrderRejected) -> list[Event]:
         self._lost[tracked.request.link_id] = tracked
+        if len(self._lost) > _LOST:
+            del self._lost[next(iter(self._lost))]
         return self._end(tracked, event)
 
     def _end(self, tracked: _Tracked, event: OrderCancelled | OrderRejected) -> list[Event]:
