@@ -61,7 +61,7 @@ class AccountBook:
     booked: int = 0  # executions so far
     bookings: Counter[str] = field(default_factory=Counter)  # fills and adoptions, by symbol
     _orders: dict[str, _Tracked] = field(default_factory=dict)
-    _lost: dict[str, _Tracked] = field(default_factory=dict)  # ended without the exchange's word, oldest first
+    _lost: dict[str, _Tracked] = field(default_factory=dict)  # ended without its word, oldest first
     _seen: dict[str, None] = field(default_factory=dict)  # execution ids, oldest first
     _qty: dict[str, Decimal] = field(default_factory=dict)  # signed, of open positions, as told
     _stops: dict[str, Decimal | None] = field(default_factory=dict)  # as the exchange last said
