@@ -54,7 +54,7 @@ class PositionKeeper:
         equity = portfolio.equity
         tripped = breaker.mark(ts, equity) + breaker.mark_token(ts, symbol, pnl, equity)
         out = self._answer(tripped, ts) if tripped else []
-        if self.flattening or breaker.flattens(symbol):  # an exit that the exchange rejected is tried again
+        if self._must_be_flat(symbol):  # an exit that the exchange rejected is tried again
             return out + self._exits.close(position, ts)
         instrument = self._account.markets.instruments.get(symbol)
         if instrument is None:
@@ -104,11 +104,6 @@ class PositionKeeper:
     def _must_be_flat(self, symbol: str) -> bool:
         return self.flattening or self._breaker.flattens(symbol)
 
-    def _guard(self, position: Position, price: float, news: Event) -> list[Message]:
-        instrument = self._account.markets.instruments.get(position.symbol)
-        due = self._protection.look(position, instrument, price, news.ts, news.received)
-        return self._carry_out(due, position, news.ts) if due else []
-
     def _carry_out(self, due: Move | Close, position: Position, ts: int) -> list[Message]:
         if isinstance(due, Close):
             return self._exits.close(position, ts, due.alarm)
@@ -119,7 +114,11 @@ class PositionKeeper:
     def _guard_held(self, symbol: str, news: Event) -> list[Message]:
         portfolio = self._account.portfolio
         position = portfolio.positions.get(symbol)
-        return self._guard(position, portfolio.last(symbol), news) if position is not None else []
+        if position is None:
+            return []
+        instrument = self._account.markets.instruments.get(symbol)
+        due = self._protection.look(position, instrument, portfolio.last(symbol), news.ts, news.received)
+        return self._carry_out(due, position, news.ts) if due else []
 
     # --- what the exchange tells ---------------------------------------------------------------------------
 

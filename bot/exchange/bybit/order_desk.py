@@ -29,7 +29,6 @@ from bot.exchange.bybit.translate import ENDED
 from bot.exchange.bybit.wire import WireError
 from bot.exchange.bybit.wire.private import Execution, Order, Position
 
-_TELL_AGAIN_MS: Final = 60_000
 _STUBBORN: Final = 10  # attempts of what must be done, before it is told, and each time again
 _PERSON: Final = (Kind.CONFIGURATION, Kind.FATAL)  # somebody must act
 
@@ -162,20 +161,20 @@ class OrderDesk:
     async def _cancel(self, command: CancelOrder) -> None:
         link_id, symbol = command.link_id, command.symbol
         await self._created(link_id)
-        waits, told, attempts, reason = self._waits(), 0, 0, "no word of its end"
+        waits, attempts, reason, hopeless = self._waits(), 0, "no word of its end", False
         while self._book.is_open(link_id):
             if attempts and attempts % _STUBBORN == 0:
-                self._doubt(f"{link_id} of {symbol} is not cancelled after {attempts} attempts: {reason}")
+                tell = self._stop_entries if hopeless else self._doubt
+                tell(f"{link_id} of {symbol} is not cancelled after {attempts} attempts: {reason}")
             attempts += 1
             try:
                 await self._bursts.cancellations.send(Cancellation(symbol=symbol, order_link_id=link_id))
                 await asyncio.sleep(self._settings.confirm)
             except ExchangeError as error:
+                was, reason = hopeless, str(error)
                 hopeless = error.kind not in (Kind.RETRY, Kind.UNKNOWN)
-                if hopeless and abs(self._now() - told) > _TELL_AGAIN_MS:
-                    told = self._now()
+                if hopeless and not was:
                     self._stop_entries(f"cannot cancel {link_id}, which is tried again and again: {error}")
-                reason = str(error)
                 await asyncio.sleep(max(waits(), error.retry_after))
             if self._book.is_open(link_id):
                 await self.look_up(link_id, symbol)
