@@ -1,6 +1,6 @@
 """Adaptation as the runner sees it: results that were stored, or those of the child process."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from bot.core.commands import AdaptModel, ExtendChain
 from bot.core.errors import BotError, DataError
@@ -61,21 +61,19 @@ class Candidates:
     def _take(self, symbol: str, cut: int, due: int) -> Result | None:
         result = self._stored.pop((symbol, cut), None) or self._worker.take(symbol, cut, due)
         if isinstance(result, CandidateArrived):
-            self._check(result)
-            self._keep(symbol, _models_of(result))
+            self._keep(symbol, self._checked(result))
         if result is not None:
             del self._begun_with[symbol, cut]
         return result
 
-    def _keep(self, symbol: str, model_ids: tuple[str, ...]) -> None:
+    def _keep(self, symbol: str, models: Mapping[str, Model]) -> None:
         """The strategy has taken the last models over by now; one is let go unless another token has it too.
 
         Several have the same one where no step of their adaptation was better than none.
         """
-        for model_id in model_ids:
-            if model_id not in self._models:
-                self._models[model_id] = self._registry.load(model_id)
-        self._newest[symbol] = model_ids
+        for model_id, model in models.items():
+            self._models.setdefault(model_id, model)
+        self._newest[symbol] = tuple(models)
         kept = self._pretrained.union(*self._newest.values())
         for last in self._models.keys() - kept:
             del self._models[last]
@@ -84,19 +82,21 @@ class Candidates:
         """Whether a stored result can be taken; if not, it is made again, bit for bit."""
         if isinstance(result, CandidateArrived):
             try:
-                self._check(result)
+                self._checked(result)
             except DataError:
                 return False
         return True
 
-    def _check(self, result: CandidateArrived) -> None:
-        """Raises DataError unless its models are whole and those of the job: no other ever predicts."""
+    def _checked(self, result: CandidateArrived) -> dict[str, Model]:
+        """Its models, by id. Raises DataError unless they are whole and the job's: no other ever predicts."""
         begun_with = self._begun_with[result.symbol, result.cut]
-        for model_id in _models_of(result):
-            card = self._registry.load(model_id).card
+        models = {model_id: self._registry.load(model_id) for model_id in _models_of(result)}
+        for model_id, model in models.items():
+            card = model.card
             made = card.until == result.cut and card.parent in (begun_with, "")
             if not made and model_id != begun_with:
                 raise DataError(f"model {model_id} is not what the job of {result.symbol} was to make")
+        return models
 
 
 def _models_of(result: CandidateArrived) -> tuple[str, ...]:
