@@ -153,7 +153,14 @@ def test_a_damaged_replay_file_is_made_again_from_the_bars(home: Path) -> None:
     assert "kept from an earlier run" in bot(home, "pretrain").stdout
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
+        signal.SIGKILL,
+    ],
+)
 def test_a_run_that_was_stopped_or_killed_goes_on_to_the_same_end(home: Path, how: signal.Signals) -> None:
     where = f"stopped-{how.name}"
     keep_the_source_model(home, where)
@@ -174,6 +181,7 @@ def test_a_run_that_was_stopped_or_killed_goes_on_to_the_same_end(home: Path, ho
     assert commands_of(home, "paper", where) == commands_of(home, "paper")
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_told_and_no_trade_is_lost(home: Path) -> None:
     keep_the_source_model(home, "full")
     small_files = 'ulimit -f 600; exec "$@"'  # in KiB or half of it, by shell
@@ -264,6 +272,7 @@ def wait_for_a_candidate(directory: Path, process: subprocess.Popen[str]) -> Non
     raise AssertionError("no candidate came")
 
 
+@pytest.mark.slow
 def test_a_person_holds_a_running_bot_from_elsewhere_and_the_killed_run_goes_on_after_resume(
     home: Path,
 ) -> None:

@@ -19,6 +19,7 @@ DAYS = 7
 
 
 @pytest.mark.skipif(not KLINES.exists(), reason=f"recorded market data is not at {KLINES}")
+@pytest.mark.slow
 def test_a_token_listed_in_2025_runs_from_its_first_bar(tmp_path: Path) -> None:
     config = tmp_path / "small.toml"
     config.write_text(SMALL.split("[gate]", maxsplit=1)[0])  # the gate as shipped
