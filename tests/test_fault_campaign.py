@@ -1,7 +1,8 @@
 """Every fault of the local exchange against the real client: nothing lost, nothing doubled, nothing hangs.
 
-The engine trades in and out all the while, by REST or by WebSocket. After the fault its book of orders and
-the public order book must be healthy within five seconds, and at the end our books are the exchange's.
+The engine trades in and out all the while, by REST or by WebSocket, and so does a person beside it, whose
+position it wants to enter and must leave alone. After the fault its book of orders and the public order book
+must be healthy within five seconds, and at the end our books are the exchange's.
 """
 
 import asyncio
@@ -22,6 +23,7 @@ from bot.exchange.bybit.broker import BrokerSettings
 from bot.exchange.bybit.clock import ExchangeClock
 from bot.exchange.bybit.environment import Credentials, local
 from bot.exchange.bybit.order_desk import DeskSettings
+from bot.exchange.bybit.ownership import Ownership
 from bot.exchange.bybit.streams import (
     Backoff,
     BookLost,
@@ -43,6 +45,7 @@ from tests.naked import NakedWatch
 
 KEY = Credentials("local", "local-secret")
 SYMBOLS = ("AAAUSDT", "BBBUSDT", "CCCUSDT")
+THEIRS, THEIR_PAUSE = "DDDUSDT", 3.0  # seconds between trades of the person
 BAR = 100  # ms: the engine decides ten times a second
 ENTRIES = ("rest", "websocket")
 SEEDS = range(1, 21)
@@ -111,6 +114,32 @@ class Campaign:
             budget=ConnectionBudget(1_000_000), backoff=Backoff(0.05, 0.5), settings=STREAMS, raw_books=True,
         )  # fmt: skip
         self._due = 0
+        self.bought = 0
+
+    def by_hand(self, side: str) -> None:
+        """The person buys or sells one, with a stop of their own; something is always held."""
+        body = {
+            "category": "linear", "symbol": THEIRS, "side": side, "qty": "1", "orderType": "Market",
+            "stopLoss": "" if side == "Sell" else "5", "reduceOnly": side == "Sell",
+        }  # fmt: skip
+        world = self.server.venue.world
+        world.engine.create(self.naked.account, body, world.now)
+        self.bought += 1 if side == "Buy" else -1
+
+    async def person(self) -> None:
+        while True:
+            await asyncio.sleep(THEIR_PAUSE)
+            if self.trading:
+                self.by_hand("Buy" if self.bought == 1 else "Sell")
+
+    def meddling(self) -> list[str]:
+        """What was done to the person's position."""
+        account = self.naked.account
+        ours = [
+            order.link_id for order in account.orders.values() if order.symbol == THEIRS and order.link_id
+        ]
+        held = [item.qty for item in account.held() if item.contract.symbol == THEIRS]
+        return [*ours, *([] if held == [self.bought] else [f"{self.bought} bought, {held}"])]
 
     def list_all(self) -> None:
         now = self.desk.rest.clock.now_ms()
@@ -197,7 +226,7 @@ async def campaign(seed: int, entry: str = "rest") -> AsyncIterator[Campaign]:
     now = int(time.time() * 1_000)
     symbols = [
         assets.plain(name, price, now - 86_400_000)
-        for name, price in zip(SYMBOLS, (100.0, 0.5, 2_000.0), strict=True)
+        for name, price in zip((*SYMBOLS, THEIRS), (100.0, 0.5, 2_000.0, 10.0), strict=True)
     ]
     venue = Venue(World(symbols, seed, now), rate_limit_scale=10.0)
     naked = NakedWatch(venue, venue.open_account(KEY.key, KEY.secret, Decimal(100_000)))
@@ -206,14 +235,15 @@ async def campaign(seed: int, entry: str = "rest") -> AsyncIterator[Campaign]:
         live_desk(
             local(server.url), KEY, in_and_out, BAR, streams=STREAMS,
             settings=replace(SETTINGS, orders_by_websocket=entry == "websocket"),
-            clock=ExchangeClock(), budget=ConnectionBudget(1_000_000),
+            clock=ExchangeClock(), budget=ConnectionBudget(1_000_000), owners=Ownership(leave=True),
         ) as desk,
     ):  # fmt: skip
         running = Campaign(server, desk, naked)
+        running.by_hand("Buy")
+        await desk.until(lambda: THEIRS in desk.engine.others, what="somebody else")
         running.list_all()
-        tasks = [
-            asyncio.create_task(work) for work in (running.feed(), running.stream.run(), running.watch_book())
-        ]
+        services = running.feed(), running.stream.run(), running.watch_book(), running.person()
+        tasks = [asyncio.create_task(work) for work in services]
         try:
             yield running
         finally:
@@ -232,7 +262,9 @@ async def compared(desk: LiveDesk, started: int) -> list[Line]:
             lambda: desk.inbox.empty() and not desk.engine.orders.open, 30.0, what="all orders ended"
         )
         sent, books = len(desk.log.sent), desk.engine.portfolio
-        lines = await audit(desk.rest, desk.log, list(books.positions.values()), books.balance, started)
+        lines = await audit(
+            desk.rest, desk.broker.owners, desk.log, list(books.positions.values()), books.balance, started
+        )
         if len(desk.log.sent) == sent:
             return lines
 
@@ -263,6 +295,7 @@ async def survive(kind: str, seed: int, entry: str, longer_ms: int = 0) -> dict[
             "noticed": [event.reason for event in desk.journal.of(EntriesBlocked)],
             "adopted": [event.reason for event in desk.journal.of(PositionAdopted)],
             "differs": [line for line in lines if not line.equal],
+            "meddling": running.meddling(),
         }  # fmt: skip
 
 
@@ -278,6 +311,7 @@ async def test_without_a_fault_everything_is_equal(entry: str) -> None:
         lines = await compared(desk, started)
         assert [line for line in lines if not line.equal] == []
         assert desk.journal.of(PositionAdopted) == []
+        assert running.meddling() == []
 
 
 async def test_an_acknowledgement_that_the_websocket_lost_is_found_out() -> None:
@@ -319,6 +353,7 @@ async def test_a_disconnect_of_minutes_is_survived(kind: str, entry: str) -> Non
 
 def judge(kind: str, result: dict[str, Any]) -> None:
     assert result["struck"] > 0, result
+    assert result["meddling"] == [], result
     assert result["noticed"] or kind not in NOTICED, result
     assert result["naked"] < NAKED_SECONDS, result
     assert result["differs"] == [], result

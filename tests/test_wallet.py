@@ -57,7 +57,7 @@ async def test_a_deposit_and_a_withdrawal_are_followed() -> None:
             assert (await broker.reconcile()).wallet == ""
             await broker.reconcile()
             assert [event.amount for event in heard.of(BalanceChanged)] == [500, -300]
-            assert "+500.00 USDT without trading (TRANSFER_IN)" in heard.of(BalanceChanged)[0].reason
+            assert "+500.00 USDT without our trading (TRANSFER_IN)" in heard.of(BalanceChanged)[0].reason
             assert heard.of(EntriesBlocked) == []
 
 
