@@ -146,6 +146,31 @@ def test_a_job_becomes_a_candidate_whose_model_is_in_the_registry(workshop, work
     assert not np.array_equal(model.weights["input.weight"], workshop.base.weights["input.weight"])
 
 
+def test_the_scratch_rival_goes_on_from_the_weights_that_the_job_names(workshop, worker):
+    first = workshop.job("AAA", n=300)
+    worker.submit(first)
+    made = result(worker, first)
+    assert isinstance(made, CandidateArrived)
+    scratch = workshop.registry.load(made.report.scratch)
+    assert (scratch.card.kind, scratch.card.until, scratch.card.symbols) == ("scratch", first.cut, ("AAA",))
+
+    rivals = []
+    for last in ("", made.report.scratch):
+        job = msgspec.structs.replace(workshop.job("AAA", seed=2), scratch=last)
+        worker.submit(job)
+        candidate = result(worker, job)
+        assert isinstance(candidate, CandidateArrived)
+        rivals.append(workshop.registry.load(candidate.report.scratch).weights["input.weight"])
+    moved = [np.abs(one - scratch.weights["input.weight"]).max() for one in rivals]
+    assert 0 < moved[1] < 0.01 < moved[0]
+
+    missing = msgspec.structs.replace(workshop.job("AAA"), scratch="nowhere")
+    worker.submit(missing)
+    failed = result(worker, missing)
+    assert isinstance(failed, AdaptationFailed)
+    assert "no such model" in failed.reason
+
+
 def test_a_step_of_the_chain_becomes_a_model_that_tokens_can_start_from(workshop):
     worker = workshop.worker(Adaptation(steps=3, gentle_steps=3, chain_steps=3, chain_tail_days=1))
     step = workshop.step()
