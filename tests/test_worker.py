@@ -198,11 +198,15 @@ def test_a_step_of_the_chain_becomes_a_model_that_tokens_can_start_from(workshop
     worker.close()
 
 
-def test_the_child_is_polite_single_threaded_and_within_its_memory(worker):
+def test_the_child_is_polite_single_threaded_and_within_its_memory(workshop, worker):
+    job = workshop.job("AAA")
+    worker.submit(job)
+    result(worker, job)
     process = child(worker)
     assert process.nice() == min(19, os.nice(0) + NICENESS)
     assert process.memory_info().rss < MEMORY_MB * 2**20
     assert process.rlimit(psutil.RLIMIT_AS)[1] < 2**62
+    assert not any("/pandas/" in mapped.path for mapped in process.memory_maps()), "130 MB for nothing"
     busy = [thread for thread in process.threads() if thread.user_time + thread.system_time > 0.5]
     assert len(busy) == 1
 
