@@ -5,7 +5,8 @@ python -m benchmarks.memory --jobs N
 
 A run on the simulated market in a process of its own, sampled ten times a second. The report that ends a run
 is left out: it loads tables and charts when nothing trades any more. With --jobs the child alone: N brief
-adaptations of snapshots that grow, a step of the chain over ever more listings after every hundred of them.
+adaptations of snapshots that grow, a step of the chain over ever more listings after every hundred of them;
+it ends with an error when the child is over its limit, or grows by more than 10 MB when they grow no more.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from bot.settings import Adaptation
 
 LIMIT_MB = 400  # of the live process
 CHILD_LIMIT_MB = 900
+MOST_GROWTH_MB = 10
 SAMPLE_SECONDS = 0.1
 
 
@@ -36,7 +38,9 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=0)
     options = parser.parse_args()
     if options.jobs:
-        _show("the child", CHILD_LIMIT_MB, _of_jobs(options.jobs))
+        found = _of_jobs(options.jobs)
+        if _show("the child", CHILD_LIMIT_MB, found) > MOST_GROWTH_MB or max(found) > CHILD_LIMIT_MB:
+            sys.exit("over a limit")
         return
     days = options.days
     with tempfile.TemporaryDirectory() as directory:
@@ -53,10 +57,12 @@ def main() -> None:
         _show(name, limit, megabytes)
 
 
-def _show(name: str, limit: int, megabytes: list[float]) -> None:
+def _show(name: str, limit: int, megabytes: list[float]) -> float:
+    """The growth that it prints: of the medians of the last two thirds, MB."""
     middle, end = len(megabytes) // 3, 2 * len(megabytes) // 3
     growth = statistics.median(megabytes[end:]) - statistics.median(megabytes[middle:end])
     print(f"{name}: {max(megabytes):.0f} MB at most (limit {limit}); {growth:+.0f} MB in the last third")
+    return growth
 
 
 def _of_jobs(jobs: int) -> list[float]:
