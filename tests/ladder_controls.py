@@ -3,16 +3,18 @@
 One run per seed: a token with the sources' mechanism, one with the reverse of it, a random walk, and one that
 turns from the first to the second in the middle of its life. The source model is kept between runs.
 
-    python -m tests.ladder_controls DIRECTORY SEED [SEED ...]      prints one line of JSON per seed
+    python -m tests.ladder_controls DIRECTORY SEED [SEED ...]
+
+keeps what became of a seed's tokens in DIRECTORY/SEED.json, does those that are not there, and sums them up.
 """
 
 import asyncio
-import json
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
+from statistics import median
 from typing import Final
 
 import msgspec
@@ -35,12 +37,15 @@ from bot.settings import Adaptation, Model, Settings, Simulation
 from risk.breaker import Breaker
 from risk.manager import RiskManager
 from strategies.learning.adaptation_job import Adapting
+from strategies.learning.files import write_atomically
 from strategies.learning.pretraining_job import Pretraining
 from strategies.learning.registry import Registry
 from strategies.transfer import TransferStrategy
 
 DAYS: Final = 60
 TURN: Final = 30.0  # age in days
+BALANCE: Final = Settings().account.initial_balance
+TRADES: Final = (Stage.SMALL.value, Stage.FULL.value)
 # A smaller network on a shorter history, adapted every two weeks: for speed. The gate is as shipped.
 HISTORY: Final = 90  # days of the sources
 MODEL: Final = Model(channels=16, blocks=4, embedding=16, epochs=12)
@@ -167,13 +172,12 @@ async def _run(settings: Settings, market: SimulatedMarket, home: Path, interval
     assert pretrained is not None
     models = {pretrained.model_id: pretrained}
     worker = AtOnce(home, pretrained.model_id, pretraining.replay_path, settings.adaptation)
-    balance = settings.account.initial_balance
-    breaker = Breaker(settings.risk, balance)
+    breaker = Breaker(settings.risk, BALANCE)
     engine = Engine(
         TransferStrategy(settings, pretrained, models),
         RiskManager(settings.risk, settings.gate, settings.costs, breaker),
         breaker,
-        Portfolio(Decimal(balance)),
+        Portfolio(Decimal(BALANCE)),
         Orders(),
         settings.risk,
         interval,
@@ -182,7 +186,7 @@ async def _run(settings: Settings, market: SimulatedMarket, home: Path, interval
     chronicle = Chronicle(market)
     runner = Runner(
         engine,
-        SimulatedBroker(settings.costs, market.half_spread, Decimal(balance)),
+        SimulatedBroker(settings.costs, market.half_spread, Decimal(BALANCE)),
         Candidates(worker, Registry(home), models, ()),  # type: ignore[arg-type]
         chronicle,
         settings.adaptation.delay_bars * interval,
@@ -191,9 +195,46 @@ async def _run(settings: Settings, market: SimulatedMarket, home: Path, interval
     return chronicle.lives
 
 
+def kept(seed: int, home: Path) -> dict[str, Life]:
+    """As `run`, once for ever: delete `home` after a change."""
+    path = home / f"{seed}.json"
+    if not path.exists():
+        write_atomically(path, msgspec.json.encode(run(seed, home)))
+    return msgspec.json.decode(path.read_bytes(), type=dict[str, Life])
+
+
+def ages(lives: Sequence[Mapping[str, Life]], symbol: str, stage: Stage) -> list[float]:
+    """Ages in days at which the token first was at the stage, of the seeds in which it was."""
+    return sorted(life[symbol].first[stage.value] for life in lives if stage.value in life[symbol].first)
+
+
+def turned(lives: Sequence[Mapping[str, Life]]) -> list[Life]:
+    """Of the turning token, where it traded when it turned."""
+    return [life[TURNING] for life in lives if life[TURNING].stage_at_turn in TRADES]
+
+
+def summary(lives: Sequence[Mapping[str, Life]]) -> list[str]:
+    """Lines for people. Money is a share of the account."""
+    out = []
+    for symbol in lives[0]:
+        steps = []
+        for stage in (Stage.SMALL, Stage.FULL):
+            at = ages(lives, symbol, stage)
+            when = f" (median day {median(at):.1f}, last {at[-1]:.1f})" if at else ""
+            steps.append(f"{stage.value} in {len(at)}{when}")
+        profit = median(life[symbol].profit for life in lives) / BALANCE
+        out.append(f"{symbol} of {len(lives)} seeds: {', '.join(steps)}; median profit {profit:+.2%}")
+    delays = [life.back - TURN for life in turned(lives) if life.back is not None]
+    losses = [life.profit_after_turn / BALANCE for life in turned(lives)]
+    if losses:
+        out.append(
+            f"it turned while it traded in {len(losses)} seeds and traded no more in {len(delays)} of them, "
+            f"after {median(delays):.1f} days (median), {max(delays):.1f} at most; from the turn until flat "
+            f"{median(losses):+.2%} (median), {min(losses):+.2%} at worst"
+        )
+    return out
+
+
 if __name__ == "__main__":
-    for number in map(int, sys.argv[2:]):
-        lives = run(number, Path(sys.argv[1]))
-        line = {"seed": number, **{name: asdict(life) for name, life in lives.items()}}
-        sys.stdout.write(json.dumps(line) + "\n")
-        sys.stdout.flush()
+    lives = [kept(int(number), Path(sys.argv[1])) for number in sys.argv[2:]]
+    sys.stdout.write("\n".join(summary(lives)) + "\n")
