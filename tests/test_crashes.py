@@ -139,7 +139,7 @@ def said(pipe: Any) -> Any:
     """What a bot reports; None when it died before."""
     try:
         return pipe.recv() if pipe.poll(PATIENCE) else pytest.fail("a bot neither spoke nor died")
-    except EOFError:
+    except (EOFError, ConnectionResetError):  # it died with a word unread
         return None
 
 
