@@ -352,6 +352,12 @@ def test_a_later_run_finds_when_entries_were_sent_and_which_were_filled(
     assert database.last_entries(runs) == {("ABCUSDT", buy): 30, ("ABCUSDT", sell): 20}
 
 
+def test_it_is_known_whether_a_bot_has_ever_run(target: str | Path) -> None:
+    assert not Database.exists(target)
+    Database.open(target).close()
+    assert Database.exists(target)
+
+
 def test_a_later_run_finds_where_earlier_ones_may_still_have_something(
     database: Database, journal: Journal
 ) -> None:

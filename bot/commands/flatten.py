@@ -69,9 +69,7 @@ def flatten(
             say("Written down; paper positions are closed when the run goes on.")
         return
     environment = environment_of(chosen, region, url)
-    keys = credentials(
-        environment, os.environ
-    )  # before anything is written down: without one nothing is done
+    keys = credentials(environment, os.environ)  # first: without a key nothing is done nor written down
     why = "Without the bot" if trading else f"No bot that trades answers for {chosen}"
     say(f"{why}: closing on {environment.name} from here.")
     blind = owners is None

@@ -60,9 +60,7 @@ class Ownership:
         self.others: dict[str, Other] = {}  # as told
         self.strange = 0  # executions of others so far
         self.inherited = set(claimed)  # of which no look has told yet what became of it
-        self.relatives: set[str] = (
-            set()
-        )  # held by others, opened by a run of this program that we do not know
+        self.relatives: set[str] = set()  # held by others, opened by an unknown run of this program
         self._tags = set(self.earlier)
         self._spans = {symbol: [_Span(0, until=started)] for symbol in traded}
         self._theirs: dict[str, int] = {}  # the exchange's time of the newest that others did, ms
