@@ -44,8 +44,8 @@ from strategies.transfer import TransferStrategy
 
 DAYS: Final = 60
 TURN: Final = 30.0  # age in days
+AFTERMATH: Final = 7.0  # days from the turn; who begins to trade later has seen the new mechanism
 BALANCE: Final = Settings().account.initial_balance
-TRADES: Final = (Stage.SMALL.value, Stage.FULL.value)
 # A smaller network on a shorter history, adapted every two weeks: for speed. The gate is as shipped.
 HISTORY: Final = 90  # days of the sources
 MODEL: Final = Model(channels=16, blocks=4, embedding=16, epochs=12)
@@ -67,7 +67,7 @@ class Life:
     changes: list[tuple[float, str, str, str]] = field(default_factory=list)  # age, old, new, why
     trades: int = 0
     profit: float = 0.0  # after fees, positions at the last price
-    stage_at_turn: str = Stage.OBSERVE.value
+    deceived: bool = False  # it traded in the aftermath of the turn
     back: float | None = None  # age at which it traded no more after the turn
     profit_after_turn: float = 0.0  # from the turn until then, and until what was held is sold
 
@@ -82,7 +82,7 @@ class Chronicle:
         self._held = dict.fromkeys(self.lives, 0.0)
         self._price = dict.fromkeys(self.lives, 0.0)
         self._at_turn: dict[str, float] = {}
-        self._settled: set[str] = set()  # back from the turn, and nothing held
+        self._settled: set[str] = set()  # back from the turn, the aftermath over, and nothing held
 
     def write(self, message: Event | Command | Record) -> None:
         if isinstance(message, OrderFilled):
@@ -112,13 +112,12 @@ class Chronicle:
         age = self._age(symbol, decision.ts)
         if age < TURN or symbol in self._settled:
             return
-        if symbol not in self._at_turn:
-            self._at_turn[symbol] = life.profit
-            life.stage_at_turn = decision.stage.value
-        life.profit_after_turn = life.profit - self._at_turn[symbol]
-        if life.back is None and decision.stage not in (Stage.SMALL, Stage.FULL):
+        life.profit_after_turn = life.profit - self._at_turn.setdefault(symbol, life.profit)
+        if decision.stage in (Stage.SMALL, Stage.FULL):
+            life.deceived, life.back = True, None
+        elif life.back is None:
             life.back = age
-        if life.back is not None and abs(self._held[symbol]) < 1e-9:
+        if age >= TURN + AFTERMATH and life.back is not None and abs(self._held[symbol]) < 1e-9:
             self._settled.add(symbol)
 
     def _climb(self, change: StageChanged) -> None:
@@ -208,9 +207,9 @@ def ages(lives: Sequence[Mapping[str, Life]], symbol: str, stage: Stage) -> list
     return sorted(life[symbol].first[stage.value] for life in lives if stage.value in life[symbol].first)
 
 
-def turned(lives: Sequence[Mapping[str, Life]]) -> list[Life]:
-    """Of the turning token, where it traded when it turned."""
-    return [life[TURNING] for life in lives if life[TURNING].stage_at_turn in TRADES]
+def deceived(lives: Sequence[Mapping[str, Life]]) -> list[Life]:
+    """Of the turning token, where it traded on what it had learnt before."""
+    return [life[TURNING] for life in lives if life[TURNING].deceived]
 
 
 def summary(lives: Sequence[Mapping[str, Life]]) -> list[str]:
@@ -224,12 +223,12 @@ def summary(lives: Sequence[Mapping[str, Life]]) -> list[str]:
             steps.append(f"{stage.value} in {len(at)}{when}")
         profit = median(life[symbol].profit for life in lives) / BALANCE
         out.append(f"{symbol} of {len(lives)} seeds: {', '.join(steps)}; median profit {profit:+.2%}")
-    delays = [life.back - TURN for life in turned(lives) if life.back is not None]
-    losses = [life.profit_after_turn / BALANCE for life in turned(lives)]
+    delays = [life.back - TURN for life in deceived(lives) if life.back is not None]
+    losses = [life.profit_after_turn / BALANCE for life in deceived(lives)]
     if losses:
         out.append(
-            f"it turned while it traded in {len(losses)} seeds and traded no more in {len(delays)} of them, "
-            f"after {median(delays):.1f} days (median), {max(delays):.1f} at most; from the turn until flat "
+            f"after the turn it still traded in {len(losses)} seeds, in {len(delays)} of them no more after "
+            f"{median(delays):.1f} days (median), {max(delays):.1f} at most; from the turn until flat "
             f"{median(losses):+.2%} (median), {min(losses):+.2%} at worst"
         )
     return out

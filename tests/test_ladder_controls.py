@@ -25,8 +25,8 @@ from tests.ladder_controls import (
     Chronicle,
     Life,
     ages,
+    deceived,
     run,
-    turned,
 )
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -66,8 +66,8 @@ def test_a_shared_mechanism_comes_to_the_whole_size_in_time(lives: list[dict[str
 
 @pytest.mark.campaign
 def test_a_mechanism_that_turns_is_out_of_the_market_soon(lives: list[dict[str, Life]]) -> None:
-    assert turned(lives)
-    assert all(out_in_time(life) for life in turned(lives))
+    assert deceived(lives)
+    assert all(out_in_time(life) for life in deceived(lives))
 
 
 def out_in_time(life: Life) -> bool:
@@ -81,8 +81,8 @@ def test_the_controls_on_three_shorter_seeds(home: Path) -> None:
     assert ages(lives, REVERSED, Stage.SMALL) == []
     assert ages(lives, WALK, Stage.SMALL) == []
     assert len(ages(lives, SHARED, Stage.FULL)) >= 2
-    assert turned(lives)
-    assert all(out_in_time(life) for life in turned(lives))
+    assert deceived(lives)
+    assert all(out_in_time(life) for life in deceived(lives))
 
 
 # --- the yardstick itself ----------------------------------------------------------------------------------
@@ -109,13 +109,15 @@ def test_the_delay_and_the_loss_of_a_turn_count_until_the_token_trades_no_more_a
     trade(29, Side.BUY, "100")
     decide(29.9, Stage.SMALL, 105.0)
     decide(30.1, Stage.SMALL, 106.0)
+    decide(31, Stage.SHADOW, 104.0)
+    decide(32, Stage.SMALL, 102.0)
     decide(33, Stage.SHADOW, 101.0)
     trade(33.5, Side.SELL, "99")
-    decide(34, Stage.SHADOW, 99.0)
+    decide(37, Stage.SHADOW, 99.0)
     trade(40, Side.BUY, "99")
     decide(41, Stage.SMALL, 90.0)
     life = chronicle.lives[TURNING]
-    assert (life.stage_at_turn, life.back, life.first) == ("SMALL", 33.0, {"SMALL": 20.0})
+    assert (life.deceived, life.back, life.first) == (True, 33.0, {"SMALL": 20.0})
     assert life.profit_after_turn == pytest.approx(99.0 - 106.0 - 0.5)
     assert life.trades == 1
     assert life.profit == pytest.approx(-1.0 - 9.0 - 3 * 0.5)
