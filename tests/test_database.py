@@ -277,7 +277,7 @@ def test_commands_are_canonical_json_in_order(database: Database, journal: Journ
     assert b'"stop_loss":"0.990"' in stored[1]
     assert msgspec.json.decode(stored[3]) == {
         "type": "AdaptModel", "ts": 4, "symbol": "ABCUSDT", "cut": 4, "base_model": "base",
-        "seed": 3, "reason": "loss drift: 0.9 nats", "rows": 4, "labels": 3,
+        "scratch": "", "seed": 3, "reason": "loss drift: 0.9 nats", "rows": 4, "labels": 3,
         "snapshot": "710f4b463e6b104479e13394da9f201f",
     }  # fmt: skip
     frame = database.frame(journal.run_id, "commands")
