@@ -358,37 +358,47 @@ def test_it_is_known_whether_a_bot_has_ever_run(target: str | Path) -> None:
     assert Database.exists(target)
 
 
-def test_a_later_run_finds_where_earlier_ones_may_still_have_something(
+def test_a_later_run_finds_when_a_symbol_was_that_of_earlier_ones(
     database: Database, journal: Journal
 ) -> None:
-    def adopted(qty: int) -> events.PositionAdopted:
-        return events.PositionAdopted(60, 60, "ABCUSDT", Decimal(qty), Decimal(1), None, "")
+    def adopted(qty: int, ts: int) -> events.PositionAdopted:
+        return events.PositionAdopted(ts, ts, "ABCUSDT", Decimal(qty), Decimal(1), None, "")
+
+    def written(*messages: Any) -> list[tuple[int, float]]:
+        for message in messages:
+            journal.write(message)
+        journal.commit()
+        return found()
+
+    def found() -> list[tuple[int, float]]:
+        return [tuple(span) for span in database.spans(runs).get("ABCUSDT", [])]
 
     runs = [journal.run_id]
-    assert database.claims(runs) == set()
-    journal.write(PlaceOrder(10, order("o1")))
-    journal.commit()
-    assert database.claims(runs) == {"ABCUSDT"}  # its end is not on record
-    assert database.claims([]) == set()
-    journal.write(filled(11, "o1", "2", "1.5"))
-    journal.commit()
-    assert database.claims(runs) == {"ABCUSDT"}  # it is held
     closing = msgspec.structs.replace(order("x", side=Side.SELL), reduce_only=True, stop_loss=None)
-    journal.write(PlaceOrder(50, closing))
-    journal.write(filled(51, "x", "2", "1.5", side=Side.SELL))
-    journal.commit()
-    assert database.claims(runs) == set()
-    journal.write(PlaceOrder(52, order("o2")))  # late: nobody has learnt what became of it
-    journal.commit()
-    assert database.claims(runs) == {"ABCUSDT"}
-    later = Journal.start(database, **RUN)
+    assert found() == []
+    assert written(PlaceOrder(10, order("o1"))) == [(10, inf)]  # its end is not on record
+    assert database.spans([]) == {}
+    assert written(filled(11, "o1", "2", "1.5")) == [(10, inf)]  # it is held
+    out = [PlaceOrder(50, closing), filled(51, "x", "2", "1.5", side=Side.SELL)]
+    assert written(*out) == [(10, 51)]
+    unfilled = [PlaceOrder(60, order("o2")), events.OrderCancelled(65, 65, "o2", "late")]
+    assert written(*unfilled) == [(10, 51), (60, 65)]
+    stopped = filled(80, "", "2", "1", side=Side.SELL)
+    assert written(PlaceOrder(70, order("o3")), filled(71, "o3", "2", "1.5"), stopped)[2:] == [(70, 80)]
+    assert written(PlaceOrder(90, order("o4")))[3:] == [(90, inf)]  # nobody learnt what became of it
+    later = journal = Journal.start(database, **RUN)
     runs.append(later.run_id)
-    later.commit()
-    assert database.claims(runs) == {"ABCUSDT"}  # a run that died before it had looked says nothing
-    for qty, claimed in ((3, {"ABCUSDT"}), (0, set())):
-        later.write(adopted(qty))
-        later.commit()
-        assert database.claims(runs) == claimed
+    assert written()[3:] == [(90, inf)]  # a run that died before it had looked says nothing
+    assert written(adopted(3, 100))[3:] == [(90, inf)]
+    stopped = filled(110, "", "3", "1", side=Side.SELL)
+    assert written(stopped)[3:] == [(90, 110)]  # of an entry that no run saw filled
+    journal = Journal.start(database, **RUN)
+    runs.append(journal.run_id)
+    assert written(adopted(5, 120))[4:] == [(90, inf)]  # nobody knows since when: our last entry, at most
+    assert written(adopted(0, 130))[4:] == [(90, 130)]
+    assert written(PlaceOrder(140, order("o5")), filled(141, "o5", "2", "1"), adopted(0, 150))[4:] == [
+        (90, 150)
+    ]  # something is missing: all of its time counts
 
 
 def test_what_a_person_told_a_run_comes_back_as_the_very_events(database: Database, journal: Journal) -> None:

@@ -1,6 +1,7 @@
 """Two on one account, with real clients: what a person holds and orders by hand is left alone, and told."""
 
 import json
+import math
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -153,7 +154,7 @@ async def test_a_start_looks_after_what_is_ours_and_touches_nothing_else(exchang
     for symbol, qty in ((OURS, "1"), (THEIRS, "0.1")):
         await trade(person, symbol, "Buy", qty)
     person.close()
-    async with two(exchange, claimed=[OURS]) as (desk, _):
+    async with two(exchange, past={OURS: [(0, math.inf)]}) as (desk, _):
         await desk.until(lambda: held(exchange)[OURS][1], what="a stop")
         for _ in range(2):
             await desk.broker.reconcile()
@@ -164,7 +165,7 @@ async def test_a_start_looks_after_what_is_ours_and_touches_nothing_else(exchang
 
 
 async def test_what_earlier_runs_had_is_free_once_it_is_seen_to_be_over(exchange: LocalExchange) -> None:
-    async with two(exchange, claimed=[OURS]) as (desk, person):
+    async with two(exchange, past={OURS: [(0, math.inf)]}) as (desk, person):
         await desk.until(lambda: bool(desk.journal.of(PositionAdopted)), 20.0, "a look after the last words")
         assert OURS not in desk.broker.owners.claims
         (over,) = desk.journal.of(PositionAdopted)
@@ -258,7 +259,7 @@ async def test_an_entry_whose_fill_no_run_has_booked_is_ours_and_the_persons_is_
             assert len(database.commands(run)) == 1
         with Database.open(tmp_path / "bot.sqlite") as database:
             runs = [item.id for item in database.runs()]
-            assert database.claims(runs) == {"NEWUSDT"}
+            assert set(database.spans(runs)) == {"NEWUSDT"}
         rest.close()
 
 

@@ -1,5 +1,6 @@
 """Whose a symbol is: nothing of others is ever booked, nothing of ours is ever lost to them."""
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from bot.core.events import Event, FundingPaid, OrderFilled, OthersHold, StopMoved
 from bot.core.types import OrderRequest, OrderType, Side
-from bot.exchange.bybit.account_book import AccountBook
+from bot.exchange.bybit.account_book import AccountBook, Held
 from bot.exchange.bybit.ownership import Other, Ownership, opened_by
 from bot.exchange.bybit.wire.account import Transaction
 from bot.exchange.bybit.wire.private import Execution, Position
@@ -163,7 +164,7 @@ def test_the_last_word_of_a_run_that_died_makes_its_symbol_ours_whatever_comes_f
 
 
 def test_what_earlier_runs_claimed_is_ours_without_any_execution() -> None:
-    book = AccountBook(leaving(claimed=[SYMBOL]))
+    book = AccountBook(leaving(past={SYMBOL: [(0, math.inf)]}))
     assert book.on_position(position(10, "99"), START) == []  # told when it is adopted
     assert isinstance(book.on_execution(execution(1, -10), START)[0], OrderFilled)
 
@@ -212,11 +213,41 @@ def test_the_ledgers_lines_are_told_apart_like_executions() -> None:
         assert not adopting.books(line(category="spot"))  # of no concern to a book of contracts
 
 
-def test_what_happened_before_the_start_where_we_traded_counts_as_ours() -> None:
-    owners = leaving(traded=[SYMBOL], started=START)
-    assert owners.is_ours(SYMBOL, "", START - 1)
-    assert not owners.is_ours(SYMBOL, "", START + 1)
+def test_what_happened_while_earlier_runs_had_a_symbol_is_ours_and_nothing_else() -> None:
+    """A little longer: the exchange stamps the profit of a position after its last execution."""
+    hour = 3_600_000
+    owners = leaving(
+        past={SYMBOL: [(START, START + 9)], ELSEWHERE: [(START - hour, START + hour - 1)]},
+        started=START + hour,
+    )
+    for ts, is_ours in ((-1, False), (0, True), (9, True), (10_009, True), (60_000, False), (hour, False)):
+        assert owners.is_ours(SYMBOL, "", START + ts) is is_ours
+    assert owners.is_ours(ELSEWHERE, "", START + hour)
+    assert not owners.is_ours(ELSEWHERE, "", START + hour + 1)  # from now on it is told
     assert not owners.holds(SYMBOL)
+    assert owners.claims == []
+
+
+def test_what_ended_while_no_bot_ran_stays_ours_when_its_symbol_is_free() -> None:
+    owners = leaving(past={SYMBOL: [(START, math.inf)]}, started=START + 50)
+    assert owners.release(SYMBOL, START + 60)
+    assert owners.is_ours(SYMBOL, "", START + 40)  # its stop
+    assert not owners.is_ours(SYMBOL, "", START + 51)
+    assert not owners.is_ours(SYMBOL, "", START - 1)
+
+
+def test_a_stop_that_is_told_after_its_position_was_seen_to_be_gone_is_ours() -> None:
+    book = AccountBook(leaving())
+    link = Orders(tag_of(START, 3)).next_id(SYMBOL)
+    book.track(request(link))
+    book.owners.enter(SYMBOL, START)
+    book.on_execution(execution(1, 10, START + 5, link), START + 5)
+    book.adopt(SYMBOL, Held(), START + 61_000, "the exchange holds 0, our books 10")
+    assert book.owners.release(SYMBOL, START + 76_000)
+    stopped, *_ = book.on_execution(execution(2, -10, START + 60_000), START + 77_000)
+    assert isinstance(stopped, OrderFilled)
+    assert book.on_execution(execution(3, 10, START + 61_001), START + 77_000) == []
+    assert book.owners.strange == 1
 
 
 # --- by any story -------------------------------------------------------------------------------------------

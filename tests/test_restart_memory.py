@@ -9,7 +9,7 @@ from rich.console import Console
 
 from bot.core.commands import PlaceOrder
 from bot.core.events import PositionAdopted
-from bot.core.types import DAY_MS, HOUR_MS, OrderRequest, OrderType, Side
+from bot.core.types import DAY_MS, HOUR_MS, FillOrigin, OrderRequest, OrderType, Side
 from bot.engine.portfolio import Portfolio
 from bot.exchange.bybit.account_book import Held
 from bot.exchange.bybit.environment import local
@@ -17,14 +17,15 @@ from bot.exchange.bybit.ownership import Ownership
 from bot.exchange.bybit.reconciliation import Opening
 from bot.exchange.bybit.requests import NewOrder
 from bot.exchange.bybit.rest import Rest
-from bot.execution.orders import Orders
-from bot.live.account import earlier_runs
+from bot.exchange.bybit.wire.account import Transaction
+from bot.execution.orders import Orders, tag_of
+from bot.live.account import earlier_runs, ownership_of
 from bot.live.memory import Memory
-from bot.settings import Risk
+from bot.settings import Risk, Settings
 from bot.storage.database import Database
 from bot.storage.journal import Journal
 from risk.breaker import Breaker
-from tests.builders import fill
+from tests.builders import START, fill
 from tests.local_exchange import LocalExchange, local_exchange
 from tests.test_care import KEYS
 
@@ -88,3 +89,60 @@ async def test_a_restart_counts_entries_ages_and_losses_from_where_the_last_run_
         assert breaker.mark_token(now, "BTCUSDT", 0.01 - almost, 10_000) == []
         assert breaker.mark_token(now, "BTCUSDT", -almost, 10_000) != []
         assert breaker.mark_token(now, "ETHUSDT", -almost, 10_000) == []
+
+
+def begun(database: Database, ts: int) -> tuple[Journal, Orders]:
+    """A run, and its ids."""
+    config = json.dumps({"choice": {"account": "1", "environment": "local"}})
+    journal = Journal.start(
+        database, kind="testnet", title="", simulated=True, config_json=config, seed=ts % 7, started=ts,
+        start_ts=ts, end_ts=ts,
+    )  # fmt: skip
+    return journal, Orders(tag_of(ts, ts % 7))
+
+
+def entry(ids: Orders, ts: int) -> PlaceOrder:
+    link = ids.next_id("NEWUSDT")
+    return PlaceOrder(
+        ts,
+        OrderRequest(link_id=link, symbol="NEWUSDT", side=Side.BUY, type=OrderType.MARKET, qty=Decimal(20)),
+    )
+
+
+def of_the_ledger(ts: int, link: str = "") -> Transaction:
+    return Transaction(
+        id=f"{ts}", symbol="NEWUSDT", type="TRADE", category="linear", currency="USDT", order_link_id=link,
+        transaction_time=ts, change=Decimal(-4),
+    )  # fmt: skip
+
+
+def test_a_stop_is_ours_after_any_number_of_restarts_also_where_no_run_saw_the_entry_filled(
+    tmp_path: Path,
+) -> None:
+    with Database.open(tmp_path / "bot.sqlite") as database:
+
+        def owners(ts: int) -> Ownership:
+            return ownership_of(Settings(), database, earlier_runs(database, "testnet", "1"), ts)
+
+        journal, ids = begun(database, START)
+        sent = entry(ids, START + 1)
+        journal.write(sent)
+        journal.commit()
+        journal.interrupt()  # killed before any answer
+        assert owners(START + 1_000).claims == ["NEWUSDT"]
+        journal, _ = begun(database, START + 1_000)
+        journal.write(
+            PositionAdopted(START + 1_001, START + 1_001, "NEWUSDT", Decimal(20), Decimal(10), None, "held")
+        )
+        stop = fill(Side.SELL, "20", "9.8", symbol="NEWUSDT", ts=START + 2_000)
+        journal.write(replace(stop, link_id="", origin=FillOrigin.STOP_LOSS))
+        journal.commit()
+        journal.interrupt()
+        begun(database, START + 9_000)[0].interrupt()
+        third = owners(START + 9_000_000)
+        assert third.claims == []
+        for line in (of_the_ledger(START + 2_000), of_the_ledger(START + 500, sent.order.link_id)):
+            assert third.books(line)
+        assert third.is_ours("NEWUSDT", "", START + 2_010)  # its profit, as the exchange stamps it
+        for ts in (START - 1, START + HOUR_MS):  # a person
+            assert not third.books(of_the_ledger(ts))

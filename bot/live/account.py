@@ -57,8 +57,7 @@ def ownership_of(settings: Settings, database: Database, earlier: Sequence[Run],
     return Ownership(
         leave=settings.bybit.foreign_positions == "leave",
         earlier=[tag_of(run.start_ts, run.seed) for run in earlier],
-        claimed=database.claims(runs),
-        traded={symbol for symbol, _ in database.last_entries(runs)},
+        past=database.spans(runs),
         started=started,
     )
 

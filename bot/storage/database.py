@@ -31,6 +31,7 @@ from bot.core.records import BreakerReleased, BreakerTripped, Latch
 from bot.core.types import DAY_MS, OrderStatus, Side, Verb
 from bot.storage import schema
 from bot.storage.connection import RESTORE, check_file, display_name, faults, is_file, make_engine, parse_url
+from bot.storage.holding import Life, Sent, Span, spans_of
 from bot.storage.lock import FileLock, ServerLock
 
 if TYPE_CHECKING:
@@ -253,24 +254,28 @@ class Database:
         rows = self._rows(query.group_by(table.c.symbol, table.c.side))
         return {(row.symbol, Side(row.side)): row.ts for row in rows}
 
-    def claims(self, run_ids: Sequence[int]) -> set[str]:
-        """Symbols in which these runs may still have something: the newest that knew of one held it, or did
-        not learn the end of an entry there."""
-        positions, orders = schema.positions, schema.orders
-        known = sa.select(positions.c.run_id, positions.c.symbol, positions.c.qty)
-        held = {
-            row.symbol: row
-            for row in self._rows(known.where(positions.c.run_id.in_(run_ids)).order_by(positions.c.run_id))
-        }
-        pending = sa.select(orders.c.run_id, orders.c.symbol).where(
-            orders.c.run_id.in_(run_ids),
-            sa.not_(orders.c.reduce_only),
-            orders.c.status.in_([status.value for status in OrderStatus if status.is_open]),
-        )
-        return {symbol for symbol, row in held.items() if row.qty} | {
-            row.symbol
-            for row in self._rows(pending)
-            if row.symbol not in held or row.run_id >= held[row.symbol].run_id
+    def spans(self, run_ids: Sequence[int]) -> dict[str, list[Span]]:
+        """When each symbol was theirs by what these runs have on record, oldest first."""
+        orders, fills, positions = schema.orders, schema.fills, schema.positions
+        started = {run.id: run.started for run in self.runs()}
+        lives: dict[str, dict[int, Life]] = {}
+
+        def life(row: Any) -> Life:
+            return lives.setdefault(row.symbol, {}).setdefault(row.run_id, Life(started[row.run_id]))
+
+        columns = (orders.c.run_id, orders.c.symbol, orders.c.created, orders.c.updated, orders.c.status)
+        sent = sa.select(*columns).where(orders.c.run_id.in_(run_ids), sa.not_(orders.c.reduce_only))
+        for row in self._rows(sent):
+            ended = None if OrderStatus(row.status).is_open else row.updated
+            life(row).entries.append(Sent(row.created, ended))
+        for row in self._rows(sa.select(fills).where(fills.c.run_id.in_(run_ids))):
+            life(row).fills.append((row.ts, row.qty * Side(row.side).sign))
+        for row in self._rows(sa.select(positions).where(positions.c.run_id.in_(run_ids))):
+            life(row).held, life(row).known = row.qty, row.updated
+        return {
+            symbol: spans
+            for symbol, runs in lives.items()
+            if (spans := spans_of(runs[k] for k in sorted(runs)))
         }
 
     def cleared(self, run_ids: Sequence[int]) -> int:

@@ -215,6 +215,7 @@ class AccountBook:
 
     def adopt(self, symbol: str, held: Held, now: int, reason: str) -> list[Event]:
         """The exchange is right about what we hold."""
+        self.owners.adopt(symbol, now)
         self.bookings[symbol] += 1
         self._set(symbol, held.qty)
         self._stops[symbol] = self._told_stops[symbol] = held.stop

@@ -7,9 +7,10 @@ after.
 """
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from bot.core.events import OthersHold
@@ -19,6 +20,7 @@ from bot.exchange.bybit.wire.private import Execution, Position
 from bot.execution.orders import run_tag
 
 _REMEMBERED: Final = 8 * DAY_MS  # longer than the exchange is asked about the past
+_LATE: Final = 15_000  # ms by which the exchange may stamp what an ended position of earlier runs brought
 _EXECUTED: Final = frozenset(
     {"TRADE", "SETTLEMENT", "LIQUIDATION", "ADL", "DELIVERY"}
 )  # types of the ledger that come as executions
@@ -28,7 +30,7 @@ _EXECUTED: Final = frozenset(
 class _Span:
     """Time in which a symbol is ours, ms. Our clock may be wrong: executions of our orders correct it.
 
-    made: when we claimed it, by our clock. last: the time of our newest execution.
+    made: when we claimed it, by our clock. last: the time of our newest execution, or of an adoption.
     """
 
     since: int
@@ -47,26 +49,32 @@ class Other(NamedTuple):
 class Ownership:
     """leave: positions of others are left alone; if not, whatever the account has is ours.
 
-    earlier: tags of this installation's earlier runs. claimed: symbols in which these may still have
-    something. traded: those in which they ever had; what happened there until `started` (ms) counts as ours.
+    earlier: tags of this installation's earlier runs. past: when symbols were theirs, oldest first (ms, from
+    and to; without an end where they may still have something). started: of the run that asks, ms.
     """
 
     def __init__(
-        self, *, leave: bool = False, earlier: Collection[str] = (), claimed: Collection[str] = (),
-        traded: Collection[str] = (), started: int = 0,
+        self, *, leave: bool = False, earlier: Collection[str] = (),
+        past: Mapping[str, Sequence[tuple[int, float]]] = MappingProxyType({}), started: int = 0,
     ) -> None:  # fmt: skip
         self.leave = leave
         self.earlier = frozenset(earlier)
         self.others: dict[str, Other] = {}  # as told
         self.strange = 0  # executions of others so far
-        self.inherited = set(claimed)  # of which no look has told yet what became of it
+        self.inherited = {
+            name for name, spans in past.items() if spans[-1][1] == math.inf
+        }  # no look has told
         self.relatives: set[str] = set()  # held by others, opened by an unknown run of this program
         self._tags = set(self.earlier)
-        self._spans = {symbol: [_Span(0, until=started)] for symbol in traded}
+        self._spans = {
+            symbol: [
+                _Span(since, last=started, until=max(until, min(until + _LATE, started)))
+                for since, until in spans
+            ]
+            for symbol, spans in past.items()
+        }
         self._theirs: dict[str, int] = {}  # the exchange's time of the newest that others did, ms
         self._heard: dict[str, int] = {}  # when the stream last spoke of their position, by our clock, ms
-        for symbol in claimed:
-            self._claim(symbol, 0)
 
     # --- whose ----------------------------------------------------------------------------------------------
 
@@ -115,6 +123,11 @@ class Ownership:
         self._spans[symbol] = kept
         self.inherited.discard(symbol)
         return True
+
+    def adopt(self, symbol: str, now: int) -> None:
+        """What led to the position that was found there is ours, should it still be told."""
+        if self._is_claimed(symbol):
+            self._spans[symbol][-1].last = max(now, self._spans[symbol][-1].last)
 
     # --- what the exchange says -----------------------------------------------------------------------------
 
