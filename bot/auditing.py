@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from decimal import Decimal
 from typing import Final, NoReturn
 
 from bot.core.events import OPERATOR, EntriesBlocked, Event
@@ -21,7 +22,8 @@ _PAUSE_SECONDS: Final = 10.0
 class DailyAudit:
     """`run` beside a live run. What differs in the end blocks entries until a person has seen to it.
 
-    tell: takes the lines of each day. emit: takes the block. since: when the balance was read, ms.
+    tell: takes the lines of each day. emit: takes the block. since: when the balance was read that the
+    engine's books began with, ms. What others moved is no difference, also while it is not in our books yet.
     """
 
     def __init__(
@@ -32,7 +34,7 @@ class DailyAudit:
         self._rest, self._owners, self._engine, self._log = rest, owners, engine, log
         self._emit, self._tell, self._sleep = emit, tell, sleep
         self.since = since  # of the next audit
-        self._balance = engine.portfolio.balance  # at that time
+        self._gained = Decimal(0)  # by our trading until then
 
     async def run(self) -> NoReturn:
         now = self._rest.clock.now_ms
@@ -49,17 +51,19 @@ class DailyAudit:
         for attempt in range(_ATTEMPTS):
             if attempt:
                 await self._sleep(_PAUSE_SECONDS)
-            now, balance = self._rest.clock.now_ms(), self._engine.portfolio.balance
+            now, books = self._rest.clock.now_ms(), self._engine.portfolio
+            balance, gained = books.balance, books.gained
             try:
-                held = list(self._engine.portfolio.positions.values())
+                held = list(books.positions.values())
                 lines = await audit(self._rest, self._owners, self._log, held, balance, self.since)
-                lines.append(await change_of(self._rest, balance - self._balance, self.since, now))
+                change = gained - self._gained
+                lines.append(await change_of(self._rest, self._owners, change, self.since, now))
             except ExchangeError as error:
                 lines = [Line("audit", "not made", str(error), False)]
             if all(line.equal for line in lines):
                 break
         self._log.forget(self.since)
-        self.since, self._balance = now, balance
+        self.since, self._gained = now, gained
         self._tell(lines)
         if differing := [line for line in lines if not line.equal]:
             now = self._rest.clock.now_ms()

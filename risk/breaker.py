@@ -162,7 +162,7 @@ class Breaker:
                 self._latched[record.latch] = record
         self._set_references()
 
-    def record(self, ts: int, equity: float, balance: float, gross: float) -> EquityMarked:
+    def record(self, ts: int, equity: float, balance: float, gross: float, ledger: int = 0) -> EquityMarked:
         """The account as the journal keeps it; `gross` is the gross notional in quote coin."""
         peak, opening = self.peak, self._opening
         return EquityMarked(
@@ -173,6 +173,7 @@ class Breaker:
             1 - equity / peak if equity < peak else 0.0,
             1 - equity / opening if equity < opening else 0.0,
             gross / equity if equity > 0 else math.inf,
+            ledger,
         )
 
     # --- parts ---------------------------------------------------------------------------------------------

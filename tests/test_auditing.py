@@ -1,14 +1,18 @@
 """At each day's end: our books equal the exchange's to the cent, or entries stop."""
 
 import asyncio
+import itertools
 from collections.abc import Sequence
 from decimal import Decimal
 
 from bot.auditing import DailyAudit
-from bot.core.events import OPERATOR, BarClosed, InstrumentListed
+from bot.core.events import OPERATOR, BalanceChanged, BarClosed, EntriesBlocked, Event, InstrumentListed
 from bot.core.types import DAY_MS
 from bot.exchange.bybit.audit import Line, frames_line
 from bot.exchange.bybit.environment import Credentials, local
+from bot.exchange.bybit.ownership import Ownership
+from bot.exchange.bybit.requests import NewOrder
+from bot.exchange.bybit.rest import Rest
 from tests.crash_child import BAR, BROKER, STREAMS
 from tests.live_desk import LiveDesk, live_desk
 from tests.local_exchange import KEY, SECRET, LocalExchange, local_exchange
@@ -62,6 +66,48 @@ async def test_the_change_of_a_day_equals_the_wallets_and_a_difference_holds_ent
             await daily.look()
             await desk.until(lambda: OPERATOR in desk.engine.blocks, what="a block")
             assert "change of the balance: +0.0200, the exchange: +0.0000" in desk.engine.blocks[OPERATOR]
+
+
+async def test_what_others_move_all_the_time_is_no_difference_and_a_loss_of_ours_is() -> None:
+    """Somebody trades between any two looks; our books follow a little later."""
+    told: list[Sequence[Line]] = []
+    blocked: list[Event] = []
+    with local_exchange(manual=False) as exchange:
+        async with live_desk(
+            local(exchange.url), Credentials(KEY, SECRET), in_and_out, BAR, settings=BROKER,
+            streams=STREAMS, owners=Ownership(leave=True),
+        ) as desk:  # fmt: skip
+            daily = DailyAudit(
+                desk.rest, desk.broker.owners, desk.engine, desk.log, blocked.append, told.append,
+                desk.opened, at_once,
+            )  # fmt: skip
+            await trade(desk, exchange)
+            person = asyncio.create_task(trade_for_ever(exchange))
+            try:
+                for number in range(3):
+                    await desk.until(lambda n=number: len(desk.journal.of(BalanceChanged)) > n, 20.0, "it")
+                    await daily.look()
+                assert [line for lines in told for line in lines if not line.equal] == []
+                assert not any(change.ours for change in desk.journal.of(BalanceChanged))
+                assert float(told[0][-1].ours) < -0.1  # our fees
+                assert desk.journal.of(EntriesBlocked) == blocked == []
+                desk.engine.portfolio.balance += Decimal("0.02")
+                await daily.look()
+                assert "change of the balance: +0.0200, the exchange: +0.0000" in str(blocked)
+            finally:
+                person.cancel()
+
+
+async def trade_for_ever(exchange: LocalExchange) -> None:
+    """By hand, elsewhere."""
+    person = Rest(local(exchange.url), Credentials(KEY, SECRET))
+    try:
+        for side in itertools.cycle(("Buy", "Sell")):
+            order = NewOrder(symbol="BTCUSDT", side=side, order_type="Market", qty=Decimal("0.1"))
+            await person.orders.create(order)
+            await asyncio.sleep(0.2)
+    finally:
+        person.close()
 
 
 async def test_a_day_that_was_looked_at_is_forgotten_but_for_what_has_not_ended() -> None:

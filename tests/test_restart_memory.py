@@ -4,11 +4,13 @@ import json
 from decimal import Decimal
 from pathlib import Path
 
+import pytest
 from msgspec.structs import replace
 from rich.console import Console
 
 from bot.core.commands import PlaceOrder
 from bot.core.events import PositionAdopted
+from bot.core.records import EquityMarked
 from bot.core.types import DAY_MS, HOUR_MS, FillOrigin, OrderRequest, OrderType, Side
 from bot.engine.portfolio import Portfolio
 from bot.exchange.bybit.account_book import Held
@@ -18,6 +20,7 @@ from bot.exchange.bybit.reconciliation import Opening
 from bot.exchange.bybit.requests import NewOrder
 from bot.exchange.bybit.rest import Rest
 from bot.exchange.bybit.wire.account import Transaction
+from bot.exchange.local.account import Entry
 from bot.execution.orders import Orders, tag_of
 from bot.live.account import earlier_runs, ownership_of
 from bot.live.memory import Memory
@@ -89,6 +92,42 @@ async def test_a_restart_counts_entries_ages_and_losses_from_where_the_last_run_
         assert breaker.mark_token(now, "BTCUSDT", 0.01 - almost, 10_000) == []
         assert breaker.mark_token(now, "BTCUSDT", -almost, 10_000) != []
         assert breaker.mark_token(now, "ETHUSDT", -almost, 10_000) == []
+
+
+@pytest.mark.parametrize("late", [0, 1, 9_000])
+async def test_what_a_person_lost_counts_from_where_a_mark_had_not_heard_of_it(
+    tmp_path: Path, late: int
+) -> None:
+    """It was stamped before the mark or with it, and booked after it. late: ms by which the mark is later."""
+    with local_exchange() as exchange, Database.open(tmp_path / "bot.sqlite") as database:
+        rest = Rest(local(exchange.url), KEYS)
+        await rest.measure_clock()
+        account, now = exchange.account, exchange.venue.world.now
+        marked, started = now - HOUR_MS, now
+        day = {"symbol": "ETHUSDT", "category": "linear"}
+
+        def moved() -> None:
+            account.ledger.clear()  # what it began with
+            for ts, amount in ((marked - late - 1, 100), (marked - late, -1_000), (marked + 5, -500)):
+                account.book(Entry(ts, "TRADE", Decimal(amount), account.wallet + amount, detail=day))
+
+        exchange.do(moved)
+        journal, _ = begun(database, marked - HOUR_MS)
+        equity = 10_100.0  # with the first of them, without the others
+        journal.write(EquityMarked(marked, equity, equity, equity, 0.0, 0.0, 0.0, marked - late - 1))
+        journal.commit()
+        journal.interrupt()
+        owners = Ownership(leave=True)
+        breaker, books = Breaker(Risk(), 8_600), Portfolio(Decimal(8_600))
+        opening = Opening(now, Decimal(8_600), {}, ledger=now)
+        memory = Memory(Risk(), database, earlier_runs(database, "testnet", "1"), started, owners)
+        await memory.restore(rest, opening, breaker, books, Orders(), Console(quiet=True))
+        rest.close()
+        assert breaker.mark(started, 8_600.0) == []
+        record = breaker.record(started, 8_600.0, 8_600.0, 0.0)
+        assert record.peak == pytest.approx(8_600)
+        assert record.day_drawdown == 0
+        assert breaker.mark(started, 8_600 * (1 - Risk().daily_drawdown)) != []
 
 
 def begun(database: Database, ts: int) -> tuple[Journal, Orders]:

@@ -1,5 +1,6 @@
 """Money that comes or goes without trading: followed when it is explained, and in the way until then."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from decimal import Decimal
@@ -8,19 +9,18 @@ import pytest
 
 from bot.core.commands import PlaceOrder
 from bot.core.events import BalanceChanged, EntriesAllowed, EntriesBlocked, OrderFilled
+from bot.core.records import EquityMarked
 from bot.core.types import OrderRequest, OrderType, Side
-from bot.engine.portfolio import Portfolio
 from bot.exchange.bybit.broker import BrokerSettings, BybitBroker
 from bot.exchange.bybit.environment import Credentials, local
 from bot.exchange.bybit.ownership import Ownership
 from bot.exchange.bybit.rest import Rest
 from bot.exchange.bybit.wallet_check import WalletSettings
 from bot.exchange.local.account import Entry
-from bot.settings import Risk
-from risk.breaker import Breaker
-from tests.builders import START
+from tests.builders import BAR, START
 from tests.local_exchange import KEY, SECRET, LocalExchange, local_exchange
 from tests.test_bybit_broker import DESK, Heard, blocks
+from tests.test_engine import Desk, nothing
 
 QUICKLY = WalletSettings(pauses=(0.0, 0.05, 0.1))
 
@@ -49,6 +49,19 @@ def transfer(exchange: LocalExchange, amount: int) -> None:
     now = exchange.venue.world.now
     kind = "TRANSFER_IN" if amount > 0 else "TRANSFER_OUT"
     exchange.do(lambda: account.book(Entry(now, kind, Decimal(amount), account.wallet + amount)))
+
+
+def moved(exchange: LocalExchange, symbol: str, amount: int) -> None:
+    """By a trade."""
+    account, now = exchange.account, exchange.venue.world.now
+    detail = {"symbol": symbol, "category": "linear"}
+    exchange.do(
+        lambda: account.book(Entry(now, "TRADE", Decimal(amount), account.wallet + amount, detail=detail))
+    )
+
+
+def wallet_of(exchange: LocalExchange) -> Decimal:
+    return exchange.do(lambda: exchange.account.wallet)
 
 
 async def test_a_deposit_and_a_withdrawal_are_followed() -> None:
@@ -101,9 +114,89 @@ async def test_what_the_exchanges_ledger_booked_otherwise_is_taken_over_once_it_
             assert (await broker.reconcile()).wallet == ""
             (change,) = heard.of(BalanceChanged)
             assert change.reason == "-1.50 USDT that our books had otherwise (TRADE)"
+            assert change.ours
             assert blocks(heard) == {}
             transfer(exchange, 100)
             assert (await broker.reconcile()).wallet == ""
+
+
+async def test_what_others_moved_meanwhile_is_told_apart_from_what_our_books_had_otherwise() -> None:
+    """One is a transfer, the other a loss."""
+    with local_exchange() as exchange:
+        settings, owners = WalletSettings(QUICKLY.pauses, settle=0.1), Ownership(leave=True)
+        owners.enter("ETHUSDT", 0)
+        async with watching(exchange, settings, owners) as (broker, heard):
+            moved(exchange, "ETHUSDT", -500)
+            moved(exchange, "BTCUSDT", 30)
+            assert "-470.00 USDT, unexplained" in (await broker.reconcile()).wallet
+            assert (await broker.reconcile()).wallet == ""
+            changes = {change.amount: change for change in heard.of(BalanceChanged)}
+            assert {amount: change.ours for amount, change in changes.items()} == {-500: True, 30: False}
+            assert changes[Decimal(-500)].reason == "-500.00 USDT that our books had otherwise (TRADE)"
+            assert changes[Decimal(30)].until == exchange.account.ledger[-1].ts
+
+
+class Busy:
+    """Somebody who trades whenever we look: `sleep` of a broker's wallet check."""
+
+    def __init__(self, exchange: LocalExchange) -> None:
+        self.exchange = exchange
+        self.count = 0
+
+    async def __call__(self, _: float) -> None:
+        self.count += 1
+        moved(self.exchange, "BTCUSDT", self.count)
+
+
+async def test_what_others_trade_all_the_time_is_followed_all_the_time() -> None:
+    owners = Ownership(leave=True)
+    with local_exchange() as exchange:
+        async with watching(exchange, owners=owners) as (broker, heard):
+            broker._reconciler._wallet._sleep = Busy(exchange)
+            for number in range(1, 4):
+                owners.strange += 3
+                assert (await broker.reconcile()).wallet == ""
+                assert len(heard.of(BalanceChanged)) == number
+            assert 10_000 + sum(change.amount for change in heard.of(BalanceChanged)) == wallet_of(exchange)
+            assert heard.of(EntriesBlocked) == []
+
+
+async def test_a_loss_of_ours_is_found_while_others_trade_all_the_time() -> None:
+    owners = Ownership(leave=True)
+    owners.enter("ETHUSDT", 0)
+    with local_exchange() as exchange:
+        settings = WalletSettings(QUICKLY.pauses, settle=0.1)
+        async with watching(exchange, settings, owners) as (broker, heard):
+            broker._reconciler._wallet._sleep = Busy(exchange)
+            moved(exchange, "ETHUSDT", -500)
+            assert (await broker.reconcile()).wallet == ""  # an execution may still come
+            await asyncio.sleep(0.15)
+            await broker.reconcile()
+            assert [change.amount for change in heard.of(BalanceChanged) if change.ours] == [-500]
+            total = sum(change.amount for change in heard.of(BalanceChanged))
+            assert 10_000 + total == wallet_of(exchange)
+
+
+async def test_what_cannot_be_compared_for_long_holds_entries_until_it_can() -> None:
+    """The wallet moves all the time, and the ledger says nothing of it."""
+    with local_exchange() as exchange:
+        async with watching(exchange, WalletSettings(QUICKLY.pauses, settle=0.2)) as (broker, heard):
+
+            async def moving(_: float) -> None:
+                exchange.account.wallet += 1
+
+            check = broker._reconciler._wallet
+            quiet, check._sleep = check._sleep, moving
+            assert (await broker.reconcile()).wallet == ""
+            await asyncio.sleep(0.2)
+            text = "for more than 0.2 s the wallet could not be compared with our books: both move"
+            for _ in range(2):
+                assert (await broker.reconcile()).wallet == text
+            assert blocks(heard) == {"account": text}
+            check._sleep = quiet
+            exchange.account.wallet = Decimal(10_000)
+            assert (await broker.reconcile()).wallet == ""
+            assert blocks(heard) == {}
 
 
 async def test_what_stays_unexplained_wants_a_person_and_says_so_once() -> None:
@@ -176,12 +269,16 @@ async def test_trades_are_in_our_books() -> None:
             assert heard.of(EntriesBlocked) == []
 
 
-def test_a_transfer_is_no_loss() -> None:
-    portfolio, breaker = Portfolio(Decimal(10_000)), Breaker(Risk(), 10_000)
-    breaker.mark(START, portfolio.equity)
-    change = BalanceChanged(START, START, Decimal(-5_000), "withdrawn")
-    portfolio.apply_transfer(change)
-    breaker.transfer(float(change.amount))
-    assert portfolio.equity == 5_000
-    assert breaker.mark(START, portfolio.equity) == []
-    assert breaker.mark(START, 4_849) != []
+@pytest.mark.parametrize("ours", [False, True])
+def test_a_transfer_is_no_loss_and_what_our_books_had_otherwise_is(ours: bool) -> None:
+    desk = Desk(nothing)
+    desk.engine.appraise(START)
+    lost = BalanceChanged(START + BAR, START + BAR, Decimal(-500), "moved", ours, START + 7)
+    desk.runner.advance([lost])
+    assert desk.breaker.halted is ours
+    assert desk.engine.portfolio.equity == 9_500
+    assert desk.engine.portfolio.gained == (-500 if ours else 0)
+    (marked,) = desk.engine.appraise(START + BAR)
+    assert isinstance(marked, EquityMarked)
+    assert marked.ledger == (0 if ours else START + 7)
+    assert marked.day_drawdown == (pytest.approx(0.05) if ours else 0)

@@ -140,6 +140,7 @@ class EquityMarked(Record, frozen=True, gc=False):
     drawdown: float  # fraction of the peak, >= 0
     day_drawdown: float  # fraction of the equity at the last UTC midnight, >= 0
     exposure: float  # gross notional / equity
+    ledger: int = 0  # until when it contains what came and went without our trading, ms; 0 = not known
 
 
 class Latch(StrEnum):

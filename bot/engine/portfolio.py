@@ -17,10 +17,13 @@ class Portfolio:
     the balance as `cash`.
 
     `positions` holds open positions only; `last_loss` when each token's newest losing position ended, ms.
+    `ledger`: until when, by the exchange's ledger, it contains what came and went without our trading, ms.
     """
 
-    def __init__(self, balance: Decimal) -> None:
+    def __init__(self, balance: Decimal, ledger: int = 0) -> None:
         self.balance = balance
+        self.ledger = ledger
+        self._brought = balance  # the money without what our trading made of it
         self.positions: dict[str, Position] = {}
         self.last_loss: dict[str, int] = {}
         self._realised: dict[str, Decimal] = {}  # of each token since the beginning, after fees and funding
@@ -70,8 +73,16 @@ class Portfolio:
         self.cash = float(self.balance)
         self._revalue()
 
+    @property
+    def gained(self) -> Decimal:
+        """What our trading has brought since the beginning, unrealised P&L apart."""
+        return self.balance - self._brought
+
     def apply_transfer(self, changed: BalanceChanged) -> None:
         self.balance += changed.amount
+        if not changed.ours:
+            self._brought += changed.amount
+            self.ledger = max(self.ledger, changed.until)
         self.cash = float(self.balance)
         self._revalue()
 

@@ -88,7 +88,10 @@ class PositionKeeper:
         portfolio, breaker = self._account.portfolio, self._breaker
         records = breaker.mark(ts, portfolio.equity)
         out = self._answer(records, ts) if records else []
-        return [*out, breaker.record(ts, portfolio.equity, portfolio.cash, portfolio.gross_notional)]
+        marked = breaker.record(
+            ts, portfolio.equity, portfolio.cash, portfolio.gross_notional, portfolio.ledger
+        )
+        return [*out, marked]
 
     def stop_trading(self, ts: int, symbol: str = "") -> list[Message]:
         """A breaker has tripped, of one token or ("") of the account, or a person wants nothing held."""
@@ -160,7 +163,8 @@ class PositionKeeper:
 
     def on_balance(self, event: BalanceChanged) -> list[Message]:
         self._account.portfolio.apply_transfer(event)
-        self._breaker.transfer(float(event.amount))
+        if not event.ours:
+            self._breaker.transfer(float(event.amount))
         return [Alarm(event.ts, "", event.reason), *self.check_drawdown(event.ts)]
 
     def on_stop(self, event: StopMoved) -> list[Message]:

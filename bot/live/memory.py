@@ -88,7 +88,8 @@ class Memory:
         marks = [mark for mark in (first, peak, *highs.values()) if mark is not None]
         moved = []
         if marks:
-            moved = await transfers(rest, self._owners, min(mark.ts for mark in marks), opening.ts)
+            start = min(mark.ts for mark in marks)
+            moved = await transfers(rest, self._owners, start, opening.ledger)
 
         def now_worth(mark: Mark) -> float:
             later = [line.change or 0 for line in moved if line.transaction_time > mark.ts]

@@ -151,7 +151,7 @@ class LiveRun:
     ) -> None:  # fmt: skip
         """Prepare, with the account in care meanwhile; then trade."""
         risk = self._settings.risk
-        breaker, books = Breaker(risk, float(opening.balance)), Portfolio(opening.balance)
+        breaker, books = Breaker(risk, float(opening.balance)), Portfolio(opening.balance, opening.ledger)
         orders = Orders(tag_of(self._started, self._salt))
         if isinstance(broker, BybitBroker):
             memory = Memory(risk, self._database, self._earlier, self._started, self._owners)

@@ -60,7 +60,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Mark(NamedTuple):
-    """What an account was worth at `ts` (ms UTC), quote coin."""
+    """What an account was worth, quote coin, with all that the exchange's ledger says until `ts` (ms UTC) to
+    have come and gone without trading."""
 
     ts: int
     equity: float
@@ -182,15 +183,15 @@ class Database:
         ]
 
     def opening_equity(self, run_ids: Sequence[int], since: int) -> Mark | None:
-        """The equity that the day of these runs opened with at `since` (ms UTC), transfers until its first
-        mark included, at the time of that mark. None when none had begun.
+        """The equity that the day of these runs opened with at `since` (ms UTC), with the transfers that its
+        first mark contains. None when none had begun.
 
         Until a loss has been seen it is the first equity of the day: at most a bar's gain too high.
         """
         table = schema.equity
         query = sa.select(table).where(table.c.run_id.in_(run_ids), table.c.ts >= since)
         rows = self._rows(query.order_by(table.c.run_id, table.c.seq).limit(1))
-        return Mark(rows[0].ts, rows[0].equity / (1 - rows[0].day_drawdown)) if rows else None
+        return Mark(_contained(rows[0]), rows[0].equity / (1 - rows[0].day_drawdown)) if rows else None
 
     def halts(self, run_ids: Sequence[int]) -> list[BreakerTripped]:
         """The halts of these runs that nobody and nothing has released, as the very records."""
@@ -227,14 +228,14 @@ class Database:
     def highs(self, run_ids: Sequence[int], since: int) -> dict[int, Mark]:
         """Highest equity of these runs by day since the epoch, from `since` (ms UTC) on."""
         table = schema.equity
-        query = sa.select(table.c.ts, table.c.equity).where(
+        query = sa.select(table.c.ts, table.c.equity, table.c.ledger).where(
             table.c.run_id.in_(run_ids), table.c.ts >= since, table.c.equity.is_not(None)
         )
         highs: dict[int, Mark] = {}
         for row in self._rows(query.order_by(table.c.ts)):
             day = row.ts // DAY_MS
             if day not in highs or row.equity > highs[day].equity:
-                highs[day] = Mark(row.ts, row.equity)
+                highs[day] = Mark(_contained(row), row.equity)
         return highs
 
     def entries(self, run_ids: Sequence[int], since: int) -> list[int]:
@@ -287,11 +288,11 @@ class Database:
         return self._rows(query)[0].ts or 0
 
     def peak(self, run_ids: Sequence[int], since: int) -> Mark | None:
-        """The highest equity ever as these runs saw it last, from `since` (ms UTC) on, at that time."""
+        """The highest equity ever as these runs saw it last, from `since` (ms UTC) on."""
         table = schema.equity
-        query = sa.select(table.c.ts, table.c.peak).where(table.c.run_id.in_(run_ids), table.c.ts >= since)
+        query = sa.select(table).where(table.c.run_id.in_(run_ids), table.c.ts >= since)
         rows = self._rows(query.order_by(table.c.run_id.desc(), table.c.seq.desc()).limit(1))
-        return Mark(rows[0].ts, rows[0].peak) if rows else None
+        return Mark(_contained(rows[0]), rows[0].peak) if rows else None
 
     def frame(self, run_id: int, table: str, columns: Sequence[str] | None = None) -> "pd.DataFrame":
         """One table of a run (a name of `schema.metadata`), oldest first, or some of its columns.
@@ -383,6 +384,11 @@ def _dtype(column: sa.Column[Any]) -> Any:
         if isinstance(kind, known):
             return dtype
     return object
+
+
+def _contained(row: Any) -> int:
+    """Until when an equity contains what came and went; of old rows its own time is the best guess."""
+    return row.ledger or row.ts  # type: ignore[no-any-return]
 
 
 def _candidate(row: Any) -> CandidateArrived | AdaptationFailed:

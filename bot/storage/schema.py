@@ -166,6 +166,7 @@ equity = _log(
     Column("drawdown", Real),
     Column("day_drawdown", Real),
     Column("exposure", Real),
+    Column("ledger", BigInteger),  # until when it contains what came and went without our trading
 )
 
 decisions = _log(

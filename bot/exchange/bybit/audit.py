@@ -11,9 +11,9 @@ from bot.core.records import Record
 from bot.core.types import MINUTE_MS, Position
 from bot.exchange.bybit.ownership import Ownership
 from bot.exchange.bybit.rest import Rest
+from bot.exchange.bybit.transfers import CENT, SETTLE, ledger, newest, total
 
-_CENT: Final = Decimal("0.01")
-_SETTLE: Final = "USDT"
+_LATE: Final = 10 * MINUTE_MS  # by which our books follow what others move
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ async def audit(
     """
     now = rest.clock.now_ms() + MINUTE_MS
     orders = [
-        *await rest.orders.open_orders(settle_coin=_SETTLE),
+        *await rest.orders.open_orders(settle_coin=SETTLE),
         *await rest.orders.history(start=since, end=now),
     ]
     sent = {link for link, ts in log.sent.items() if ts >= since}
@@ -95,8 +95,10 @@ async def audit(
         for item in await rest.account.positions()
         if item.size and owners.holds(item.symbol)
     }
-    wallet = await rest.account.wallet(_SETTLE)
-    cash = next((coin.wallet_balance for coin in wallet.coin if coin.coin == _SETTLE), None) or Decimal(0)
+    wallet = await rest.account.wallet(SETTLE)
+    cash = next((coin.wallet_balance for coin in wallet.coin if coin.coin == SETTLE), None) or Decimal(0)
+    if abs(balance - cash) >= CENT:
+        cash = await _without_news(rest, owners, balance, cash, since)
     existed = (log.existed & sent) - log.refused
     quantities = {item.symbol: item.qty for item in positions}
     stops = {item.symbol: item.stop for item in positions}
@@ -111,18 +113,32 @@ async def audit(
              len(booked) == len(set(booked))),
         _values("positions", quantities, {name: item.signed_size for name, item in held.items()}),
         _values("stops", stops, {name: item.stop_loss or None for name, item in held.items()}),
-        Line("balance", f"{balance:.4f}", f"{cash:.4f}", abs(balance - cash) < _CENT),
+        Line("balance", f"{balance:.4f}", f"{cash:.4f}", abs(balance - cash) < CENT),
     ]  # fmt: skip
 
 
-async def change_of(rest: Rest, ours: Decimal, start: int, end: int) -> Line:
-    """The change of our balance within (start, end] (ms, at most 7 days) beside the exchange's own ledger.
+async def change_of(rest: Rest, owners: Ownership, ours: Decimal, start: int, end: int) -> Line:
+    """What our trading brought within (start, end] (ms, at most 7 days) beside the exchange's own ledger.
 
     Raises ExchangeError.
     """
-    ledger = await rest.account.transactions(start + 1, end)
-    theirs = sum((line.change or Decimal(0) for line in ledger if line.currency == _SETTLE), Decimal(0))
-    return Line("change of the balance", f"{ours:+.4f}", f"{theirs:+.4f}", abs(ours - theirs) < _CENT)
+    theirs = total(line for line in await ledger(rest, start + 1, end) if owners.books(line))
+    return Line("change of the balance", f"{ours:+.4f}", f"{theirs:+.4f}", abs(ours - theirs) < CENT)
+
+
+async def _without_news(
+    rest: Rest, owners: Ownership, balance: Decimal, cash: Decimal, since: int
+) -> Decimal:
+    """The exchange's balance without the newest of what others moved, where our books lack just that.
+
+    By the newest line of the ledger: while others trade there is no other moment to compare. Raises
+    ExchangeError.
+    """
+    lines = await ledger(rest, since - _LATE, rest.clock.now_ms())
+    if not lines or (there := lines[-1].cash_balance) is None:
+        return cash
+    moved = [line for line in lines if not owners.books(line)]
+    return there - total(newest(moved, there - balance))
 
 
 def _sets(what: str, ours: set[str], theirs: set[str]) -> Line:

@@ -38,6 +38,7 @@ class Opening:
     others: dict[str, Held] = field(default_factory=dict)  # somebody else's, left alone
     leftovers: list[str] = field(default_factory=list)  # open orders that were left alone
     cancelled: list[str] = field(default_factory=list)  # entries of earlier runs
+    ledger: int = 0  # until when `balance` contains what came and went without our trading, ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,8 @@ class Reconciler:
             self._tell_marks()
             self._wallet.begin(balance, self._since, [line.id for line in moved])
             others = {symbol: held for symbol, held in positions.items() if symbol not in ours}
-            return Opening(ts, balance, ours, others, _names(orders), sorted(cancelled))
+            ledger = max([ts, *(line.transaction_time for line in moved)])
+            return Opening(ts, balance, ours, others, _names(orders), sorted(cancelled), ledger)
 
     async def _clear(self) -> tuple[set[str], list[Order]]:
         """Entries of our earlier runs are wanted no more. Their link ids, and what else is open.

@@ -1,5 +1,7 @@
 """Money that came or went without our trading, by the exchange's own ledger."""
 
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
 from typing import Final
 
 from bot.core.types import DAY_MS
@@ -8,6 +10,7 @@ from bot.exchange.bybit.rest import Rest
 from bot.exchange.bybit.wire.account import Transaction
 
 SETTLE: Final = "USDT"
+CENT: Final = Decimal("0.01")
 _SPAN: Final = 7 * DAY_MS  # that one request may cover
 
 
@@ -23,3 +26,17 @@ async def ledger(rest: Rest, start: int, end: int) -> list[Transaction]:
 async def transfers(rest: Rest, owners: Ownership, start: int, end: int) -> list[Transaction]:
     """What of `ledger` was no trade of ours: deposits, withdrawals, bonuses, interest, what others did."""
     return [line for line in await ledger(rest, start, end) if not owners.books(line)]
+
+
+def total(lines: Iterable[Transaction]) -> Decimal:
+    return sum((line.change or Decimal(0) for line in lines), Decimal(0))
+
+
+def newest(lines: Sequence[Transaction], amount: Decimal) -> Sequence[Transaction]:
+    """As many of the newest lines as come to an amount, to the cent; none if none do."""
+    found, moved = 0, Decimal(0)
+    for count, line in enumerate(reversed(lines), 1):
+        moved += line.change or Decimal(0)
+        if abs(moved - amount) <= CENT:
+            found = count
+    return lines[len(lines) - found :]

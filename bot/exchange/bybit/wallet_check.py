@@ -2,8 +2,9 @@
 
 The ledger is the authority. What came or went without our trading explains a difference at once. Our trades,
 fees and funding come to us as executions, so for them we wait first; a line that our books had otherwise, or
-not at all, is then taken as the ledger has it. What it does not explain either keeps entries waiting, and
-after some time wants a person.
+not at all, is then taken as the ledger has it: a gain or a loss like any other. What it does not explain
+either keeps entries waiting, and after some time wants a person. While others trade all the time, the newest
+line of the ledger is the moment at which the two are compared.
 """
 
 import asyncio
@@ -17,12 +18,11 @@ from bot.core.types import DAY_MS, MINUTE_MS
 from bot.engine.portfolio import Portfolio
 from bot.exchange.bybit.ownership import Ownership
 from bot.exchange.bybit.rest import Rest
-from bot.exchange.bybit.transfers import SETTLE, ledger
+from bot.exchange.bybit.transfers import CENT, SETTLE, ledger, newest, total
 from bot.exchange.bybit.wire.account import Transaction
 
 LOOKS: Final = (0.0, 0.5, 1.0)  # seconds before each look at a difference
 _LONGEST: Final = 7 * DAY_MS - MINUTE_MS  # of one question for the ledger
-_CENT: Final = Decimal("0.01")
 _ROUNDING: Final = Decimal("1e-6")  # of the balance: the exchange rounds average prices
 _LAG: Final = 10_000  # ms by which a line may show late
 _ZERO: Final = Decimal(0)
@@ -66,6 +66,7 @@ class WalletCheck:
         self._verdict = Verdict()
         self._since = 0  # ms, when the difference was first seen
         self._looks = 0
+        self._waiting = 0  # ms, since when it is undecided
 
     def begin(self, balance: Decimal, ts: int, known: Iterable[str]) -> None:
         """known: ids of transfers that `balance` contains."""
@@ -93,7 +94,7 @@ class WalletCheck:
     async def compare(self, catch_up: Callable[[], Awaitable[int]]) -> Verdict:
         """Look until it agrees or lasts. catch_up books executions that we lack and counts them.
 
-        While money moves nothing is learnt, and the last verdict stands. Raises ExchangeError.
+        While our trading moves money nothing is learnt, and the last verdict stands. Raises ExchangeError.
         """
         seen: set[Decimal] = set()
         strange = self._owners.strange
@@ -108,64 +109,79 @@ class WalletCheck:
             if strange == self._strange and _is_rounding(difference, balance):
                 return self._agree(balance, now)
             seen.add(difference)
-        return await self._explain(difference, balance, strange) if len(seen) == 1 else self._undecided()
-
-    async def _explain(self, difference: Decimal, balance: Decimal, strange: int) -> Verdict:
-        """By the ledger. strange: executions of others so far, looked for however little they moved."""
         now = self._rest.clock.now_ms()
+        lines = await ledger(self._rest, max(self._agreed - _LAG, now - _LONGEST), now)
+        await catch_up()
+        if self._books.balance != before:
+            return self._undecided()
+        if len(seen) == 1:
+            return self._explain(balance, lines, now, strange)
+        if not lines or (balance_there := lines[-1].cash_balance) is None:
+            return self._undecided()
+        return self._explain(balance_there, lines, lines[-1].transaction_time, strange, moving=True)
+
+    def _explain(
+        self, balance: Decimal, lines: Sequence[Transaction], at: int, strange: int, *, moving: bool = False
+    ) -> Verdict:
+        """By the ledger. balance: the exchange's at `at` (ms). strange: executions of others so far, looked
+        for however little they moved. moving: what it says was not seen to last."""
+        now, difference = self._rest.clock.now_ms(), balance - self._books.balance
         self._since = self._since or now
         self._looks += 1
-        lines = await ledger(self._rest, max(self._agreed - _LAG, now - _LONGEST), now)
         moved = [line for line in lines if line.id not in self._known and not self._owners.books(line)]
-        for first in range(len(moved)):  # what moved less than a cent may have been taken for rounding
-            if abs(_sum(moved[first:]) - difference) <= _CENT:
-                self._strange = strange
-                return self._adopt(difference, balance, moved[first:], "without our trading")
+        if found := newest(moved, difference):  # what moved less than a cent may have been taken for rounding
+            self._strange = strange
+            self._adopt(difference, found, ours=False)
+            return self._agree(balance, at)
         waited = (now - self._since) / 1_000
         if _is_rounding(difference, balance):
-            if waited < self._settings.settle:  # the ledger is late: it is asked again
+            if moving or waited < self._settings.settle:  # the ledger is late: it is asked again
                 return self._undecided()
             self._strange = strange  # they were of another coin
-            return self._agree(balance, now)
-        if waited >= self._settings.settle and (found := self._explaining(lines, balance)):
-            return self._adopt(difference, balance, found, "that our books had otherwise")
+            return self._agree(balance, at)
+        if moving and waited < self._settings.settle:
+            return self._undecided()
+        if waited >= self._settings.settle and (found := newest(lines, balance - self._balance)):
+            without_us = {line.id for line in moved}
+            theirs = [line for line in found if line.id in without_us]
+            self._adopt(total(theirs), theirs, ours=False)
+            own = [line for line in found if line.id not in without_us]
+            self._adopt(difference - total(theirs), own, ours=True)
+            return self._agree(balance, at)
         text = f"the wallet differs from our books by {difference:+.2f} {SETTLE}, unexplained"
         lasts = waited >= self._settings.latch and self._looks >= self._settings.looks
         newly = lasts and not self._verdict.lasts
         self._verdict = Verdict(text, lasts)
         return Verdict(text, newly)
 
-    def _explaining(self, lines: Sequence[Transaction], balance: Decimal) -> Sequence[Transaction]:
-        """The newest lines that lead from the balance that we last agreed on to this one; none if none do."""
-        for first in range(len(lines)):
-            if abs(self._balance + _sum(lines[first:]) - balance) <= _CENT:
-                return lines[first:]
-        return ()
-
-    def _adopt(
-        self, difference: Decimal, balance: Decimal, lines: Sequence[Transaction], how: str
-    ) -> Verdict:
-        now = self._rest.clock.now_ms()
+    def _adopt(self, amount: Decimal, lines: Sequence[Transaction], *, ours: bool) -> None:
         self._known.update(line.id for line in lines)
+        if not amount:
+            return
+        now = self._rest.clock.now_ms()
         kinds = ", ".join(sorted({line.type for line in lines}))
-        if difference:
-            self._emit(BalanceChanged(now, now, difference, f"{difference:+.2f} {SETTLE} {how} ({kinds})"))
-        return self._agree(balance, now)
+        how = "that our books had otherwise" if ours else "without our trading"
+        until = 0 if ours else lines[-1].transaction_time
+        reason = f"{amount:+.2f} {SETTLE} {how} ({kinds})"
+        self._emit(BalanceChanged(now, now, amount, reason, ours, until))
 
-    def _agree(self, balance: Decimal, now: int) -> Verdict:
+    def _agree(self, balance: Decimal, at: int) -> Verdict:
         self._books.balance = balance
-        self._balance, self._agreed = balance, now
-        self._since = self._looks = 0
+        self._balance, self._agreed = balance, at
+        self._since = self._looks = self._waiting = 0
         self._verdict = Verdict()
         return self._verdict
 
     def _undecided(self) -> Verdict:
+        """The last verdict stands; where there is none, it may not be so for ever."""
+        now = self._rest.clock.now_ms()
+        self._waiting = self._waiting or now
+        settle = self._settings.settle
+        if not self._verdict.trouble and now - self._waiting >= settle * 1_000:
+            text = f"for more than {settle:g} s the wallet could not be compared with our books: both move"
+            self._verdict = Verdict(text)
         return Verdict(self._verdict.trouble)
 
 
 def _is_rounding(difference: Decimal, balance: Decimal) -> bool:
-    return abs(difference) <= _CENT + abs(balance) * _ROUNDING
-
-
-def _sum(lines: Sequence[Transaction]) -> Decimal:
-    return sum((line.change or _ZERO for line in lines), _ZERO)
+    return abs(difference) <= CENT + abs(balance) * _ROUNDING
