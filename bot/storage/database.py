@@ -387,8 +387,9 @@ def _dtype(column: sa.Column[Any]) -> Any:
 
 
 def _contained(row: Any) -> int:
-    """Until when an equity contains what came and went; of old rows its own time is the best guess."""
-    return row.ledger or row.ts  # type: ignore[no-any-return]
+    """Until when an equity contains what came and went; a day before it everything is taken to be known, for
+    a run may last for months. Of old rows their own time is the best guess."""
+    return max(row.ledger, row.ts - DAY_MS) if row.ledger else row.ts  # type: ignore[no-any-return]
 
 
 def _candidate(row: Any) -> CandidateArrived | AdaptationFailed:
