@@ -111,6 +111,7 @@ class WalletCheck:
             seen.add(difference)
         now = self._rest.clock.now_ms()
         lines = await ledger(self._rest, max(self._agreed - _LAG, now - _LONGEST), now)
+        self._known &= {line.id for line in lines}  # older ones do not come again
         await catch_up()
         if self._books.balance != before:
             return self._undecided()
