@@ -31,7 +31,8 @@ class Pending(msgspec.Struct, frozen=True):
 
 class Standing(msgspec.Struct, frozen=True):
     """`blocks`: why no position may be opened, by cause. `faults`: of market data, by symbol.
-    `left_out`: new tokens that are not followed, and why. `rungs`: what each token is traded by, and why."""
+    `left_out`: new tokens that are not followed, and why. `rungs`: what each token is traded by, and why.
+    `verdicts`: whether the transfer helps it, in words."""
 
     equity: float | None  # None when it cannot be valued
     balance: float
@@ -43,6 +44,7 @@ class Standing(msgspec.Struct, frozen=True):
     left_out: dict[str, str] = {}
     heard: int = 0  # the run's clock: when its newest fact was received, ms UTC
     rungs: tuple[RungChanged, ...] = ()
+    verdicts: dict[str, str] = {}
 
     @property
     def is_flat(self) -> bool:
@@ -72,4 +74,5 @@ def standing(engine: Engine) -> Standing:
         left_out=dict(engine.left_out),
         heard=engine.heard,
         rungs=tuple(engine.rungs[symbol] for symbol in sorted(engine.rungs)),
+        verdicts={symbol: str(judged) for symbol, judged in engine.verdicts.items()},
     )  # fmt: skip

@@ -131,7 +131,7 @@ def _mean(rows: list[Row]) -> Row:
     names = [name for name, value in zip(Row._fields, first, strict=True) if isinstance(value, Estimate)]
     means = {name: between([getattr(row, name).value for row in rows]) for name in names}
     short = float(np.mean([row.short_share for row in rows]))
-    return first._replace(**means, short_share=short, twins=len(rows))
+    return Row(**{**first._asdict(), **means, "short_share": short, "twins": len(rows)})
 
 
 def age_groups(days: tuple[int, int], facts: Outcomes) -> Iterator[tuple[str, NDArray[np.bool_]]]:
@@ -215,8 +215,8 @@ def _counted(p: Floats, y: Floats, day: NDArray[np.intp]) -> tuple[Floats, Float
     level = np.minimum.reduceat(level[np.argsort(rank, kind="stable")], _firsts(rank))[rank]  # ties stay ties
     shape = int(day.max()) + 1, LEVELS
     flat = day * LEVELS + level
-    ups = np.bincount(flat, y, shape[0] * shape[1]).reshape(shape)
-    return ups, np.bincount(flat, 1 - y, shape[0] * shape[1]).reshape(shape)
+    ups, downs = (np.bincount(flat, one, shape[0] * shape[1]).reshape(shape) for one in (y, 1 - y))
+    return ups.astype(np.float64), downs.astype(np.float64)
 
 
 def _firsts(rank: NDArray[np.intp]) -> NDArray[np.intp]:
