@@ -96,7 +96,8 @@ def _remarks(output: Path, rows: list[Any]) -> list[str]:
         f"{tried} configurations judged, {len(every)} in this folder so far; the best is partly luck.",
         "Skill is over the token's expanding base rate, shrunk to that of earlier listings (arm base_rate).",
         *_warning(rows),
-        "AUC: over all tokens, so that knowing which fall more counts; within: bars of one token only.",
+        "AUC: over all tokens, so that knowing which fall more counts; within: bars of one token only, where "
+        "a share of ups so far (+prior, base_rate) orders the wrong way by itself.",
         "Intervals: 95 %, of resampled UTC days, each for itself: of twenty, one is wrong. One twin's says "
         "nothing of other twins; that of several (x n) is between them.",
         "Net: after both taker fees; no spread, slippage, funding.",

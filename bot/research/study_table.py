@@ -1,11 +1,13 @@
 """The table of a study: how good each arm was, by the token's age, with intervals clustered by UTC day.
 
 `study_comparisons` puts rivals beside each other. The AUC compares bars of all tokens, so that knowing which
-token falls more is worth something; `within` compares those of one token only. Several twins of an arm are
-one row, their mean, with an interval between them: of one twin, the interval of resampled days holds for
-that one function, and any function may suit these days. Accuracy says little, since new tokens fall: it
-stands beside that of "always short", and the most confident 5 % beside a random pick of the same sides.
-Returns are simple, entry to exit, after both taker fees, without spread and slippage.
+token falls more is worth something; `within` compares those of one token only, and there a share that a
+token's own labels made is worth less than nothing: the ups that it has counted are missing from what is to
+come. So `within` is for arms without the prior. Several twins of an arm are one row, their mean, with an
+interval between them: of one twin, the interval of resampled days holds for that one function, and any
+function may suit these days. Accuracy says little, since new tokens fall: it stands beside that of "always
+short", and the most confident 5 % beside a random pick of the same sides. Returns are simple, entry to exit,
+after both taker fees, without spread and slippage.
 """
 
 import math
