@@ -21,9 +21,9 @@ import numpy as np
 import psutil
 import torch
 
-from bot.core.commands import AdaptModel
+from bot.core.commands import AdaptModel, ExtendChain
 from bot.core.events import AdaptationFailed, CandidateArrived
-from bot.settings import Settings
+from bot.settings import Adaptation, Settings
 from strategies.arm import NetworkArm
 from strategies.features.spec import COUNT, VERSION
 from strategies.learning.architecture import Architecture
@@ -56,7 +56,8 @@ def main() -> None:
 class Bench:
     """A registry with a source model and one of the chain, tokens with their arms, and the worker."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, adaptation: Adaptation | None = None) -> None:
+        """adaptation: other settings of it than the shipped ones."""
         settings = Settings()
         shape = settings.model
         torch.manual_seed(0)
@@ -74,16 +75,20 @@ class Bench:
         self.base = registry.save(weights, card)
         self.chain = registry.save(weights, msgspec.structs.replace(card, kind="chain", seed=1))
         source = series("SOURCE", 40_000)
+        last = (2_000 - settings.adaptation.every_bars) * BAR  # of a token of 2,000 rows, as scheduled
+        self.scratch = registry.save(weights, msgspec.structs.replace(card, kind="scratch", until=last))
         replay = directory / "replay.npz"
         SourceReplay((source,), int(source.starts[36_000]), HORIZON).save(replay)
-        self.worker = AdaptationWorker(registry.directory, self.base.model_id, replay, settings.adaptation)
+        self.worker = AdaptationWorker(
+            registry.directory, self.base.model_id, replay, adaptation or settings.adaptation
+        )
         self.tokens = [series(f"TOKEN{number}", 2_000) for number in range(TOKENS)]
         nothing = np.empty((0, FEATURES), np.float32)
         self.arms = [NetworkArm("frozen", self.base, HORIZON * BAR, 60, 24) for _ in range(TOKENS * ARMS)]
         for arm in self.arms:
             arm.use(self.base, nothing)
         self.job_seconds: list[float] = []
-        self._asked: list[AdaptModel] = []
+        self._asked: list[AdaptModel | ExtendChain] = []
         self._number = 0
 
     def run(self, seconds: float, rounds: int) -> None:
@@ -103,8 +108,7 @@ class Bench:
         print(f"lateness, idle: p50 {1e3 * statistics.median(idle):.2f}, p99 {1e3 * low:.2f} ms, "
               f"adapting: p50 {1e3 * statistics.median(busy):.2f}, p99 {1e3 * high:.2f} ms; ratio of p99 "
               f"{ratio:.2f} (limit {MOST_RATIO})")  # fmt: skip
-        assert self.worker._child is not None
-        child = psutil.Process(self.worker._child.process.pid).memory_info().rss / 1e6
+        child = self.child_mb
         print(f"memory: adaptation process {child:.0f} MB (limit {MEMORY_MB})")
         if ratio > MOST_RATIO or max(spent.values()) * MOST_TOKENS > 3_600 or child > MEMORY_MB:
             sys.exit("over a limit")
@@ -122,15 +126,44 @@ class Bench:
             seconds.append(sum(child.cpu_times()[:2]) - before)
         return statistics.median(seconds)
 
-    def submit(self, base: Model) -> None:
+    @property
+    def child_mb(self) -> float:
+        """Resident memory of the adaptation process."""
+        assert self.worker._child is not None
+        return float(psutil.Process(self.worker._child.process.pid).memory_info().rss / 1e6)
+
+    def submit(self, base: Model, rows: int = 2_000) -> None:
+        """An adaptation of the newest rows of the next token."""
         self._number += 1
-        token = self.tokens[self._number % TOKENS]
+        token = self.tokens[self._number % TOKENS].rows(slice(-rows, None))
         cut = int(token.starts[-1]) + BAR + self._number
         labels = np.where(token.t_known <= cut, token.y, -1).astype(np.int8)
         weights = np.where(labels >= 0, token.weight, 0).astype(np.float32)
         job = AdaptModel(
-            cut, token.symbol, cut, base.model_id, self._number, token.x, token.starts, labels, weights
+            cut, token.symbol, cut, base.model_id, self._number, token.x, token.starts, labels, weights,
+            scratch=self.scratch.model_id,
+        )  # fmt: skip
+        self._asked.append(job)
+        self.worker.submit(job)
+
+    def extend(self, listings: int) -> None:
+        """A step of the chain over so many listings of 5,760 rows."""
+        self._number += 1
+        one = series("LISTING", 5_760)
+        cut = int(one.starts[-1]) + BAR + self._number
+        labels = np.where(one.t_known <= cut, one.y, -1).astype(np.int8)
+        arrays = (
+            one.x,
+            one.starts,
+            labels,
+            np.where(labels >= 0, one.weight, 0).astype(np.float32),
+            one.log_vol,
         )
+        job = ExtendChain(
+            cut, cut, self.base.model_id, self.chain.model_id, self._number,
+            tuple((f"LISTING{number}", len(one)) for number in range(listings)),
+            *(np.concatenate([array] * listings) for array in arrays),
+        )  # fmt: skip
         self._asked.append(job)
         self.worker.submit(job)
 

@@ -23,7 +23,7 @@ from bot.commands.study import study
 from bot.commands.told import EPILOG as _EPILOG
 from bot.commands.told import told as _told
 from bot.commands.trade import trade
-from bot.commands.venue import MAINNET, EnvironmentOption, UrlOption, venue
+from bot.commands.venue import EnvironmentOption, UrlOption, venue
 from bot.core.errors import UsageError
 
 app = typer.Typer(
@@ -93,7 +93,7 @@ def paper(
         typer.Option("--speed", min=0, help="Seconds of the market per second; 0 = as fast as it goes."),
     ] = 0.0,
     fresh: FreshOption = False,
-    environment: EnvironmentOption = MAINNET,
+    environment: EnvironmentOption = None,
     url: UrlOption = None,
     config: ConfigOption = None,
     directory: DirectoryOption = None,
@@ -104,7 +104,7 @@ def paper(
     it adapts to it, in a live view, and ends with a summary and an HTML report. Ctrl-C stops within two
     seconds and loses nothing: the next start goes on where this one stopped.
     """
-    if market != "bybit" and (url is not None or environment != MAINNET):
+    if market != "bybit" and (url is not None or environment is not None):
         raise UsageError("--environment and --url say which exchange's market: give --market bybit with them")
     from bot.app import run_paper  # here, not above: help and mistakes answer at once
 

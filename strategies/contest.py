@@ -88,6 +88,11 @@ class Contest:
         return ADAPTED if ADAPTED in self._arms else self._base
 
     @property
+    def scratch(self) -> str:
+        """The id of the weights with which the scratch arm goes on learning; "" while there are none."""
+        return self._arms[SCRATCH].model.model_id if SCRATCH in self._arms else ""
+
+    @property
     def is_judging(self) -> bool:
         """Weights on which a decision is near; were they replaced now, none would ever be judged."""
         adapted = self._arms.get(ADAPTED)

@@ -263,6 +263,7 @@ class Token:
             AdaptModel(
                 bar.ts, self.symbol, bar.ts, base.model_id, seed, *snapshot,
                 reason=f"{due.cause}: {due.reason}", urgent=due.cause.is_alarm, until=replaced.card.until,
+                scratch=self._contest.scratch,
             )
         ]  # fmt: skip
 

@@ -133,13 +133,13 @@ def block_permutation_p(x: Floats, y: Floats, block: int, seed: int) -> float:
     distances = pdist(np.concatenate([x, y]).astype(np.float64), "sqeuclidean")
     kernel = squareform(np.exp(distances / (-2 * max(float(np.median(distances)), 1e-12))))  # diagonal 0
     rng, blocks = np.random.default_rng(seed), (n + m) // block
-    sides = np.zeros((1 + PERMUTATIONS, blocks))
-    sides[:, : n // block] = 1.0
-    sides[1:] = rng.permuted(sides[1:], axis=1)
-    in_x = np.repeat(sides, block, axis=1)
-    to_x = in_x @ kernel
+    of_blocks = kernel.reshape(blocks, block, blocks, block).sum(axis=(1, 3))
+    in_x = np.zeros((1 + PERMUTATIONS, blocks))
+    in_x[:, : n // block] = 1.0
+    in_x[1:] = rng.permuted(in_x[1:], axis=1)
+    to_x = in_x @ of_blocks
     xx, crossed = (to_x * in_x).sum(axis=1), (to_x * (1 - in_x)).sum(axis=1)
-    yy = kernel.sum() - xx - 2 * crossed
+    yy = of_blocks.sum() - xx - 2 * crossed
     statistic = xx / (n * (n - 1)) + yy / (m * (m - 1)) - 2 * crossed / (n * m)
     least = statistic[0] - 1e-12 * abs(statistic[0])  # the same split again is no rounding error apart
     return float((1 + (statistic[1:] >= least).sum()) / (1 + PERMUTATIONS))

@@ -3,16 +3,18 @@
 One run per seed: a token with the sources' mechanism, one with the reverse of it, a random walk, and one that
 turns from the first to the second in the middle of its life. The source model is kept between runs.
 
-    python -m tests.ladder_controls DIRECTORY SEED [SEED ...]      prints one line of JSON per seed
+    python -m tests.ladder_controls DIRECTORY SEED [SEED ...]
+
+keeps what became of a seed's tokens in DIRECTORY/SEED.json, does those that are not there, and sums them up.
 """
 
 import asyncio
-import json
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
+from statistics import median
 from typing import Final
 
 import msgspec
@@ -35,12 +37,15 @@ from bot.settings import Adaptation, Model, Settings, Simulation
 from risk.breaker import Breaker
 from risk.manager import RiskManager
 from strategies.learning.adaptation_job import Adapting
+from strategies.learning.files import write_atomically
 from strategies.learning.pretraining_job import Pretraining
 from strategies.learning.registry import Registry
 from strategies.transfer import TransferStrategy
 
 DAYS: Final = 60
 TURN: Final = 30.0  # age in days
+AFTERMATH: Final = 7.0  # days from the turn; who begins to trade later has seen the new mechanism
+BALANCE: Final = Settings().account.initial_balance
 # A smaller network on a shorter history, adapted every two weeks: for speed. The gate is as shipped.
 HISTORY: Final = 90  # days of the sources
 MODEL: Final = Model(channels=16, blocks=4, embedding=16, epochs=12)
@@ -62,7 +67,7 @@ class Life:
     changes: list[tuple[float, str, str, str]] = field(default_factory=list)  # age, old, new, why
     trades: int = 0
     profit: float = 0.0  # after fees, positions at the last price
-    stage_at_turn: str = Stage.OBSERVE.value
+    deceived: bool = False  # it traded in the aftermath of the turn
     back: float | None = None  # age at which it traded no more after the turn
     profit_after_turn: float = 0.0  # from the turn until then, and until what was held is sold
 
@@ -77,7 +82,7 @@ class Chronicle:
         self._held = dict.fromkeys(self.lives, 0.0)
         self._price = dict.fromkeys(self.lives, 0.0)
         self._at_turn: dict[str, float] = {}
-        self._settled: set[str] = set()  # back from the turn, and nothing held
+        self._settled: set[str] = set()  # back from the turn, the aftermath over, and nothing held
 
     def write(self, message: Event | Command | Record) -> None:
         if isinstance(message, OrderFilled):
@@ -107,13 +112,12 @@ class Chronicle:
         age = self._age(symbol, decision.ts)
         if age < TURN or symbol in self._settled:
             return
-        if symbol not in self._at_turn:
-            self._at_turn[symbol] = life.profit
-            life.stage_at_turn = decision.stage.value
-        life.profit_after_turn = life.profit - self._at_turn[symbol]
-        if life.back is None and decision.stage not in (Stage.SMALL, Stage.FULL):
+        life.profit_after_turn = life.profit - self._at_turn.setdefault(symbol, life.profit)
+        if decision.stage in (Stage.SMALL, Stage.FULL):
+            life.deceived, life.back = True, None
+        elif life.back is None:
             life.back = age
-        if life.back is not None and abs(self._held[symbol]) < 1e-9:
+        if age >= TURN + AFTERMATH and life.back is not None and abs(self._held[symbol]) < 1e-9:
             self._settled.add(symbol)
 
     def _climb(self, change: StageChanged) -> None:
@@ -167,13 +171,12 @@ async def _run(settings: Settings, market: SimulatedMarket, home: Path, interval
     assert pretrained is not None
     models = {pretrained.model_id: pretrained}
     worker = AtOnce(home, pretrained.model_id, pretraining.replay_path, settings.adaptation)
-    balance = settings.account.initial_balance
-    breaker = Breaker(settings.risk, balance)
+    breaker = Breaker(settings.risk, BALANCE)
     engine = Engine(
         TransferStrategy(settings, pretrained, models),
         RiskManager(settings.risk, settings.gate, settings.costs, breaker),
         breaker,
-        Portfolio(Decimal(balance)),
+        Portfolio(Decimal(BALANCE)),
         Orders(),
         settings.risk,
         interval,
@@ -182,7 +185,7 @@ async def _run(settings: Settings, market: SimulatedMarket, home: Path, interval
     chronicle = Chronicle(market)
     runner = Runner(
         engine,
-        SimulatedBroker(settings.costs, market.half_spread, Decimal(balance)),
+        SimulatedBroker(settings.costs, market.half_spread, Decimal(BALANCE)),
         Candidates(worker, Registry(home), models, ()),  # type: ignore[arg-type]
         chronicle,
         settings.adaptation.delay_bars * interval,
@@ -191,9 +194,46 @@ async def _run(settings: Settings, market: SimulatedMarket, home: Path, interval
     return chronicle.lives
 
 
+def kept(seed: int, home: Path) -> dict[str, Life]:
+    """As `run`, once for ever: delete `home` after a change."""
+    path = home / f"{seed}.json"
+    if not path.exists():
+        write_atomically(path, msgspec.json.encode(run(seed, home)))
+    return msgspec.json.decode(path.read_bytes(), type=dict[str, Life])
+
+
+def ages(lives: Sequence[Mapping[str, Life]], symbol: str, stage: Stage) -> list[float]:
+    """Ages in days at which the token first was at the stage, of the seeds in which it was."""
+    return sorted(life[symbol].first[stage.value] for life in lives if stage.value in life[symbol].first)
+
+
+def deceived(lives: Sequence[Mapping[str, Life]]) -> list[Life]:
+    """Of the turning token, where it traded on what it had learnt before."""
+    return [life[TURNING] for life in lives if life[TURNING].deceived]
+
+
+def summary(lives: Sequence[Mapping[str, Life]]) -> list[str]:
+    """Lines for people. Money is a share of the account."""
+    out = []
+    for symbol in lives[0]:
+        steps = []
+        for stage in (Stage.SMALL, Stage.FULL):
+            at = ages(lives, symbol, stage)
+            when = f" (median day {median(at):.1f}, last {at[-1]:.1f})" if at else ""
+            steps.append(f"{stage.value} in {len(at)}{when}")
+        profit = median(life[symbol].profit for life in lives) / BALANCE
+        out.append(f"{symbol} of {len(lives)} seeds: {', '.join(steps)}; median profit {profit:+.2%}")
+    delays = [life.back - TURN for life in deceived(lives) if life.back is not None]
+    losses = [life.profit_after_turn / BALANCE for life in deceived(lives)]
+    if losses:
+        out.append(
+            f"after the turn it still traded in {len(losses)} seeds, and no more in {len(delays)} of them after "
+            f"{median(delays):.1f} days (median), {max(delays):.1f} at most; from the turn until flat "
+            f"{median(losses):+.2%} (median), {min(losses):+.2%} at worst"
+        )
+    return out
+
+
 if __name__ == "__main__":
-    for number in map(int, sys.argv[2:]):
-        lives = run(number, Path(sys.argv[1]))
-        line = {"seed": number, **{name: asdict(life) for name, life in lives.items()}}
-        sys.stdout.write(json.dumps(line) + "\n")
-        sys.stdout.flush()
+    lives = [kept(int(number), Path(sys.argv[1])) for number in sys.argv[2:]]
+    sys.stdout.write("\n".join(summary(lives)) + "\n")

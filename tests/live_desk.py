@@ -18,7 +18,7 @@ from bot.exchange.bybit.broker import BrokerSettings, BybitBroker
 from bot.exchange.bybit.clock import ExchangeClock
 from bot.exchange.bybit.environment import Credentials, Environment
 from bot.exchange.bybit.rest import Rest
-from bot.exchange.bybit.streams import Backoff, StreamSettings
+from bot.exchange.bybit.streams import StreamSettings
 from bot.execution.orders import Orders, tag_of
 from bot.settings import Costs, Execution, Gate, Risk
 from risk.breaker import Breaker
@@ -78,7 +78,7 @@ async def live_desk(
         inbox.put_nowait(InstrumentListed(now, now, item))
     broker = BybitBroker(
         environment, credentials, rest, inbox.put_nowait, settings, stream_settings=streams,
-        backoff=lambda: Backoff(0.05, 0.5), **more,
+        **more,
     )  # fmt: skip
     desk = LiveDesk(rest, broker, inbox)
     try:

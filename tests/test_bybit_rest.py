@@ -285,6 +285,21 @@ async def test_too_many_visits_back_off_the_group_until_the_reset(server: RestSe
     assert rest.limits.groups["cancel"].blocked_until == 0
 
 
+async def test_one_order_of_a_batch_that_was_too_fast_backs_off_the_group(
+    server: RestServer, rest: Rest
+) -> None:
+    reset = {"X-Bapi-Limit-Reset-Timestamp": str(rest.clock.now_ms() + 3_000)}
+    items = [{"orderId": "1", "orderLinkId": "a"}, {"orderId": "", "orderLinkId": "b"}]
+    verdicts = {"list": [{"code": 0, "msg": "OK"}, {"code": 10006, "msg": "Too many visits!"}]}
+    server.will("/v5/order/create-batch", {"list": items}, extra=verdicts, headers=reset)
+    orders = [msgspec.structs.replace(ORDER, order_link_id=link) for link in "ab"]
+    good, fast = await rest.orders.create_batch(orders)
+    assert good.error is None
+    assert fast.error is not None
+    assert fast.error.kind is Kind.RETRY
+    assert rest.limits.groups[endpoints.CREATE_BATCH.group].blocked_until > 0
+
+
 @pytest.mark.parametrize("is_served", [True, False])
 async def test_a_403_stops_every_request_for_a_minute_and_then_one_read_decides_about_ten(
     server: RestServer, rest: Rest, is_served: bool

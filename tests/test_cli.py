@@ -39,6 +39,7 @@ def test_help_tells_the_exit_codes(command: list[str]) -> None:
         (["report", "0"], "run"),
         (["paper", "--url", "http://127.0.0.1:8899"], "give --market bybit"),
         (["paper", "--environment", "testnet"], "give --market bybit"),
+        (["instruments", "--url", "http://127.0.0.1:8899", "-e", "testnet"], "leave --environment away"),
         (["paper", "--market", "bybit", "--data", "bars", "--seed", "3"], "which is live: --data, --seed"),
         (["paper", "--config", "nowhere.toml"], "no such configuration file"),
     ],

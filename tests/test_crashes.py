@@ -10,6 +10,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,12 @@ def said(pipe: Any) -> Any:
         return None
 
 
+def tell(pipe: Any, word: str) -> None:
+    """A bot that died meanwhile does not hear it."""
+    with suppress(BrokenPipeError):
+        pipe.send(word)
+
+
 def equal(ours: Books, theirs: Books) -> bool:
     return ours[0] == theirs[0] and abs(ours[1] - theirs[1]) < Decimal("0.01")
 
@@ -133,9 +140,9 @@ def campaign(deaths: Sequence[Death], directory: Path) -> dict[str, Any]:
                 if time.monotonic() > end:
                     differing.append(f"before {death}: {found} but {theirs}, open: {orphans}")
                     break
-                pipe.send("again")
+                tell(pipe, "again")
             if found is not None:
-                pipe.send("go")
+                tell(pipe, "go")
             ending = said(pipe)
             process.join(PATIENCE)
             fates["killed" if process.exitcode == -signal.SIGKILL else f"ended {process.exitcode}"] += 1

@@ -6,8 +6,9 @@ import signal
 
 import pytest
 
-from bot.core.events import Event
+from bot.core.events import BarClosed, Event
 from bot.engine.driver import at_speed, drive, stopped_by_signals
+from bot.engine.live import follow
 from tests.builders import BAR, START, bar
 
 
@@ -77,6 +78,20 @@ def test_a_stop_ends_the_wait_for_a_candidate():
     runner = Played(lateness=10**9)
     assert not run(runner, stop_at=0)
     assert runner.moments == []
+
+
+def test_live_nobody_waits_for_a_candidate_that_is_late():
+    runner, stop = Played(lateness=10**9), asyncio.Event()
+    inbox: asyncio.Queue[Event] = asyncio.Queue()
+    for index in range(5):
+        inbox.put_nowait(bar(index, 100, "AAA"))
+
+    def look() -> None:
+        if len(runner.moments) >= 5:
+            stop.set()
+
+    asyncio.run(follow(runner, inbox, stop, lambda: None, look, lambda: START))  # type: ignore[arg-type]
+    assert [event.symbol for (event,) in runner.moments[:5] if isinstance(event, BarClosed)] == ["AAA"] * 5
 
 
 def test_a_stop_ends_the_wait_for_the_clock():

@@ -16,18 +16,15 @@ import pytest
 
 from bot.core.events import BarClosed, EntriesAllowed, EntriesBlocked, InstrumentListed, PositionAdopted
 from bot.core.signal import Action
-from bot.core.types import Position, Side
+from bot.core.types import MINUTE_MS, Position, Side
 from bot.exchange.bybit.audit import Line, audit
 from bot.exchange.bybit.broker import BrokerSettings
 from bot.exchange.bybit.clock import ExchangeClock
 from bot.exchange.bybit.environment import Credentials, local
+from bot.exchange.bybit.market_watch import MarketWatch
 from bot.exchange.bybit.order_desk import DeskSettings
 from bot.exchange.bybit.streams import (
-    Backoff,
-    BookLost,
     ConnectionBudget,
-    Disconnected,
-    RawBook,
     Stream,
     StreamSettings,
 )
@@ -35,7 +32,7 @@ from bot.exchange.local import assets
 from bot.exchange.local.server import Server
 from bot.exchange.local.venue import Venue
 from bot.exchange.local.world import World
-from bot.market.book import Book, State
+from bot.market.book import State
 from strategies.base import Advice
 from tests.builders import enter
 from tests.live_desk import LiveDesk, live_desk
@@ -62,9 +59,8 @@ SETTINGS = BrokerSettings(
     look=0.2,
     patience=20.0,
 )  # fmt: skip
-STREAMS = StreamSettings(
-    open_s=1.0, answer_s=1.0, ping_s=0.7, read_deadline_s=2.0, close_s=0.1, look_s=0.1, renew_pause_s=0.1,
-    steady_s=1.0,
+STREAMS = StreamSettings(  # so that a connection which says nothing is noticed within the fault
+    open_s=1.0, answer_s=1.0, ping_s=0.7, read_deadline_s=2.0, close_s=0.1, look_s=0.1,
 )  # fmt: skip
 FAULTS: dict[str, list[dict[str, Any]]] = {
     "refuse": [{"lasts_ms": LONG}],
@@ -105,11 +101,11 @@ class Campaign:
         self.server, self.desk, self.naked = server, desk, naked
         self.trading = True
         self.blocked = False
-        self.book = Book(SYMBOLS[0], depth=50)
         self.stream = Stream(
-            local(server.url).public_url(), [f"orderbook.50.{SYMBOLS[0]}"], clock=desk.rest.clock,
-            budget=ConnectionBudget(1_000_000), backoff=Backoff(0.05, 0.5), settings=STREAMS, raw_books=True,
+            local(server.url).public_url(), clock=desk.rest.clock, settings=STREAMS, raw_books=True,
         )  # fmt: skip
+        self.watch = MarketWatch(self.stream, desk.rest.market, desk.rest.clock, lambda _: None, MINUTE_MS)
+        self.watch.follow(SYMBOLS[0])
         self._due = 0
 
     def list_all(self) -> None:
@@ -130,16 +126,10 @@ class Campaign:
                     )
             await asyncio.sleep(BAR / 2_000)
 
-    async def watch_book(self) -> None:
-        topic = f"orderbook.50.{SYMBOLS[0]}"
+    async def hear(self) -> None:
         while True:
             for delivery in await self.stream.take():
-                if isinstance(delivery.message, RawBook):
-                    self.book.update(delivery.message.payload, delivery.received)
-                    if self.book.state is State.STALE:
-                        self.stream.renew(topic, "found wrong")
-                elif isinstance(delivery.message, BookLost | Disconnected):
-                    self.book.reset()
+                self.watch.hear(delivery)
 
     def troubles(self) -> str:
         """What is not well: entries, or the order book (live, fresh, with the exchange's touch)."""
@@ -155,13 +145,14 @@ class Campaign:
             for side in (Side.BUY, Side.SELL)
             if (best := market.book.best_price(side)) is not None
         )
-        features, now = self.book.features(), self.desk.rest.clock.now_ms()
-        age = self.book.health(now).receipt_age
-        fresh = self.book.state is State.LIVE and age is not None and max(age, self.book.lag) <= 1_000
+        book = self.watch.book(SYMBOLS[0])
+        features, now = book.features(), self.desk.rest.clock.now_ms()
+        age = book.health(now).receipt_age
+        fresh = book.state is State.LIVE and age is not None and max(age, book.lag) <= 1_000
         found = {
             f"blocked by {blocked[-1:]}": not allowed,
             "the public stream is down": not self.stream.connected,
-            f"the book is {self.book.health(now)}": not fresh,
+            f"the book is {book.health(now)}": not fresh,
             f"the touch is {features.bid, features.ask}, not {touch}": touch != (features.bid, features.ask),
         }
         return "; ".join(text for text, holds in found.items() if holds)
@@ -211,9 +202,8 @@ async def campaign(seed: int, entry: str = "rest") -> AsyncIterator[Campaign]:
     ):  # fmt: skip
         running = Campaign(server, desk, naked)
         running.list_all()
-        tasks = [
-            asyncio.create_task(work) for work in (running.feed(), running.stream.run(), running.watch_book())
-        ]
+        works = running.feed(), running.stream.run(), running.watch.run(), running.hear()
+        tasks = [asyncio.create_task(work) for work in works]
         try:
             yield running
         finally:
@@ -309,7 +299,7 @@ async def test_every_fault_is_survived(kind: str, entry: str) -> None:
 @pytest.mark.parametrize("entry", ENTRIES)
 @pytest.mark.parametrize("kind", ["refuse", "half_open"])
 async def test_a_disconnect_of_minutes_is_survived(kind: str, entry: str) -> None:
-    """Nothing of it is scaled but the waits between attempts."""
+    """Nothing of it is scaled but how soon a silent connection is noticed."""
     for first in range(0, len(SEEDS), WAITING):
         seeds = SEEDS[first : first + WAITING]
         for result in await asyncio.gather(*(survive(kind, seed, entry, MINUTES) for seed in seeds)):

@@ -270,6 +270,15 @@ def test_rsi_macd_bollinger_and_atr_equal_the_oracle() -> None:
         np.testing.assert_allclose(mine[warm], theirs[warm], rtol=tolerance, atol=1e-12)
 
 
+def test_the_vwap_of_bars_without_turnover_equals_the_oracle() -> None:
+    data, _ = oracle()
+    bars = zip(*(data[name] for name in ("high", "low", "close", "volume")), strict=True)
+    traded = np.array([kernel._vwap(*bar, math.nan) * bar[3] for bar in bars])
+    for t in range(13, len(traded)):
+        mean = traded[t - 13 : t + 1].sum() / data["volume"][t - 13 : t + 1].sum()
+        assert mean == pytest.approx(data["vwap14_rolling_typical"][t], rel=1e-9)
+
+
 def test_obv_slope_is_the_change_of_the_oracles_on_balance_volume() -> None:
     data, ours = oracle()
     total = np.convolve(data["volume"], np.ones(16))[: len(data["volume"])]

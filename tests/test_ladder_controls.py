@@ -1,8 +1,8 @@
 """The ladder's controls inside the engine: who must never trade does not, and who should comes to trade.
 
-The 20 seeds are `make campaign`; `python -m tests.ladder_controls DIRECTORY SEED ...` prints what became of
-the tokens of a seed. The network is half as wide as the shipped one, the sources' history half as long and
-adaptation rarer; the gate is the one that is shipped.
+The 20 seeds are `make campaign`, three shorter ones run with the slow tests; `python -m tests.ladder_controls
+DIRECTORY SEED ...` sums up what became of the tokens, losses included. The network is half as wide as the
+shipped one, the sources' history half as long and adaptation rarer; the gate is the one that is shipped.
 """
 
 import os
@@ -15,13 +15,26 @@ from bot.core.types import DAY_MS, Side, Stage
 from bot.exchange.simulated.market import SimulatedMarket
 from bot.settings import Simulation
 from tests.builders import BAR, fill
-from tests.ladder_controls import PLANS, REVERSED, SHARED, TURN, TURNING, WALK, Chronicle, Life, run
+from tests.ladder_controls import (
+    PLANS,
+    REVERSED,
+    SHARED,
+    TURN,
+    TURNING,
+    WALK,
+    Chronicle,
+    Life,
+    ages,
+    deceived,
+    run,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 SEEDS = range(1, 21)
-BACK_WITHIN = 15.0  # days from the turn
-TRADES = (Stage.SMALL.value, Stage.FULL.value)
+FEW, DAYS_OF_FEW = range(1, 4), 45
+FULL_WITHIN = 50.0  # days of life
+BACK_WITHIN = 7.0  # days from the turn
 
 
 @pytest.fixture(scope="module")
@@ -35,33 +48,41 @@ def lives(home: Path) -> list[dict[str, Life]]:
     return [run(seed, home) for seed in SEEDS]
 
 
-def reached(lives: list[dict[str, Life]], symbol: str, stage: Stage) -> list[float]:
-    """Ages in days at which the token first was at the stage, of the seeds in which it was."""
-    return sorted(life[symbol].first[stage.value] for life in lives if stage.value in life[symbol].first)
-
-
 @pytest.mark.campaign
 def test_a_reversed_token_never_trades(lives: list[dict[str, Life]]) -> None:
-    assert reached(lives, REVERSED, Stage.SMALL) == []
+    assert ages(lives, REVERSED, Stage.SMALL) == []
 
 
 @pytest.mark.campaign
 def test_a_random_walk_trades_in_one_seed_of_twenty_at_most(lives: list[dict[str, Life]]) -> None:
-    assert len(reached(lives, WALK, Stage.SMALL)) <= len(lives) / 20
+    assert len(ages(lives, WALK, Stage.SMALL)) <= len(lives) / 20
 
 
 @pytest.mark.campaign
-def test_a_shared_mechanism_comes_to_the_whole_size_within_the_run(lives: list[dict[str, Life]]) -> None:
-    assert len(reached(lives, SHARED, Stage.FULL)) >= 0.9 * len(lives)
+def test_a_shared_mechanism_comes_to_the_whole_size_in_time(lives: list[dict[str, Life]]) -> None:
+    in_time = [age for age in ages(lives, SHARED, Stage.FULL) if age <= FULL_WITHIN]
+    assert len(in_time) >= 0.9 * len(lives)
 
 
 @pytest.mark.campaign
 def test_a_mechanism_that_turns_is_out_of_the_market_soon(lives: list[dict[str, Life]]) -> None:
-    turned = [life[TURNING] for life in lives if life[TURNING].stage_at_turn in TRADES]
-    assert turned
-    for life in turned:
-        assert life.back is not None
-        assert life.back - TURN <= BACK_WITHIN
+    assert deceived(lives)
+    assert all(out_in_time(life) for life in deceived(lives))
+
+
+def out_in_time(life: Life) -> bool:
+    return life.back is not None and life.back - TURN <= BACK_WITHIN
+
+
+@pytest.mark.slow
+def test_the_controls_on_three_shorter_seeds(home: Path) -> None:
+    """Without the share of seeds in which the shared mechanism must be found: three say little about it."""
+    lives = [run(seed, home, days=DAYS_OF_FEW) for seed in FEW]
+    assert ages(lives, REVERSED, Stage.SMALL) == []
+    assert ages(lives, WALK, Stage.SMALL) == []
+    assert len(ages(lives, SHARED, Stage.FULL)) >= 2
+    assert deceived(lives)
+    assert all(out_in_time(life) for life in deceived(lives))
 
 
 # --- the yardstick itself ----------------------------------------------------------------------------------
@@ -88,13 +109,15 @@ def test_the_delay_and_the_loss_of_a_turn_count_until_the_token_trades_no_more_a
     trade(29, Side.BUY, "100")
     decide(29.9, Stage.SMALL, 105.0)
     decide(30.1, Stage.SMALL, 106.0)
+    decide(31, Stage.SHADOW, 104.0)
+    decide(32, Stage.SMALL, 102.0)
     decide(33, Stage.SHADOW, 101.0)
     trade(33.5, Side.SELL, "99")
-    decide(34, Stage.SHADOW, 99.0)
+    decide(37, Stage.SHADOW, 99.0)
     trade(40, Side.BUY, "99")
     decide(41, Stage.SMALL, 90.0)
     life = chronicle.lives[TURNING]
-    assert (life.stage_at_turn, life.back, life.first) == ("SMALL", 33.0, {"SMALL": 20.0})
+    assert (life.deceived, life.back, life.first) == (True, 33.0, {"SMALL": 20.0})
     assert life.profit_after_turn == pytest.approx(99.0 - 106.0 - 0.5)
     assert life.trades == 1
     assert life.profit == pytest.approx(-1.0 - 9.0 - 3 * 0.5)

@@ -1,7 +1,8 @@
 """ccxt (blocking, asyncio, pro streams), unmodified apart from the URL, runs whole sessions here."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -44,9 +45,25 @@ def exchange() -> Iterator[LocalExchange]:
         yield running
 
 
-@pytest.fixture
-def client(exchange: LocalExchange) -> Any:
-    return redirected(ccxt.bybit(OPTIONS), exchange)
+class Caller:
+    """A blocking client or one of asyncio, asked in the same way."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
+        method = getattr(self._client, name)
+
+        async def call(*arguments: Any, **named: Any) -> Any:
+            if asyncio.iscoroutinefunction(method):
+                return await method(*arguments, **named)
+            return await asyncio.to_thread(method, *arguments, **named)
+
+        return call
+
+    async def close(self) -> None:
+        if isinstance(self._client, ccxt.async_support.Exchange):
+            await self._client.close()
 
 
 def topics(exchange: LocalExchange) -> set[str]:
@@ -65,58 +82,67 @@ async def streaming(exchange: LocalExchange) -> AsyncIterator[Any]:
         await client.close()
 
 
-def test_a_session(exchange: LocalExchange, client: Any) -> None:
-    exchange.advance(120_000)
-    markets = client.load_markets()
+@pytest.mark.parametrize("kind", [ccxt.bybit, ccxt.async_support.bybit], ids=["blocking", "asyncio"])
+async def test_a_session(exchange: LocalExchange, kind: Callable[[Any], Any]) -> None:
+    client = Caller(redirected(kind(OPTIONS), exchange))
+    try:
+        await session(exchange, client)
+    finally:
+        await client.close()
+
+
+async def session(exchange: LocalExchange, client: "Caller") -> None:
+    await asyncio.to_thread(exchange.advance, 120_000)
+    markets = await client.load_markets()
     market = markets[SYMBOL]
     assert (market["active"], market["precision"]["price"], market["precision"]["amount"]) == (
         True,
         0.1,
         0.001,
     )
-    assert abs(client.fetch_time() - client.milliseconds()) < 1_000
-    ticker = client.fetch_ticker(SYMBOL)
+    assert abs(await client.fetch_time() - time.time() * 1_000) < 1_000
+    ticker = await client.fetch_ticker(SYMBOL)
     assert ticker["bid"] < 60_000 < ticker["ask"]
-    candles = client.fetch_ohlcv(SYMBOL, "1m")
-    assert client.fetch_ohlcv(SYMBOL, "1m", since=candles[0][0], limit=1) == candles[:1]
+    candles = await client.fetch_ohlcv(SYMBOL, "1m")
+    assert await client.fetch_ohlcv(SYMBOL, "1m", since=candles[0][0], limit=1) == candles[:1]
     assert len(candles) == 3
-    book = client.fetch_order_book(SYMBOL, 50)
+    book = await client.fetch_order_book(SYMBOL, 50)
     assert len(book["bids"]) == len(book["asks"]) == 50
-    assert client.fetch_balance()["USDT"]["total"] == 10_000
-    client.set_leverage(5, SYMBOL)
+    assert (await client.fetch_balance())["USDT"]["total"] == 10_000
+    await client.set_leverage(5, SYMBOL)
     with pytest.raises(ccxt.BadRequest):
-        client.set_leverage(5, SYMBOL)
+        await client.set_leverage(5, SYMBOL)
 
-    order = client.create_order(SYMBOL, "limit", "buy", 0.1, 59_000, {"clientOrderId": "c1"})
-    [resting] = client.fetch_open_orders(SYMBOL)
+    order = await client.create_order(SYMBOL, "limit", "buy", 0.1, 59_000, {"clientOrderId": "c1"})
+    [resting] = await client.fetch_open_orders(SYMBOL)
     assert (resting["id"], resting["clientOrderId"], resting["status"]) == (order["id"], "c1", "open")
-    client.edit_order(order["id"], SYMBOL, "limit", "buy", 0.2, 59_100)
-    changed = client.fetch_open_order(order["id"], SYMBOL)
+    await client.edit_order(order["id"], SYMBOL, "limit", "buy", 0.2, 59_100)
+    changed = await client.fetch_open_order(order["id"], SYMBOL)
     assert (changed["amount"], changed["price"]) == (0.2, 59_100)
-    client.cancel_order(order["id"], SYMBOL)
-    assert [found["id"] for found in client.fetch_canceled_orders(SYMBOL)] == [order["id"]]
+    await client.cancel_order(order["id"], SYMBOL)
+    assert [found["id"] for found in await client.fetch_canceled_orders(SYMBOL)] == [order["id"]]
 
     best, size = book["asks"][0]
-    partly = client.create_order(SYMBOL, "limit", "buy", size + 0.01, best)
-    now = client.fetch_open_order(partly["id"], SYMBOL)
+    partly = await client.create_order(SYMBOL, "limit", "buy", size + 0.01, best)
+    now = await client.fetch_open_order(partly["id"], SYMBOL)
     assert (now["filled"], now["remaining"]) == (size, 0.01)
-    client.cancel_all_orders(SYMBOL)
-    stop = client.create_order(
+    await client.cancel_all_orders(SYMBOL)
+    stop = await client.create_order(
         SYMBOL, "market", "sell", size, None, {"stopLossPrice": 59_500, "reduceOnly": True}
     )
-    [position] = client.fetch_positions([SYMBOL])
+    [position] = await client.fetch_positions([SYMBOL])
     assert (position["side"], position["contracts"], position["leverage"]) == ("long", size, 5)
-    [waiting] = client.fetch_open_orders(SYMBOL, params={"trigger": True})
+    [waiting] = await client.fetch_open_orders(SYMBOL, params={"trigger": True})
     assert (waiting["id"], waiting["triggerPrice"]) == (stop["id"], 59_500)
-    exchange.move("BTCUSDT", 0.99)
-    assert [p["contracts"] for p in client.fetch_positions([SYMBOL]) if p["contracts"]] == []
-    trades = client.fetch_my_trades(SYMBOL)
+    await asyncio.to_thread(exchange.move, "BTCUSDT", 0.99)
+    assert [p["contracts"] for p in await client.fetch_positions([SYMBOL]) if p["contracts"]] == []
+    trades = await client.fetch_my_trades(SYMBOL)
     assert sum(trade["amount"] for trade in trades if trade["side"] == "buy") == pytest.approx(size)
     fees = sum(trade["fee"]["cost"] for trade in trades)
     cash = sum(trade["cost"] * (1 if trade["side"] == "sell" else -1) for trade in trades)
-    assert client.fetch_balance()["USDT"]["total"] == pytest.approx(10_000 + cash - fees)
-    assert client.fetch_trades(SYMBOL)
-    assert client.fetch_funding_rate(SYMBOL)["fundingRate"] == 0.0001
+    assert (await client.fetch_balance())["USDT"]["total"] == pytest.approx(10_000 + cash - fees)
+    assert await client.fetch_trades(SYMBOL)
+    assert (await client.fetch_funding_rate(SYMBOL))["fundingRate"] == 0.0001
 
 
 async def test_the_asyncio_client(shared: LocalExchange) -> None:
@@ -206,3 +232,23 @@ async def test_streams_come_back_after_a_restart(exchange: LocalExchange) -> Non
                 break
         assert topics(exchange) == {"orderbook.50.BTCUSDT"}
         assert book["bids"][0][0] < book["asks"][0][0]
+
+
+async def test_private_streams_and_order_entry_come_back_after_a_restart(exchange: LocalExchange) -> None:
+    async with streaming(exchange) as pro:
+
+        async def persistently(method: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
+            for _ in range(3):
+                try:
+                    return await method(*arguments)
+                except ccxt.NetworkError:  # it tells of the loss once
+                    continue
+            raise AssertionError("it does not come back")
+
+        for _ in range(2):
+            watched = asyncio.create_task(persistently(pro.watch_orders, SYMBOL))
+            await asyncio.to_thread(eventually, lambda: "order" in topics(exchange))
+            order = await persistently(pro.create_order_ws, SYMBOL, "limit", "buy", 0.01, 59_000)
+            assert (await watched)[-1]["id"] == order["id"]
+            await asyncio.to_thread(exchange.arm, "restart", ms=0)
+            await asyncio.to_thread(eventually, lambda: not topics(exchange))

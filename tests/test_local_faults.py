@@ -25,11 +25,12 @@ from bot.exchange.bybit.rest import Rest
 from bot.exchange.bybit.streams import BookLost, Connected, Disconnected, Stream, StreamSettings
 from bot.exchange.bybit.streams.raw import RawBook
 from bot.exchange.bybit.trade_stream import TradeStream
-from bot.exchange.bybit.wire.private import Orders
+from bot.exchange.bybit.wire.private import Executions, Orders
 from bot.exchange.bybit.wire.public import Book as BookFrame
 from bot.exchange.bybit.wire.public import Trades
 from bot.exchange.local import streams
 from bot.exchange.local.endpoints import ENDPOINTS
+from bot.exchange.local.faults import Faults
 from bot.exchange.local.launch import _serve
 from bot.exchange.local.market_api import MARKET
 from bot.exchange.local.statistics_api import STATISTICS
@@ -272,6 +273,40 @@ async def test_after_a_restart_the_stream_comes_back_and_books_begin_with_one(
         await until(stream, Disconnected)
         frame = await until(stream, BookFrame)
         assert (frame.type, frame.data.update_id) == ("snapshot", 1)
+
+
+async def test_a_restart_keeps_finished_orders_in_the_history_only(
+    exchange: LocalExchange, rest: Rest
+) -> None:
+    await rest.orders.create(market_order("a", Side.BUY))
+    assert [order.order_status for order in await rest.orders.open_orders(link_id="a")] == ["Filled"]
+    exchange.advance(1)
+    exchange.arm("restart", ms=0)
+    assert await rest.orders.open_orders(link_id="a") == []
+    found = await rest.orders.find("a", "BTCUSDT")
+    assert found is not None
+    assert found.order_status == "Filled"
+
+
+def test_a_fault_ends_in_its_time_though_nobody_asks_for_anything() -> None:
+    now = 1_000.0
+    faults = Faults(1, lambda: now)
+    faults.arm("gap", lasts_ms=500)
+    assert faults.strike("gap", TOPIC)
+    now = 1_500.0
+    assert faults.strike("gap", TOPIC) is None
+
+
+async def test_private_topics_of_other_categories_are_silent(exchange: LocalExchange, rest: Rest) -> None:
+    url = local(exchange.url).private_url
+    topics = ("order.inverse", "execution.spot", "order.linear")
+    async with streaming(url, rest, *topics, credentials=CREDENTIALS) as stream:
+        await until(stream, Connected)
+        await rest.orders.create(market_order("a", Side.BUY))
+        told = await until(stream, Orders | Executions)  # type: ignore[arg-type]
+        assert told.topic == "order.linear"
+        await rest.orders.create(market_order("b", Side.SELL))
+        assert (await until(stream, Orders | Executions)).topic == "order.linear"  # type: ignore[arg-type]
 
 
 async def test_a_half_open_connection_is_noticed_and_replaced(exchange: LocalExchange, rest: Rest) -> None:

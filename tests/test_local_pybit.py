@@ -334,13 +334,23 @@ def test_order_entry_by_websocket(exchange: LocalExchange, private: WebSocket, s
     let_go(trading)
 
 
-def test_streams_come_back_after_a_restart(
-    exchange: LocalExchange, http: HTTP, private: WebSocket, said: Said
-) -> None:
-    before = subscribed(exchange)
+def test_streams_come_back_after_a_restart(exchange: LocalExchange, private: WebSocket, said: Said) -> None:
+    Redirected.base = exchange.streams
+    public = Streams(channel_type="linear", testnet=False)
+    public.orderbook_stream(50, "BTCUSDT", note(said, "book"))
+    trading = Orders(testnet=False, api_key=KEY, api_secret=SECRET, private_auth_expire=5)
+    eventually(lambda: said["book"])
+    before, books = subscribed(exchange), len(said["book"])
     exchange.arm("restart", ms=0)
-    eventually(
-        lambda: any(found == EVERYTHING for name, found in subscribed(exchange).items() if name not in before)
-    )
-    http.place_order(**SYMBOL, side="Buy", orderType="Limit", qty="0.1", price="59000")
+
+    def are_back() -> bool:
+        found = [topics for name, topics in subscribed(exchange).items() if name not in before]
+        return EVERYTHING in found and {"orderbook.50.BTCUSDT"} in found and len(found) == len(before)
+
+    eventually(are_back)
+    eventually(lambda: any(frame["type"] == "snapshot" for frame in said["book"][books:]))
+    trading.place_order(note(said, "ack"), **SYMBOL, side="Buy", orderType="Limit", qty="0.1", price="59000")
+    eventually(lambda: [ack["retCode"] for ack in said["ack"]] == [0])
     eventually(lambda: items(said, "order"))
+    for stream in (public, trading):
+        let_go(stream)

@@ -211,7 +211,7 @@ def test_the_command_says_when_it_is_ready_and_ends_when_told(tmp_path: Path) ->
 def test_whoever_subscribes_later_reads_the_same_book_under_the_same_number(depth: int) -> None:
     world = World(two_symbols(NOW), 1, NOW)
     name = f"orderbook.{depth}.BTCUSDT"
-    topic = public_topic(name, world, Faults(1))
+    topic = public_topic(name, world, Faults(1, lambda: 0.0))
     first, told = topic.snapshot(NOW), {}
     assert first is not None
     frames = [first]

@@ -1,6 +1,7 @@
 """Trades, tickers, feeds and books of a symbol: what is known, how fresh it is, and what is asked for."""
 
 import gzip
+import itertools
 import json
 import math
 import tracemalloc
@@ -25,7 +26,7 @@ from bot.exchange.bybit import wire
 from bot.exchange.bybit.translate import trades
 from bot.exchange.bybit.wire.public import Trades as TradesMessage
 from bot.market.book import Audit, Outcome, State
-from bot.market.book_care import AUDIT_AGAIN_MS, AUDIT_MS, RENEW_MS
+from bot.market.book_care import AUDIT_AGAIN_MS, AUDIT_MS, LATER_MS, SNAPSHOT_MS, SOON_MS, STEADY_MS
 from bot.market.book_messages import RestBook
 from bot.market.book_samples import SAMPLE_MS
 from bot.market.freshness import DEADLINES, LATE_MS, Freshness
@@ -273,8 +274,8 @@ def test_a_failed_audit_or_any_violation_asks_for_a_new_snapshot_once_in_a_while
     (command,) = state.care.commands(START + 1)
     assert isinstance(command, RenewBook)
     assert (command.topic, command.reason) == (state.book.topic, "differs from the REST book at update 7")
-    assert state.care.commands(START + RENEW_MS) == []
-    assert len(state.care.commands(START + 1 + RENEW_MS)) == 1
+    assert state.care.commands(START + SOON_MS) == []
+    assert len(state.care.commands(START + 1 + SOON_MS)) == 1
     state.on_feed(FeedChanged(START, START, SYMBOL, Feed.BOOK, True))
     assert state.book.state is State.EMPTY
     push(state, "snapshot", 1, BID, ASK)
@@ -284,8 +285,29 @@ def test_a_failed_audit_or_any_violation_asks_for_a_new_snapshot_once_in_a_while
 def test_a_snapshot_that_never_comes_is_asked_for_again() -> None:
     state = symbol_state()
     assert state.care.commands(START) == []
-    (command,) = state.care.commands(START + RENEW_MS)
+    (command,) = state.care.commands(START + SNAPSHOT_MS)
     assert isinstance(command, RenewBook)
+
+
+def test_a_book_that_is_lost_again_and_again_is_asked_for_more_rarely() -> None:
+    state = symbol_state()
+    push(state, "snapshot", u := 1, BID, ASK)
+    assert state.care.commands(START) == []
+    asked: list[int] = []
+    for now in range(START, START + 20_000, 100):
+        if state.book.state is not State.LIVE:
+            if state.care.commands(now):
+                asked.append(now - START)
+                state.on_feed(FeedChanged(now, now, SYMBOL, Feed.BOOK, True))
+                push(state, "snapshot", u := 1, BID, ASK)
+        else:
+            push(state, "delta", u := u + 2, BID)  # one is missing
+    waits = [later - earlier for earlier, later in itertools.pairwise(asked)]
+    assert waits[:3] == [SOON_MS, 2 * SOON_MS, LATER_MS]
+    assert set(waits[3:]) == {LATER_MS}
+    push(state, "delta", u + 2, BID)
+    assert state.care.commands(START + 20_000 + STEADY_MS)  # after a good time, soon again
+    assert state.care._pause == SOON_MS
 
 
 # --- all of it ----------------------------------------------------------------------------------------------

@@ -362,8 +362,9 @@ def test_progress_prints_plain_lines_without_a_terminal():
             progress.reached(epoch, f"epoch {epoch}")
 
     lines = on.file.getvalue().splitlines()
-    assert 5 <= len(lines) <= 7
-    assert lines[1] == "pretraining: 18%  epoch 11  about 49 s left"
+    assert 6 <= len(lines) <= 8
+    assert lines[0] == "pretraining: begins"
+    assert lines[2] == "pretraining: 18%  epoch 11  about 49 s left"
     assert lines[-1] == "pretraining: 100%  epoch 60"
 
 
@@ -375,7 +376,7 @@ def test_progress_counts_what_is_done_and_begins_again_with_a_new_total():
         clock.now = 600.0
         progress.done(100.0, "frozen AAAUSDT")
 
-    assert on.file.getvalue() == "study: 25%  frozen AAAUSDT  about 5 min left\n"
+    assert on.file.getvalue() == "study: begins\nstudy: 25%  frozen AAAUSDT  about 5 min left\n"
 
 
 def test_progress_draws_a_bar_in_a_terminal():

@@ -474,6 +474,21 @@ def test_weights_that_trade_in_the_ensemble_are_not_replaced_by_untried_ones() -
     assert ("second", CHALLENGER, "shadow") in life.verdicts
 
 
+def test_an_adaptation_leads_the_scratch_rival_on_from_its_newest_weights() -> None:
+    life = Life()
+    life.bars(12)
+    life.candidate("first", 1.0, scratch=0.1)
+    life.bars(100)
+    life.candidate("second", 1.0)  # too few labels were new to it
+    life.bars(100)
+    life.candidate("third", 1.0, scratch=0.2)
+    life.bars(100)
+    jobs = life.of(AdaptModel)
+    assert jobs[0].scratch == ""
+    assert {job.scratch for job in jobs[1:]} == {"first's scratch", "third's scratch"}
+    assert jobs[-1].scratch == "third's scratch"
+
+
 def test_rows_and_labels_of_a_token_join_the_listings_once_they_are_known() -> None:
     life = Life()
     life.bars(30)

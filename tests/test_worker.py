@@ -146,6 +146,31 @@ def test_a_job_becomes_a_candidate_whose_model_is_in_the_registry(workshop, work
     assert not np.array_equal(model.weights["input.weight"], workshop.base.weights["input.weight"])
 
 
+def test_the_scratch_rival_goes_on_from_the_weights_that_the_job_names(workshop, worker):
+    first = workshop.job("AAA", n=300)
+    worker.submit(first)
+    made = result(worker, first)
+    assert isinstance(made, CandidateArrived)
+    scratch = workshop.registry.load(made.report.scratch)
+    assert (scratch.card.kind, scratch.card.until, scratch.card.symbols) == ("scratch", first.cut, ("AAA",))
+
+    rivals = []
+    for last in ("", made.report.scratch):
+        job = msgspec.structs.replace(workshop.job("AAA", seed=2), scratch=last)
+        worker.submit(job)
+        candidate = result(worker, job)
+        assert isinstance(candidate, CandidateArrived)
+        rivals.append(workshop.registry.load(candidate.report.scratch).weights["input.weight"])
+    moved = [np.abs(one - scratch.weights["input.weight"]).max() for one in rivals]
+    assert 0 < moved[1] < 0.01 < moved[0]
+
+    missing = msgspec.structs.replace(workshop.job("AAA"), scratch="nowhere")
+    worker.submit(missing)
+    failed = result(worker, missing)
+    assert isinstance(failed, AdaptationFailed)
+    assert "no such model" in failed.reason
+
+
 def test_a_step_of_the_chain_becomes_a_model_that_tokens_can_start_from(workshop):
     worker = workshop.worker(Adaptation(steps=3, gentle_steps=3, chain_steps=3, chain_tail_days=1))
     step = workshop.step()
@@ -173,11 +198,15 @@ def test_a_step_of_the_chain_becomes_a_model_that_tokens_can_start_from(workshop
     worker.close()
 
 
-def test_the_child_is_polite_single_threaded_and_within_its_memory(worker):
+def test_the_child_is_polite_single_threaded_and_within_its_memory(workshop, worker):
+    job = workshop.job("AAA")
+    worker.submit(job)
+    result(worker, job)
     process = child(worker)
     assert process.nice() == min(19, os.nice(0) + NICENESS)
     assert process.memory_info().rss < MEMORY_MB * 2**20
     assert process.rlimit(psutil.RLIMIT_AS)[1] < 2**62
+    assert not any("/pandas/" in mapped.path for mapped in process.memory_maps()), "130 MB for nothing"
     busy = [thread for thread in process.threads() if thread.user_time + thread.system_time > 0.5]
     assert len(busy) == 1
 

@@ -43,7 +43,7 @@ def download(
     funding: Annotated[
         bool, typer.Option("--funding/--no-funding", help="Also funding rates, into DATA/funding.")
     ] = True,
-    environment: EnvironmentOption = "mainnet",
+    environment: EnvironmentOption = None,
     url: UrlOption = None,
 ) -> None:
     """Download closed bars (and funding rates) into Parquet files that backtests read.

@@ -30,7 +30,7 @@ def instruments(
         Path | None,
         typer.Option("--write", help="Also write the filters to FOLDER/instruments.json, for backtests."),
     ] = None,
-    environment: EnvironmentOption = "mainnet",
+    environment: EnvironmentOption = None,
     url: UrlOption = None,
 ) -> None:
     """List the USDT perpetuals: status, launch time, filters and turnover, newest first.

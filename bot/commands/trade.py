@@ -61,4 +61,4 @@ def environment_of(mode: str, region: str | None, url: str | None) -> Environmen
         return venue(f"mainnet-{region}" if region else "mainnet", None)
     if region is not None:
         raise UsageError(f"--region is for --mode live; {mode} has one host")
-    return venue(mode, url)
+    return venue(None if url else mode, url)

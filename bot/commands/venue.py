@@ -4,36 +4,41 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 
+from bot.core.errors import UsageError
 from bot.exchange.bybit.environment import Environment, local
 from bot.exchange.bybit.environment import environment as named
 from bot.exchange.bybit.rest import Rest
 
 T = TypeVar("T")
 
-MAINNET: Final = "mainnet"
 EnvironmentOption = Annotated[
-    str,
+    str | None,
     typer.Option(
-        "--environment", "-e", help="mainnet, testnet, demo, or a regional host such as mainnet-eu."
+        "--environment", "-e",
+        help="mainnet, testnet, demo, or a regional host such as mainnet-eu. Default: mainnet.",
     ),
-]
+]  # fmt: skip
 UrlOption = Annotated[
     str | None,
     typer.Option("--url", help="A local exchange instead, http://127.0.0.1:PORT (see `bot exchange`)."),
 ]
 
 
-def venue(environment: str, url: str | None) -> Environment:
+def venue(environment: str | None, url: str | None) -> Environment:
     """The exchange that the options name. Raises UsageError."""
-    return local(url) if url else named(environment)
+    if url is None:
+        return named(environment or "mainnet")
+    if environment is not None:
+        raise UsageError("--url is a local exchange: leave --environment away")
+    return local(url)
 
 
 @asynccontextmanager
-async def public_rest(environment: str, url: str | None) -> AsyncIterator[Rest]:
+async def public_rest(environment: str | None, url: str | None) -> AsyncIterator[Rest]:
     """A REST client without a key, its clock measured. Raises UsageError, ExchangeError."""
     rest = Rest(venue(environment, url))
     try:

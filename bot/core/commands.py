@@ -55,6 +55,7 @@ class AdaptModel(Command, frozen=True):
     weights: float32 (n,) uniqueness of each label, 0 where there is none
     reason:  why now, for people; urgent: an alarm asks for it, not the schedule
     until:   ms, nothing later taught the model that it is to replace
+    scratch: the rival that has the token's labels alone and goes on learning beside it; "" for none yet
     """
 
     symbol: str
@@ -68,6 +69,7 @@ class AdaptModel(Command, frozen=True):
     reason: str = ""
     urgent: bool = False
     until: int = 0
+    scratch: str = ""
 
     def summary(self) -> dict[str, Any]:
         """What goes into the journal instead of the arrays."""
@@ -75,6 +77,7 @@ class AdaptModel(Command, frozen=True):
             "symbol": self.symbol,
             "cut": self.cut,
             "base_model": self.base_model,
+            "scratch": self.scratch,
             "seed": self.seed,
             "reason": self.reason,
             "rows": len(self.rows),

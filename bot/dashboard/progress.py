@@ -34,6 +34,8 @@ class WorkProgress:
 
     def __enter__(self) -> Self:
         self._bar.start()
+        if not self._console.is_terminal:  # the first part may take a while
+            self._console.print(f"{self._title}: begins", highlight=False)
         return self
 
     def __exit__(

@@ -82,7 +82,8 @@ def _left_out(stand: Standing) -> Iterator[str]:
         names = ", ".join(symbols[:_NAMES]) + (
             f" and {len(symbols) - _NAMES} more" if symbols[_NAMES:] else ""
         )
-        yield f"not followed: {names} ({stand.left_out[symbols[0]]})"
+        reason, *others = {stand.left_out[symbol] for symbol in symbols}
+        yield f"not followed: {names} ({kind(reason) if others else reason})"
 
 
 def _held(requests: Sequence[Request]) -> list[Request]:

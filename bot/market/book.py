@@ -145,6 +145,7 @@ class Book:
         self._row["band"] = band_bps / 1e4
         self._expect("head", b'{"topic":' + msgspec.json.encode(self.topic) + b',"type":"')
         self._expect("middle", b',"data":{"s":' + msgspec.json.encode(symbol) + b',"b":[')
+        self.odd_frame = b""  # the newest that the fast parser left to the general one
         self._rejected = 0
         self._audits = dict.fromkeys(Audit, 0)
         self.reset()
@@ -164,6 +165,7 @@ class Book:
 
     def update_any_layout(self, frame: bytes, received: int) -> Outcome:
         """The general way of `update`, without assumptions about how the JSON is written; same result."""
+        self.odd_frame = frame
         message = decode(frame)
         outcome = Outcome.REJECTED
         if message is not None and message.topic == self.topic and message.symbol == self.symbol:

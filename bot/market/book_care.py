@@ -9,7 +9,10 @@ from bot.market.book_messages import RestBook
 
 AUDIT_MS: Final = 5 * MINUTE_MS
 AUDIT_AGAIN_MS: Final = 10_000  # after one that could not be compared
-RENEW_MS: Final = 10_000  # between requests for a snapshot
+SNAPSHOT_MS: Final = 3_000  # until a snapshot that was asked for is there, at most
+SOON_MS: Final = 1_000  # between requests; twice as long each time that the book is soon lost again
+LATER_MS: Final = 3_000
+STEADY_MS: Final = 10_000  # a book that lived this long is asked for soon
 LEVELS: Final = 50
 
 
@@ -24,6 +27,7 @@ class BookCare:
         self._audit_ms = audit_ms
         self._audit_due: int | None = None
         self._renewed = 0
+        self._pause = SOON_MS
         self.renewals = 0  # snapshots asked for
         self._ahead: RestBook | None = None  # an audit whose moment our stream has not reached yet
 
@@ -35,8 +39,10 @@ class BookCare:
             self._renewed = now if book.state is State.EMPTY else 0
         if book.state is not State.LIVE:
             self._ahead = None
-            if now - self._renewed < RENEW_MS:
-                return []  # a snapshot is on its way
+            since = now - self._renewed
+            if since < (SNAPSHOT_MS if book.state is State.EMPTY else self._pause):
+                return []  # a snapshot is on its way, or the book has just been lost again
+            self._pause = SOON_MS if since >= STEADY_MS else min(2 * self._pause, LATER_MS)
             self._renewed = now
             self.renewals += 1
             return [RenewBook(now, book.symbol, book.topic, book.health(now).reason)]

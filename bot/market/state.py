@@ -247,6 +247,14 @@ class MarketState:
         state = self._topics.get(topic)
         return Outcome.IGNORED if state is None else state.on_book(frame, received)
 
+    def take_odd_frames(self) -> list[bytes]:
+        """The newest order book frame of each symbol that was not written as usual, each once."""
+        books = [state.book for state in self._symbols.values() if state.book.odd_frame]
+        frames = [book.odd_frame for book in books]
+        for book in books:
+            book.odd_frame = b""
+        return frames
+
     def on_rest_book(self, rest: RestBook, now: int) -> Audit | None:
         state = self._symbols.get(rest.s)
         return None if state is None else state.on_rest_book(rest, now)

@@ -48,9 +48,10 @@ class Adapting:
         return self._registry.save(weights, card).model_id, report
 
     def _scratch(self, base: Model, card: ModelCard, job: AdaptModel) -> str:
-        """The id of the rival that has the token's labels alone; "" where they are too few."""
+        """The id of the rival that has the token's labels alone; "" where too few are new to it."""
         like = Encoder.from_weights(base.weights, card.architecture)
-        weights = scratch.train(like, self._replay, job, self._settings)
+        before = self._registry.load(job.scratch) if job.scratch else None
+        weights = scratch.train(like, self._replay, job, self._settings, before)
         if weights is None:
             return ""
         card = msgspec.structs.replace(card, kind="scratch", temperature=1.0, parent="")

@@ -74,8 +74,8 @@ class Calibrator:
         self.conformal = AdaptiveConformal(MISSES)
         self._card_temperature = temperature
         self._pseudo_labels = pseudo_labels
-        self._labels: list[tuple[float, int, float]] = []
-        self._since_fit = 0
+        self._labels = np.empty((0, 3))
+        self._newest: list[tuple[float, int, float]] = []  # not fitted yet
 
     def p_up(self, logit: float) -> float:
         return float(self.p_of(np.float64(logit)))
@@ -87,16 +87,11 @@ class Calibrator:
     def observe(self, logit: float, outcome: int, weight: float) -> None:
         """A label matured. logit: what the model had said; weight: the label's uniqueness."""
         self.conformal.observe(self.p_up(logit), outcome, weight)
-        self._labels.append((logit, outcome, weight))
-        self._since_fit += 1
-        if self._since_fit == REFIT_EVERY:
-            self._since_fit = 0
-            del self._labels[:-KEPT_LABELS]
-            self._fit()
-
-    def _fit(self) -> None:
-        logit, y, weight = np.array(self._labels).T
-        self.fit(logit, y, weight)
+        self._newest.append((logit, outcome, weight))
+        if len(self._newest) == REFIT_EVERY:
+            self._labels = np.concatenate([self._labels, self._newest])[-KEPT_LABELS:]
+            self._newest = []
+            self.fit(*self._labels.T)
 
     def fit(self, logit: Floats, y: Floats, weight: Floats | None = None) -> None:
         """Learn from these labels (n,) and from nothing else."""

@@ -72,12 +72,7 @@ def parted(
     replay: SourceReplay, snapshot: AdaptModel, window: int, context: int
 ) -> tuple[LabelledSeries, LabelledSeries]:
     """(what the token teaches, its held-out tail with the context before it). Raises as `prepare` does."""
-    token = _series(snapshot, replay.series[0].step, replay.horizon).rows(slice(-window, None))
-    token.check()
-    if token.x.shape[1] != replay.series[0].x.shape[1]:
-        raise DataError(
-            f"{token.symbol}: {token.x.shape[1]} features, the source has {replay.series[0].x.shape[1]}"
-        )
+    token = series_of(snapshot, replay, window)
     usable = _with_context(token, context)
     need = 3 * MIN_SAMPLES
     if len(usable) < need:
@@ -129,9 +124,13 @@ def report_of(
     )
 
 
-def _series(snapshot: AdaptModel, step: int, horizon: int) -> LabelledSeries:
-    """The token's labels are known at the latest when their horizon after the entry has passed."""
-    return LabelledSeries(
+def series_of(snapshot: AdaptModel, replay: SourceReplay, window: int) -> LabelledSeries:
+    """The newest `window` rows. Raises DataError unless they are whole and the source's in shape.
+
+    Labels are known at the latest when their horizon after the entry has passed.
+    """
+    step = replay.series[0].step
+    token = LabelledSeries(
         symbol=snapshot.symbol,
         step=step,
         starts=snapshot.starts,
@@ -139,8 +138,14 @@ def _series(snapshot: AdaptModel, step: int, horizon: int) -> LabelledSeries:
         y=snapshot.labels,
         weight=snapshot.weights,
         log_vol=np.full(len(snapshot.rows), np.nan, np.float32),
-        t_known=snapshot.starts + (horizon + 1) * step,
-    )
+        t_known=snapshot.starts + (replay.horizon + 1) * step,
+    ).rows(slice(-window, None))
+    token.check()
+    if token.x.shape[1] != replay.series[0].x.shape[1]:
+        raise DataError(
+            f"{token.symbol}: {token.x.shape[1]} features, the source has {replay.series[0].x.shape[1]}"
+        )
+    return token
 
 
 def _with_context(series: LabelledSeries, context: int) -> NDArray[np.int64]:

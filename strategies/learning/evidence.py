@@ -25,13 +25,11 @@ class SequentialTest:
 
     def __init__(self) -> None:
         self._log_wealth = np.zeros(len(STAKES))
+        self.e_value = 1.0
 
     def add(self, x: float) -> None:
         self._log_wealth += np.log1p(STAKES * x)
-
-    @property
-    def e_value(self) -> float:
-        return float(np.exp(np.minimum(self._log_wealth, 700.0)).mean())
+        self.e_value = float(np.exp(np.minimum(self._log_wealth, 700.0)).mean())
 
 
 class PairedScores:

@@ -41,15 +41,17 @@ class Order(msgspec.Struct, tag=True):
     base_model: str
     seed: int
     arrays: Arrays
+    scratch: str
 
     @classmethod
     def of(cls, job: AdaptModel) -> "Order":
-        return cls(job.symbol, job.cut, job.base_model, job.seed, Arrays.of(job))
+        return cls(job.symbol, job.cut, job.base_model, job.seed, Arrays.of(job), job.scratch)
 
     def command(self) -> AdaptModel:
         return AdaptModel(
-            self.cut, self.symbol, self.cut, self.base_model, self.seed, *self.arrays.restored()
-        )
+            self.cut, self.symbol, self.cut, self.base_model, self.seed, *self.arrays.restored(),
+            scratch=self.scratch,
+        )  # fmt: skip
 
 
 class ChainOrder(msgspec.Struct, tag=True):

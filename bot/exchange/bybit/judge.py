@@ -1,6 +1,7 @@
 """From what came back to an ExchangeError, and what the limits learn from it; for REST and WebSocket."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from bot.exchange.bybit.clock import ExchangeClock
 from bot.exchange.bybit.endpoints import Endpoint
@@ -18,6 +19,7 @@ from bot.exchange.bybit.errors import (
     ruling,
 )
 from bot.exchange.bybit.limits import Limits
+from bot.exchange.bybit.wire.response import Response
 
 
 class Judge:
@@ -32,6 +34,14 @@ class Judge:
         """Every answer tells how much is left."""
         if headers:
             self._limits.note(endpoint.group, headers, self._clock.now_ms())
+
+    def note_items(
+        self, endpoint: Endpoint, response: Response[Any], headers: Mapping[str, object]
+    ) -> Response[Any]:
+        """The answer to a batch succeeds as a whole, also where single orders were too fast."""
+        if any(verdict.code in TOO_FAST for verdict in response.verdicts):
+            self._limits.exceeded(endpoint.group, headers, self._clock.now_ms())
+        return response
 
     def of_code(
         self, endpoint: Endpoint, code: int, text: str, headers: Mapping[str, object]

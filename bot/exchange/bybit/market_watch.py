@@ -6,6 +6,7 @@ of the exchange (a new snapshot, a book to compare with) is asked for.
 
 import asyncio
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Final, NoReturn
 
 from bot.core.commands import FetchBook, RenewBook
@@ -18,6 +19,7 @@ from bot.core.events import (
     InstrumentStatusChanged,
 )
 from bot.core.types import Feed
+from bot.exchange.bybit import wire
 from bot.exchange.bybit.clock import ExchangeClock
 from bot.exchange.bybit.errors import ExchangeError
 from bot.exchange.bybit.rest.market import MarketRest
@@ -33,6 +35,7 @@ from bot.exchange.bybit.streams import (
 from bot.exchange.bybit.translate import rest_book, ticker, trades
 from bot.exchange.bybit.wire import WireError
 from bot.exchange.bybit.wire.public import Ticker, Trades
+from bot.market.book import Book
 from bot.market.state import MarketState
 
 _DEPTH: Final = 50
@@ -69,6 +72,10 @@ class MarketWatch:
         self._state.remove(symbol)
         self._heard.pop(symbol, None)
         self._stream.unsubscribe(*_topics(symbol))
+
+    def book(self, symbol: str) -> Book:
+        """Of a symbol that is followed."""
+        return self._state[symbol].book
 
     def on_bar(self, bar: BarClosed) -> None:
         """Tell a bar, behind what book and trades did during its decision bar."""
@@ -129,6 +136,9 @@ class MarketWatch:
             while True:
                 events, commands = self._state.tick(self._clock.now_ms())
                 self._tell(events)
+                for frame in self._state.take_odd_frames():
+                    with suppress(WireError):
+                        wire.decode(frame)  # what we do not know of it is counted
                 for command in commands:
                     if isinstance(command, RenewBook):
                         self._stream.renew(command.topic, command.reason)

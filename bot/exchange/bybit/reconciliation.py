@@ -178,9 +178,10 @@ class Reconciler:
         """A difference that lasts, while nothing is booked, is the exchange's word against ours: it is right.
 
         Positions are read before executions, so that our books know at least as much as what they are
-        compared with; a symbol that is booked meanwhile cannot be compared.
+        compared with; a symbol that is booked meanwhile, or between two looks, cannot be compared: the same
+        difference may be another order's.
         """
-        suspects: dict[str, tuple[Held, Decimal]] | None = None
+        suspects: dict[str, tuple[Held, Decimal, int]] | None = None
         for pause in LOOKS:
             await self._sleep(pause)
             before = self._book.bookings.copy()
@@ -188,7 +189,7 @@ class Reconciler:
             await self._catch_up()
             ours, booked = self._book.quantities, self._book.bookings
             differing = {
-                symbol: (positions.get(symbol, Held()), ours.get(symbol, Decimal(0)))
+                symbol: (positions.get(symbol, Held()), ours.get(symbol, Decimal(0)), booked[symbol])
                 for symbol in positions.keys() | ours.keys()
                 if positions.get(symbol, Held()).qty != ours.get(symbol, Decimal(0))
                 and booked[symbol] == before[symbol]
@@ -199,7 +200,7 @@ class Reconciler:
             if not suspects:
                 return ()
         told = []
-        for symbol, (held, own) in sorted((suspects or {}).items()):
+        for symbol, (held, own, _) in sorted((suspects or {}).items()):
             text = f"the exchange holds {held.qty:f}, our books {own:f}"
             self._adopt(symbol, held, text)
             told.append(f"{symbol}: {text}")

@@ -115,7 +115,7 @@ class TradeStream(OrderEntry):
         if reply.code:
             raise self._judge.of_code(endpoint, reply.code, reply.text, reply.header)
         try:
-            return response_of_reply(reply)
+            return self._judge.note_items(endpoint, response_of_reply(reply), reply.header)
         except WireError as error:
             raise self._judge.of_nonsense(endpoint, str(error)) from None
 

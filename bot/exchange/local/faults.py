@@ -25,6 +25,7 @@ topic; `*` is a wildcard), how often it strikes, how likely, and how long. What 
     restart           every connection is cut, nothing accepted for `ms`, order books begin with u = 1
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from random import Random
@@ -55,13 +56,16 @@ class Fault:
 
 
 class Faults:
-    """Deterministic by seed. `strike` asks, counts and spends; `holds` counts; `current` only looks."""
+    """Deterministic by seed. `strike` asks, counts and spends; `holds` counts; `current` only looks.
 
-    def __init__(self, seed: int) -> None:
+    now: ms
+    """
+
+    def __init__(self, seed: int, now: Callable[[], float]) -> None:
         self._rng = Random(f"faults/{seed}")
         self.armed: list[Fault] = []
         self.struck: dict[str, int] = dict.fromkeys(KINDS, 0)
-        self.now = 0.0  # ms, set by the server before it asks
+        self._now = now
 
     def arm(
         self,
@@ -76,8 +80,9 @@ class Faults:
         """Raises UsageError for a kind that there is not."""
         if kind not in KINDS:
             raise UsageError(f"no fault {kind!r}; there are {', '.join(KINDS)}")
-        until = float("inf") if lasts_ms is None else self.now + lasts_ms
-        fault = Fault(kind, target, count, probability, ms, lasts_ms, self.now, until)
+        now = self._now()
+        until = float("inf") if lasts_ms is None else now + lasts_ms
+        fault = Fault(kind, target, count, probability, ms, lasts_ms, now, until)
         self.armed.append(fault)
         return fault
 
@@ -87,7 +92,8 @@ class Faults:
     def current(self, kind: str, target: str = "") -> Fault | None:
         if not self.armed:
             return None
-        self.armed = [fault for fault in self.armed if fault.until > self.now]
+        now = self._now()
+        self.armed = [fault for fault in self.armed if fault.until > now]
         for fault in self.armed:
             if fault.kind == kind and fnmatchcase(target, fault.target):
                 return fault

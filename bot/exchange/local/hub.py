@@ -164,10 +164,10 @@ class Hub:
             if session.account is not account:
                 continue
             for name in session.topics:
-                if _base(name) == topic:
+                if name in (topic, f"{topic}.linear"):
                     frame = {"id": id_, "topic": name, "creationTime": now, "data": data}
                     session.push(_encode(frame), name)
-                elif topic == "execution" and _base(name) == "execution.fast":
+                elif topic == "execution" and name in ("execution.fast", "execution.fast.linear"):
                     fast = [_fast(view) for view in data if view["execType"] == "Trade"]
                     if fast:
                         session.push(_encode({"topic": name, "creationTime": now, "data": fast}), name)

@@ -100,15 +100,18 @@ def _filtered(orders: list[Order], params: Params) -> list[Order]:
 
 
 def open_orders(asked: Asked) -> Answer:
-    """Open ones; by id also one that has just finished; with openOnly=1 the last 500 closed ones too."""
-    account, params = asked.account, asked.params
+    """Open ones; by id also one that has just finished; with openOnly=1 the last 500 closed ones too.
+
+    A restart keeps finished ones in the history only.
+    """
+    account, params, since = asked.account, asked.params, asked.world.restarted
     if not is_linear(params, ""):
         return _page(asked, [])
     if (found := _by_id(account, params)) is not None:
-        return _page(asked, found)
+        return _page(asked, [order for order in found if order.is_open or order.updated >= since])
     orders = list(account.open_orders.values())
     if whole(params, "openOnly") == 1:
-        orders += list(account.finished)[-500:]
+        orders += [order for order in account.finished if order.updated >= since][-500:]
     return _page(asked, _filtered(orders, params))
 
 

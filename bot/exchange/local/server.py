@@ -260,6 +260,7 @@ class Server:
         fault = venue.faults.arm(kind, target, **options)
         if kind == "restart":
             venue.refusing_until = now + fault.ms
+            venue.world.restarted = venue.world.now
             venue.faults.strike("restart")
             venue.faults.clear("restart")
             venue.hub.restart()

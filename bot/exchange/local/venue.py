@@ -39,7 +39,7 @@ class Venue:
         self.latency_ms = latency_ms
         self.keys = Keys()
         self.limits = RateLimits(rate_limit_scale)
-        self.faults = Faults(world.seed)
+        self.faults = Faults(world.seed, wall_ms)
         self.hub = Hub(world, self.faults)
         self._wall_ms = wall_ms
         self._is_flush_due = False
@@ -53,9 +53,8 @@ class Venue:
 
     def clock_ms(self) -> int:
         """What the exchange takes for the time: signatures are checked against it."""
-        self.faults.now = self._wall_ms()
         skew = self.faults.holds("clock_skew")
-        return int(self.faults.now) + (skew.ms if skew else 0)
+        return int(self._wall_ms()) + (skew.ms if skew else 0)
 
     @property
     def market_ms(self) -> int:

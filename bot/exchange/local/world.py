@@ -104,6 +104,7 @@ class World:
     def __init__(self, assets: Iterable[Asset], seed: int, now: int) -> None:
         self.seed = seed
         self.start = self.now = now
+        self.restarted = 0  # ms: when it last was
         self.engine = Engine(f"{seed}/{now}")
         self.clearing = Clearing(self.engine)
         self.listed: dict[str, Listed] = {}

@@ -88,7 +88,7 @@ class Transport:
         if not isinstance(outcome, Silence):
             self._judge.note(endpoint, outcome.headers)
         if isinstance(outcome, Answer):
-            response = outcome.response
+            response = self._judge.note_items(endpoint, outcome.response, outcome.headers)
         elif isinstance(outcome, Refusal) and outcome.code in UNCHANGED and not outcome.is_http:
             response = Response(0, outcome.text, None)
         else:

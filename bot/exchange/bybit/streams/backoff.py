@@ -13,18 +13,21 @@ _SHARE: Final = 0.8  # other programs may run at the same address
 
 
 class Backoff:
-    """Exponential backoff with full jitter (Brooker 2015): uniform between 0 and a doubling ceiling."""
+    """Exponential backoff with full jitter (Brooker 2015): uniform between 0 and a doubling ceiling.
 
-    def __init__(self, base: float = 0.5, ceiling: float = 30.0, rng: random.Random | None = None) -> None:
+    The default ceiling brings a stream back within five seconds of an exchange that is there again.
+    """
+
+    def __init__(self, base: float = 0.5, ceiling: float = 4.5, rng: random.Random | None = None) -> None:
         """Seconds."""
         self._base = base
-        self.ceiling = ceiling
+        self._ceiling = ceiling
         self._rng = rng or random.Random()
         self._failures = 0
 
     def next(self) -> float:
         """How long to wait before the next attempt."""
-        bound = min(self.ceiling, self._base * 2 ** min(self._failures, 30))
+        bound = min(self._ceiling, self._base * 2 ** min(self._failures, 30))
         self._failures += 1
         return self._rng.uniform(0, bound)
 
@@ -33,7 +36,10 @@ class Backoff:
 
 
 class ConnectionBudget:
-    """A sliding window over new connections, shared by every stream of the process."""
+    """A sliding window over new connections, shared by every stream of the process.
+
+    Its last quarter is rationed: an outage that lasts must not end in minutes without any attempt.
+    """
 
     def __init__(
         self,
@@ -57,6 +63,10 @@ class ConnectionBudget:
 
     def _delay(self) -> float:
         now = self._monotonic()
-        while self._taken and now - self._taken[0] >= self._period:
+        while self._taken and now >= self._taken[0] + self._period:
             self._taken.popleft()
-        return 0.0 if len(self._taken) < self._connections else self._taken[0] + self._period - now
+        left = self._connections - len(self._taken)
+        if left > self._connections / 4:
+            return 0.0
+        newest = self._taken[-1]
+        return newest + (self._taken[0] + self._period - newest) / (left + 1) - now

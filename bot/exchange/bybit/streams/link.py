@@ -67,6 +67,7 @@ class Link:
         self._credentials = credentials
         self._budget = budget
         self._backoff = backoff
+        self._refusals = Backoff(1.0, settings.patience_s)  # of logins; a wrong clock may be mended soon
         self._settings = settings
         self._decode = decode
         self._opener = opener
@@ -78,16 +79,16 @@ class Link:
             await self._budget.take()
             self.connections += 1
             started = time.monotonic()
-            reason, patient = await self._live()
+            reason, delay = await self._live()
             self.traffic.lost[reason.partition(" (")[0]] += 1
             if time.monotonic() - started >= self._settings.steady_s:
                 self._backoff.reset()
-            delay = self._backoff.ceiling if patient else self._backoff.next()
+            delay = self._backoff.next() if delay is None else delay
             self._tell(Disconnected(reason, delay))
             await self._sleep(delay)
 
-    async def _live(self) -> tuple[str, bool]:
-        """One connection from beginning to end: why it ended, and whether to be patient."""
+    async def _live(self) -> tuple[str, float | None]:
+        """One connection from beginning to end: why it ended, and how long to wait if not as usual."""
         try:
             async with self._opener(self._url, self._settings) as socket:
                 connection = Connection(
@@ -97,23 +98,25 @@ class Link:
                 await first_to_end(connection.run(), self._use(connection))
         except LoginRefusedError as error:
             self._tell(LoginRefused(str(error)))
-            return "login refused", True
+            return "login refused", self._refusals.next()
         except ConnectionLost as error:
-            return str(error), False
+            return str(error), None
         except InvalidStatus as error:
-            return f"HTTP {error.response.status_code}", error.response.status_code == 403
+            status = error.response.status_code
+            return f"HTTP {status}", self._settings.patience_s if status == 403 else None
         except TimeoutError:
-            return "no answer in time", False
+            return "no answer in time", None
         except (OSError, WebSocketException) as error:
-            return f"cannot connect: {type(error).__name__}", False
+            return f"cannot connect: {type(error).__name__}", None
         except Exception as error:  # a bug of ours must not end the stream silently
-            return f"failure in the client: {type(error).__name__}: {error}", False
+            return f"failure in the client: {type(error).__name__}: {error}", None
         finally:
             self.connection = None
-        return "the session ended", False
+        return "the session ended", None
 
     async def _use(self, connection: Connection) -> None:
         if self._credentials is not None:
             await connection.log_in(self._credentials, self._clock.now_ms())
+            self._refusals.reset()
         self.connection = connection
         await self._session(connection)

@@ -23,6 +23,7 @@ class StreamSettings:
     close_s: float = 1.0
     look_s: float = 1.0  # how often deadlines are looked at
     steady_s: float = 30.0  # a connection that lived this long resets the backoff
+    patience_s: float = 30.0  # after a 403, and at most after a login that is refused again and again
     snapshot_s: float = 3.0  # after a subscription, until a book's snapshot must be there
     renew_pause_s: float = 0.5  # between rounds of resubscribing single topics
     bad_frames_pause_s: float = 10.0

@@ -20,7 +20,7 @@ class BookData(Wire, frozen=True):
     bids: list[Level] = field(name="b")
     asks: list[Level] = field(name="a")
     update_id: Sequence = field(name="u")
-    sequence: Sequence = field(name="seq", default=-1)
+    sequence: Sequence = field(name="seq")
 
 
 class Book(Wire, frozen=True):
