@@ -227,7 +227,7 @@ def summary(lives: Sequence[Mapping[str, Life]]) -> list[str]:
     losses = [life.profit_after_turn / BALANCE for life in deceived(lives)]
     if losses:
         out.append(
-            f"after the turn it still traded in {len(losses)} seeds, and no more in {len(delays)} of them after "
+            f"after the turn it still traded in {len(losses)} seeds, no more in {len(delays)} of them after "
             f"{median(delays):.1f} days (median), {max(delays):.1f} at most; from the turn until flat "
             f"{median(losses):+.2%} (median), {min(losses):+.2%} at worst"
         )
