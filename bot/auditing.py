@@ -9,6 +9,7 @@ from bot.core.types import DAY_MS, MINUTE_MS
 from bot.engine.engine import Engine
 from bot.exchange.bybit.audit import Line, RunLog, audit, change_of
 from bot.exchange.bybit.errors import ExchangeError
+from bot.exchange.bybit.ownership import Ownership
 from bot.exchange.bybit.rest import Rest
 
 _AFTER_MIDNIGHT: Final = MINUTE_MS  # funding is booked, lists have caught up
@@ -24,11 +25,11 @@ class DailyAudit:
     """
 
     def __init__(
-        self, rest: Rest, engine: Engine, log: RunLog, emit: Callable[[Event], None],
+        self, rest: Rest, owners: Ownership, engine: Engine, log: RunLog, emit: Callable[[Event], None],
         tell: Callable[[Sequence[Line]], None], since: int,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:  # fmt: skip
-        self._rest, self._engine, self._log = rest, engine, log
+        self._rest, self._owners, self._engine, self._log = rest, owners, engine, log
         self._emit, self._tell, self._sleep = emit, tell, sleep
         self.since = since  # of the next audit
         self._balance = engine.portfolio.balance  # at that time
@@ -51,7 +52,7 @@ class DailyAudit:
             now, balance = self._rest.clock.now_ms(), self._engine.portfolio.balance
             try:
                 held = list(self._engine.portfolio.positions.values())
-                lines = await audit(self._rest, self._log, held, balance, self.since)
+                lines = await audit(self._rest, self._owners, self._log, held, balance, self.since)
                 lines.append(await change_of(self._rest, balance - self._balance, self.since, now))
             except ExchangeError as error:
                 lines = [Line("audit", "not made", str(error), False)]

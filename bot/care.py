@@ -12,10 +12,13 @@ from typing import Final, NoReturn
 from bot.core.commands import AdaptModel, ExtendChain
 from bot.core.events import AdaptationFailed, BarClosed, CandidateArrived, Event, InstrumentListed
 from bot.core.types import Instrument, Position
+from bot.ending import Ending
 from bot.engine.engine import Engine
 from bot.engine.live import follow
 from bot.engine.runner import Broker, Journal, Observer, Runner
 from bot.exchange.bybit.audit import RunLog
+from bot.exchange.bybit.broker import BybitBroker
+from bot.exchange.bybit.rest import Rest
 from strategies.base import Advice, News
 
 _LOOK_SECONDS: Final = 0.05
@@ -68,6 +71,10 @@ class Care:
             self._runner, self._inbox, asyncio.Event(), self._journal.commit, lambda: None, self._now
         )
         raise AssertionError("nobody stops it but by cancelling")
+
+    def ending(self, rest: Rest, broker: BybitBroker) -> Ending:
+        """For a run that is stopped before it trades, when `run` has ended."""
+        return Ending(rest, broker, self._inbox, self.engine, self._runner, self._journal, self.log)
 
     async def guarded(self, patience: float) -> list[str]:
         """Wait until every position has a stop or is on its way out; those that have neither in

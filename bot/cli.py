@@ -8,6 +8,7 @@ import typer
 from bot.commands import control
 from bot.commands import data as data_commands
 from bot.commands import models as model_commands
+from bot.commands.flatten import flatten
 from bot.commands.instruments import instruments
 from bot.commands.options import (
     ConfigOption,
@@ -40,7 +41,7 @@ app = typer.Typer(
 app.add_typer(data_commands.app, name="data")
 app.command(epilog=_EPILOG)(_told(instruments))
 app.command(epilog=_EPILOG)(_told(trade))
-for command in (control.status, control.pause, control.resume, control.flatten, control.kill):
+for command in (control.status, control.pause, control.resume, flatten, control.kill):
     app.command(epilog=_EPILOG)(_told(command))
 app.command(epilog=_EPILOG)(_told(rehearse))
 app.command(epilog=_EPILOG)(_told(study))

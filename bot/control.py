@@ -274,7 +274,8 @@ def _answer(verb: Verb, now: Standing) -> str:
     if verb is Verb.PAUSE:
         return f"paused: no entries; {count} are looked after"
     if verb is Verb.FLATTEN:
-        return f"closing {count}"
+        left = ", ".join(f"{symbol} ({found})" for symbol, found in sorted(now.others.items()))
+        return f"closing {count}{f'; left alone, somebody else has it: {left}' if left else ''}"
     if verb is Verb.KILL:
         naked = ", ".join(item.symbol for item in now.positions if item.stop is None)
         return f"stopped; {count} keep their stops{f', but {naked} has none' if naked else ''}"

@@ -34,6 +34,7 @@ from bot.exchange.bybit.audit import Line
 from bot.exchange.bybit.broker import BrokerSettings, BybitBroker
 from bot.exchange.bybit.environment import Environment, check_key, credentials, local
 from bot.exchange.bybit.live_market import LiveMarket, MarketSettings
+from bot.exchange.bybit.ownership import Ownership
 from bot.exchange.bybit.rest import Rest
 from bot.exchange.bybit.streams.connection import first_to_end
 from bot.execution.orders import SALTS, Orders, tag_of
@@ -105,11 +106,13 @@ async def _trade(
 ) -> list[Line]:  # fmt: skip
     inbox: asyncio.Queue[Event] = asyncio.Queue()
     started = rest.clock.now_ms()
-    preparation = preparation_of(settings, rest)
+    owners = Ownership(leave=settings.bybit.foreign_positions == "leave")
+    preparation = preparation_of(settings, rest, owners)
     warn(console, await preparation.account())
     broker = BybitBroker(
         environment, credentials(environment, {}), rest, inbox.put_nowait,
         BrokerSettings(orders_by_websocket=plan.orders_by_websocket), prepare=preparation.symbol,
+        owners=owners,
     )  # fmt: skip
     sources = settings.market.sources
     market = LiveMarket(

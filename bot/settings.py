@@ -339,6 +339,9 @@ class Bybit(Section):
     may_switch_modes: bool = Field(
         False, description="change margin and position mode of an account that holds nothing"
     )
+    foreign_positions: Literal["leave", "adopt"] = Field(
+        "leave", description="of others on the account: left alone, or guarded and closed like our own"
+    )
     bar_minutes: Literal[1, 3, 5, 15] = 1
     newest_days: Count = Field(60, description="tokens launched in the last so many days are traded")
     max_tokens: Annotated[int, Field(ge=1, le=100)] = Field(

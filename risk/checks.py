@@ -23,6 +23,12 @@ def mode_and_latches(context: Context) -> str | None:
     return f"halted: {reason}" if reason else context.account.blocked or None
 
 
+def ownership(context: Context) -> str | None:
+    """The exchange would make one position of ours and theirs."""
+    found = context.account.somebody_else(context.signal.symbol)
+    return f"somebody else has {found} there, which is left alone" if found else None
+
+
 def equity(context: Context) -> str | None:
     value = context.account.equity
     return None if math.isfinite(value) and value > 0 else f"equity is {value}"
@@ -215,6 +221,7 @@ def price_band(context: Context) -> str | None:
 
 CHECKS: Final[tuple[Check, ...]] = (
     mode_and_latches,
+    ownership,
     equity,
     market_data,
     signal_numbers,
@@ -256,6 +263,7 @@ def still_within(context: Context) -> str | None:
 
 LASTING: Final[tuple[Check, ...]] = (
     mode_and_latches,
+    ownership,
     equity,
     market_data,
     instrument_status,

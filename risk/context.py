@@ -61,6 +61,9 @@ class AccountState(Protocol):
     def is_exposed(self, symbol: str, side: Side) -> bool:
         """Whether an entry of `side` would add to what is held or ordered."""
 
+    def somebody_else(self, symbol: str) -> str:
+        """What others have in the symbol and is left alone, "" for nothing."""
+
     def cluster_notional(self, symbol: str, side: Side) -> float:
         """What is held in the direction of a position of `side`, in tokens that move with `symbol`."""
 

@@ -11,6 +11,7 @@ import os
 import random
 import signal
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from decimal import Decimal
@@ -30,11 +31,13 @@ from bot.exchange.bybit.audit import Line, RunLog, audit
 from bot.exchange.bybit.broker import BrokerSettings, BybitBroker
 from bot.exchange.bybit.environment import Credentials, local
 from bot.exchange.bybit.order_desk import DeskSettings, OrderDesk
+from bot.exchange.bybit.ownership import Ownership
 from bot.exchange.bybit.reconciliation import Reconciler
 from bot.exchange.bybit.rest import Rest, lane
 from bot.exchange.bybit.streams import Backoff, ConnectionBudget, StreamSettings
 from bot.execution.orders import SALTS, Orders, tag_of
-from bot.settings import Costs, Execution, Gate, Risk
+from bot.live.account import ownership_of
+from bot.settings import Bybit, Costs, Execution, Gate, Risk, Settings
 from bot.storage.database import Database
 from bot.storage.journal import Journal
 from risk.breaker import Breaker
@@ -99,6 +102,7 @@ class Life(NamedTuple):
     market: Sequence[tuple[Instrument, float]]  # and its price, which stands still
     death: Death
     seconds: float = 20.0  # of trading, where no death comes
+    leave: bool = False  # positions of others
 
 
 class _Reaper:
@@ -227,7 +231,7 @@ async def _live(life: Life, database: Database, report: Connection) -> None:
     broker = BybitBroker(
         local(life.url), KEY, rest, inbox.put_nowait, BROKER, stream_settings=STREAMS,
         budget=ConnectionBudget(1_000_000), backoff=lambda: Backoff(0.05, 0.5),
-        earlier=[tag_of(run.start_ts, run.seed) for run in database.runs()],
+        owners=_owners(life, database),
     )  # fmt: skip
     try:
         opening = await broker.start()
@@ -259,7 +263,9 @@ async def _live(life: Life, database: Database, report: Connection) -> None:
             while not inbox.empty():
                 runner.advance([inbox.get_nowait()])
             books = engine.portfolio
-            lines = await audit(rest, log, list(books.positions.values()), books.balance, opening.ts)
+            lines = await audit(
+                rest, broker.owners, log, list(books.positions.values()), books.balance, opening.ts
+            )
             if broker.submitted == submitted and not engine.orders.open:
                 break
         journal.finish({})
@@ -298,6 +304,12 @@ async def _trade(
     feeding.cancel()
     with suppress(asyncio.CancelledError):
         await feeding
+
+
+def _owners(life: Life, database: Database) -> Ownership:
+    """As a start of the bot makes it."""
+    settings = Settings(bybit=Bybit(foreign_positions="leave" if life.leave else "adopt"))
+    return ownership_of(settings, database, database.runs(), int(time.time() * 1_000))
 
 
 Books = tuple[dict[str, tuple[Decimal, Decimal | None]], Decimal]

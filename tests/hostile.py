@@ -24,6 +24,7 @@ from bot.core.events import (
     OrderCancelled,
     OrderFilled,
     OrderRejected,
+    OthersHold,
     PositionAdopted,
     StopMoved,
     TimePassed,
@@ -79,6 +80,7 @@ class Hostile:
         self.sent: list[int] = []  # when entries were
         self.blocked: set[str] = set()
         self.faulty: set[str] = set()
+        self.theirs: set[str] = set()  # where somebody else is
         self.halts: dict[tuple[Latch, str], int] = {}
         self.listed: set[str] = set()
         self.foreign: set[str] = set()  # positions that are, in part, not of our making
@@ -167,6 +169,10 @@ class Hostile:
     def fault(self, symbol: str, *, over: bool) -> None:
         (self.faulty.discard if over else self.faulty.add)(symbol)
         self.hear(MarketHealthChanged(self.now, self.now, symbol, () if over else ("gap",)))
+
+    def somebody_else(self, symbol: str, tenths: int, orders: int) -> None:
+        (self.theirs.add if tenths or orders else self.theirs.discard)(symbol)
+        self.hear(OthersHold(self.now, self.now, symbol, Decimal(tenths) / 10, orders))
 
     # --- the exchange ---------------------------------------------------------------------------------------
 
@@ -284,6 +290,7 @@ class Hostile:
         assert (Latch.TOKEN, order.symbol) not in self.halts
         assert not self.blocked
         assert order.symbol not in self.faulty
+        assert order.symbol not in self.theirs
         assert order.symbol in self.listed
         price = self.prices[order.symbol]
         if order.symbol not in self.foreign:
@@ -407,6 +414,9 @@ def wander(world: Hostile, random: random.Random, steps: int) -> None:
         (1, lambda: world.adopt(random.choice(SYMBOLS), random.randint(-15, 15))),
         (1, lambda: world.trouble(random.choice(("feed", "account")), over=random.random() < 0.8)),
         (1, lambda: world.fault(random.choice(SYMBOLS), over=random.random() < 0.8)),
+        (1, lambda: world.somebody_else(
+            random.choice(SYMBOLS), random.choice((0, 0, 0, 5, -5)), random.choice((0, 0, 0, 1)),
+        )),
         (1, lambda: world.pay_funding(random.choice(SYMBOLS), random.randint(-50, 50))),
         (0.5, lambda: world.transfer(random.randint(-500, 500))),
         (0.5, lambda: world.delist(random.choice(SYMBOLS))),

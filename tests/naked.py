@@ -11,7 +11,7 @@ class NakedWatch:
 
     def __init__(self, venue: Venue, account: Account) -> None:
         self.longest = 0.0  # seconds
-        self._account = account
+        self.account = account
         self._since: dict[str, float] = {}
         flush = venue.flush
 
@@ -23,7 +23,7 @@ class NakedWatch:
 
     def _look(self) -> None:
         now = time.monotonic()
-        naked = {item.contract.symbol for item in self._account.held() if item.stop_loss is None}
+        naked = {item.contract.symbol for item in self.account.held() if item.stop_loss is None}
         for symbol in naked:
             self.longest = max(self.longest, now - self._since.setdefault(symbol, now))
         for symbol in self._since.keys() - naked:

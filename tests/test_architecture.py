@@ -20,6 +20,7 @@ LAYERS = [
         "bot.auditing",
         "bot.care",
         "bot.control",
+        "bot.ending",
         "bot.reporting",
         "bot.live",
         "bot.rehearsal",

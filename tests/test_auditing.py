@@ -43,7 +43,14 @@ async def test_the_change_of_a_day_equals_the_wallets_and_a_difference_holds_ent
             streams=STREAMS,
         ) as desk:  # fmt: skip
             daily = DailyAudit(
-                desk.rest, desk.engine, desk.log, desk.inbox.put_nowait, told.append, desk.opened, at_once
+                desk.rest,
+                desk.broker.owners,
+                desk.engine,
+                desk.log,
+                desk.inbox.put_nowait,
+                told.append,
+                desk.opened,
+                at_once,
             )
             await trade(desk, exchange)
             await daily.look()

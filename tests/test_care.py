@@ -36,7 +36,7 @@ from bot.exchange.local.assets import Asset
 from bot.live.account import account_lock, known_fees
 from bot.live.parts import Choice
 from bot.live.run import LiveRun
-from bot.settings import Costs, Settings, Storage
+from bot.settings import Bybit, Costs, Settings, Storage
 from bot.storage.database import Database
 from bot.storage.journal import Journal
 from tests.builders import START, bar
@@ -45,6 +45,7 @@ from tests.test_engine import Desk, nothing, orders_of
 
 KEYS = Credentials(KEY, SECRET)
 SOON = 8.0  # seconds
+ADOPT = Bybit(foreign_positions="adopt")  # what these tests find held was bought by hand
 
 
 def with_a_token(now: int) -> Sequence[Asset]:
@@ -67,7 +68,7 @@ async def starting(
     monkeypatch.setattr(BarDownload, "run", never)
     rest = Rest(local(exchange.url), KEYS)
     await rest.measure_clock()
-    chosen = Settings(storage=Storage(directory=directory), **settings)
+    chosen = Settings(**{"storage": Storage(directory=directory), "bybit": ADOPT, **settings})
     with Database.open(directory / "bot.sqlite") as database:
         earlier(database, exchange.venue.world.now + 1)
         choice = Choice("testnet", local(exchange.url), KEYS)
@@ -174,7 +175,7 @@ async def test_a_start_that_fails_says_what_nobody_looks_after(
             )
         monkeypatch.setattr(BarDownload, "run", expired)
         with Database.open(tmp_path / "bot.sqlite") as database:
-            settings = Settings(storage=Storage(directory=tmp_path))
+            settings = Settings(storage=Storage(directory=tmp_path), bybit=ADOPT)
             choice = Choice("testnet", local(exchange.url), KEYS)
             control, console = Control(database, "testnet"), Console(file=out, width=500)
             run = LiveRun(settings, choice, "1", rest, database, console, control)

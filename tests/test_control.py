@@ -25,6 +25,7 @@ from bot.core.events import (
     EntriesBlocked,
     InstrumentDelisted,
     OperatorCommanded,
+    OthersHold,
     TokenLeftOut,
 )
 from bot.core.records import Alarm, BreakerReleased, Refused, RungChanged, TransferJudged
@@ -352,6 +353,7 @@ def command(*arguments: str, home: Path) -> tuple[int, str]:
 
 
 def test_without_a_bot_a_request_is_written_down_for_the_next_start(tmp_path: Path) -> None:
+    Database.open(tmp_path / "bot.sqlite").close()
     code, out = command("pause", home=tmp_path)
     assert (code, "name one with --mode" in out) == (2, True)
     code, out = command("pause", "--mode", "demo", "--reason", "lunch", home=tmp_path)
@@ -362,10 +364,22 @@ def test_without_a_bot_a_request_is_written_down_for_the_next_start(tmp_path: Pa
         assert (request.verb, request.reason, request.taken) == (Verb.PAUSE, "lunch", None)
 
 
+@pytest.mark.parametrize("arguments", [(), ("--mode", "live")])
+@pytest.mark.parametrize("verb", ["kill", "pause", "resume"])
+def test_where_no_bot_ever_ran_nothing_is_written_down(
+    tmp_path: Path, verb: str, arguments: tuple[str, ...]
+) -> None:
+    code, out = command(verb, *arguments, home=tmp_path)
+    assert code == 2
+    assert f"no bot has ever run in {tmp_path}: name the folder of the one you mean by --directory" in out
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("verb", ["kill", "pause", "flatten"])
 def test_a_mistake_elsewhere_in_the_configuration_keeps_nobody_from_stopping_the_bot(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str
 ) -> None:
+    Database.open(tmp_path / "bot.sqlite").close()
     monkeypatch.setenv("BOT_RISK__STOPP", "1")
     code, out = command(verb, "--mode", "paper", home=tmp_path)
     assert (code, "Written down" in out) == (0, True)
@@ -413,6 +427,27 @@ def test_status_groups_the_tokens_that_are_left_out_by_reason() -> None:
         "not followed: T0USDT, T1USDT, T2USDT, T3USDT, T4USDT, T5USDT, T6USDT, T7USDT and 2 more "
         "(turnover of … a day < …)",
     ]
+
+
+def test_what_somebody_else_has_is_told_while_they_have_it() -> None:
+    desk = holding()
+    desk.runner.hear(OthersHold(START, START, "OLDUSDT", Decimal("-5"), 2))
+    beat = Heartbeat(
+        mode="demo", host="h", pid=1, born="", phase="trading", since=0, beat=0,
+        standing=msgspec.json.encode(standing(desk.engine)).decode(),
+    )  # fmt: skip
+    told = "a position of -5 and 2 open orders"
+    assert f"left alone: OLDUSDT, {told} of somebody else" in list(status.lines(beat, [], 0))
+    answer = f"closing 1 positions; left alone, somebody else has it: OLDUSDT ({told})"
+    assert _answer(Verb.FLATTEN, standing(desk.engine)) == answer
+    later = Desk(nothing)
+    later.engine.take_over(desk.engine)
+    assert later.engine.others == {"OLDUSDT": told}
+    desk.runner.hear(OthersHold(START, START, "OLDUSDT", Decimal(0), 0))
+    assert desk.engine.others == {}
+    assert [item.text for item in desk.journal.of(Alarm)] == [
+        f"somebody else has {told} here: left alone, no entries", "nobody else is here now",
+    ]  # fmt: skip
 
 
 def test_status_says_what_each_token_is_traded_by_and_why() -> None:

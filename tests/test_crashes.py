@@ -27,6 +27,7 @@ from tests.local_exchange import LocalExchange, local_exchange
 from tests.naked import NakedWatch
 
 PRICES = {"AAAUSDT": 100.0, "BBBUSDT": 50.0, "CCCUSDT": 200.0}
+THEIRS = "DDDUSDT"  # where a person trades by hand, and the bot would like to
 NAKED_SECONDS = 1.0  # T: so long may a position be without a stop
 SETTLED_SECONDS = 5.0  # after a start, until the dead bot's last request is done or void (recv_window: 2 s)
 PATIENCE = 60.0
@@ -34,11 +35,44 @@ CHILD = multiprocessing.get_context("forkserver")
 CHILD.set_forkserver_preload(["tests.crash_child"])  # a birth costs a fork, not seconds of imports
 
 
-def three_symbols(now: int) -> list[Asset]:
+def symbols(now: int) -> list[Asset]:
     launch = now - 30 * DAY_MS
     return [
-        assets.plain(name, price, launch, turnover=8e8, volume=1.0 / price) for name, price in PRICES.items()
+        assets.plain(name, price, launch, turnover=8e8, volume=1.0 / price)
+        for name, price in {**PRICES, THEIRS: 10.0}.items()
     ]
+
+
+class Person:
+    """Buys one more at each occasion, with a stop of their own."""
+
+    def __init__(self, exchange: LocalExchange) -> None:
+        self.exchange = exchange
+        self.bought = 0
+
+    def buy(self) -> None:
+        body = {
+            "category": "linear", "symbol": THEIRS, "side": "Buy", "qty": "1", "orderType": "Market",
+            "stopLoss": "5",
+        }  # fmt: skip
+        venue, account = self.exchange.venue, self.exchange.account
+        self.exchange.do(lambda: venue.world.engine.create(account, body, venue.world.now))
+        self.bought += 1
+
+    def meddling(self) -> list[str]:
+        """What anybody else did to their position."""
+        account = self.exchange.account
+        found = self.exchange.do(
+            lambda: [
+                (item.qty, item.contract.price(item.stop_loss.trigger_price) if item.stop_loss else None)
+                for item in account.held()
+                if item.contract.symbol == THEIRS
+            ]
+        )
+        ours = [
+            order.link_id for order in account.orders.values() if order.symbol == THEIRS and order.link_id
+        ]
+        return [*ours, *([] if found == [(self.bought, 5)] else [f"{self.bought} bought: {found}"])]
 
 
 class Witness:
@@ -56,6 +90,7 @@ class Witness:
                     None if item.stop_loss is None else item.contract.price(item.stop_loss.trigger_price),
                 )
                 for item in self.exchange.account.held()
+                if item.contract.symbol in PRICES
             }
             return held, self.exchange.account.wallet
 
@@ -83,6 +118,8 @@ class Witness:
         held: Counter[str] = Counter()
         found = []
         for execution in executions:
+            if execution["symbol"] == THEIRS:
+                continue
             sign = 1 if execution["side"] == "Buy" else -1
             held[execution["symbol"]] += sign * Decimal(execution["execQty"])  # type: ignore[assignment]
             if abs(held[execution["symbol"]]) > largest.get(execution["symbol"], Decimal(0)):
@@ -102,7 +139,7 @@ def said(pipe: Any) -> Any:
     """What a bot reports; None when it died before."""
     try:
         return pipe.recv() if pipe.poll(PATIENCE) else pytest.fail("a bot neither spoke nor died")
-    except EOFError:
+    except (EOFError, ConnectionResetError):  # it died with a word unread
         return None
 
 
@@ -116,18 +153,25 @@ def equal(ours: Books, theirs: Books) -> bool:
     return ours[0] == theirs[0] and abs(ours[1] - theirs[1]) < Decimal("0.01")
 
 
-def campaign(deaths: Sequence[Death], directory: Path) -> dict[str, Any]:
-    """One bot after the other, each to its death; the last one lives, trades, and compares everything."""
+def campaign(deaths: Sequence[Death], directory: Path, *, beside: bool = False) -> dict[str, Any]:
+    """One bot after the other, each to its death; the last one lives, trades, and compares everything.
+
+    beside: a person who trades by hand is left alone
+    """
     path = str(directory / "bot.sqlite")
     fates: Counter[str] = Counter()
     differing: list[str] = []
-    with local_exchange(three_symbols, manual=False, balance=100_000) as exchange:
-        witness = Witness(exchange)
+    with local_exchange(symbols, manual=False, balance=100_000) as exchange:
+        witness, person = Witness(exchange), Person(exchange)
+        prices = {**PRICES, THEIRS: 10.0} if beside else PRICES
         market = [
-            (exchange.venue.world.listed[name].contract.instrument, price) for name, price in PRICES.items()
+            (exchange.venue.world.listed[name].contract.instrument, price) for name, price in prices.items()
         ]
+        if beside:
+            person.buy()
         for death in [*deaths, Death()]:
-            life = Life(exchange.url, path, market, death, seconds=8.0 if death.point else 1.5)
+            seconds = 8.0 if death.point else 1.5
+            life = Life(exchange.url, path, market, death, seconds, leave=beside)
             process, pipe = born(life)
             end = 0.0
             while (found := said(pipe)) is not None:
@@ -143,6 +187,8 @@ def campaign(deaths: Sequence[Death], directory: Path) -> dict[str, Any]:
                 tell(pipe, "again")
             if found is not None:
                 tell(pipe, "go")
+                if beside:
+                    person.buy()
             ending = said(pipe)
             process.join(PATIENCE)
             fates["killed" if process.exitcode == -signal.SIGKILL else f"ended {process.exitcode}"] += 1
@@ -160,6 +206,7 @@ def campaign(deaths: Sequence[Death], directory: Path) -> dict[str, Any]:
         return {
             "fates": dict(fates), "differing": differing, "orders": len(sent), "unwritten": sent - written,
             "doubled": witness.doubled(), "naked": witness.naked.longest, "held": witness.books()[0],
+            "meddling": person.meddling() if beside else [],
         }  # fmt: skip
 
 
@@ -174,6 +221,7 @@ def survived(result: dict[str, Any], count: int) -> None:
     assert result["differing"] == [], result
     assert result["unwritten"] == set(), result
     assert result["doubled"] == [], result
+    assert result["meddling"] == [], result
     assert result["naked"] < NAKED_SECONDS, result
     assert result["fates"]["killed"] >= 0.9 * count, result  # a point may not come up in a life
     assert result["orders"] > count, result
@@ -182,6 +230,11 @@ def survived(result: dict[str, Any], count: int) -> None:
 @pytest.mark.slow
 def test_forty_deaths_are_survived(tmp_path: Path) -> None:
     survived(campaign(deaths(40, 1), tmp_path), 40)
+
+
+@pytest.mark.slow
+def test_deaths_beside_a_person_who_trades_are_survived_and_the_person_is_left_alone(tmp_path: Path) -> None:
+    survived(campaign(deaths(len(POINTS), 12), tmp_path, beside=True), len(POINTS))
 
 
 @pytest.mark.campaign

@@ -48,6 +48,7 @@ FOLDED = {
     events.BalanceChanged,  # as an alarm, like the next two
     events.FeedRefused,
     events.FramesUnreadable,
+    events.OthersHold,
     events.PositionAdopted,
     events.OrderAccepted,
     events.OrderRejected,
@@ -286,7 +287,7 @@ def test_commands_are_canonical_json_in_order(database: Database, journal: Journ
     assert b'"stop_loss":"0.990"' in stored[1]
     assert msgspec.json.decode(stored[3]) == {
         "type": "AdaptModel", "ts": 4, "symbol": "ABCUSDT", "cut": 4, "base_model": "base",
-        "seed": 3, "reason": "loss drift: 0.9 nats", "rows": 4, "labels": 3,
+        "scratch": "", "seed": 3, "reason": "loss drift: 0.9 nats", "rows": 4, "labels": 3,
         "snapshot": "710f4b463e6b104479e13394da9f201f",
     }  # fmt: skip
     frame = database.frame(journal.run_id, "commands")
@@ -359,6 +360,45 @@ def test_a_later_run_finds_when_entries_were_sent_and_which_were_filled(
     assert database.entries(runs, 10) == [20, 30, 40]
     assert database.entries([], 0) == []
     assert database.last_entries(runs) == {("ABCUSDT", buy): 30, ("ABCUSDT", sell): 20}
+
+
+def test_it_is_known_whether_a_bot_has_ever_run(target: str | Path) -> None:
+    assert not Database.exists(target)
+    Database.open(target).close()
+    assert Database.exists(target)
+
+
+def test_a_later_run_finds_where_earlier_ones_may_still_have_something(
+    database: Database, journal: Journal
+) -> None:
+    def adopted(qty: int) -> events.PositionAdopted:
+        return events.PositionAdopted(60, 60, "ABCUSDT", Decimal(qty), Decimal(1), None, "")
+
+    runs = [journal.run_id]
+    assert database.claims(runs) == set()
+    journal.write(PlaceOrder(10, order("o1")))
+    journal.commit()
+    assert database.claims(runs) == {"ABCUSDT"}  # its end is not on record
+    assert database.claims([]) == set()
+    journal.write(filled(11, "o1", "2", "1.5"))
+    journal.commit()
+    assert database.claims(runs) == {"ABCUSDT"}  # it is held
+    closing = msgspec.structs.replace(order("x", side=Side.SELL), reduce_only=True, stop_loss=None)
+    journal.write(PlaceOrder(50, closing))
+    journal.write(filled(51, "x", "2", "1.5", side=Side.SELL))
+    journal.commit()
+    assert database.claims(runs) == set()
+    journal.write(PlaceOrder(52, order("o2")))  # late: nobody has learnt what became of it
+    journal.commit()
+    assert database.claims(runs) == {"ABCUSDT"}
+    later = Journal.start(database, **RUN)
+    runs.append(later.run_id)
+    later.commit()
+    assert database.claims(runs) == {"ABCUSDT"}  # a run that died before it had looked says nothing
+    for qty, claimed in ((3, {"ABCUSDT"}), (0, set())):
+        later.write(adopted(qty))
+        later.commit()
+        assert database.claims(runs) == claimed
 
 
 def test_what_a_person_told_a_run_comes_back_as_the_very_events(database: Database, journal: Journal) -> None:

@@ -1,7 +1,8 @@
 """Every fault of the local exchange against the real client: nothing lost, nothing doubled, nothing hangs.
 
-The engine trades in and out all the while, by REST or by WebSocket. After the fault its book of orders and
-the public order book must be healthy within five seconds, and at the end our books are the exchange's.
+The engine trades in and out all the while, by REST or by WebSocket, and so does a person beside it, whose
+position it wants to enter and must leave alone. After the fault its book of orders and the public order book
+must be healthy within five seconds, and at the end our books are the exchange's.
 """
 
 import asyncio
@@ -23,6 +24,7 @@ from bot.exchange.bybit.clock import ExchangeClock
 from bot.exchange.bybit.environment import Credentials, local
 from bot.exchange.bybit.market_watch import MarketWatch
 from bot.exchange.bybit.order_desk import DeskSettings
+from bot.exchange.bybit.ownership import Ownership
 from bot.exchange.bybit.streams import (
     ConnectionBudget,
     Stream,
@@ -40,6 +42,7 @@ from tests.naked import NakedWatch
 
 KEY = Credentials("local", "local-secret")
 SYMBOLS = ("AAAUSDT", "BBBUSDT", "CCCUSDT")
+THEIRS, THEIR_PAUSE = "DDDUSDT", 3.0  # seconds between trades of the person
 BAR = 100  # ms: the engine decides ten times a second
 ENTRIES = ("rest", "websocket")
 SEEDS = range(1, 21)
@@ -107,6 +110,32 @@ class Campaign:
         self.watch = MarketWatch(self.stream, desk.rest.market, desk.rest.clock, lambda _: None, MINUTE_MS)
         self.watch.follow(SYMBOLS[0])
         self._due = 0
+        self.bought = 0
+
+    def by_hand(self, side: str) -> None:
+        """The person buys or sells one, with a stop of their own; something is always held."""
+        body = {
+            "category": "linear", "symbol": THEIRS, "side": side, "qty": "1", "orderType": "Market",
+            "stopLoss": "" if side == "Sell" else "5", "reduceOnly": side == "Sell",
+        }  # fmt: skip
+        world = self.server.venue.world
+        world.engine.create(self.naked.account, body, world.now)
+        self.bought += 1 if side == "Buy" else -1
+
+    async def person(self) -> None:
+        while True:
+            await asyncio.sleep(THEIR_PAUSE)
+            if self.trading:
+                self.by_hand("Buy" if self.bought == 1 else "Sell")
+
+    def meddling(self) -> list[str]:
+        """What was done to the person's position."""
+        account = self.naked.account
+        ours = [
+            order.link_id for order in account.orders.values() if order.symbol == THEIRS and order.link_id
+        ]
+        held = [item.qty for item in account.held() if item.contract.symbol == THEIRS]
+        return [*ours, *([] if held == [self.bought] else [f"{self.bought} bought, {held}"])]
 
     def list_all(self) -> None:
         now = self.desk.rest.clock.now_ms()
@@ -188,7 +217,7 @@ async def campaign(seed: int, entry: str = "rest") -> AsyncIterator[Campaign]:
     now = int(time.time() * 1_000)
     symbols = [
         assets.plain(name, price, now - 86_400_000)
-        for name, price in zip(SYMBOLS, (100.0, 0.5, 2_000.0), strict=True)
+        for name, price in zip((*SYMBOLS, THEIRS), (100.0, 0.5, 2_000.0, 10.0), strict=True)
     ]
     venue = Venue(World(symbols, seed, now), rate_limit_scale=10.0)
     naked = NakedWatch(venue, venue.open_account(KEY.key, KEY.secret, Decimal(100_000)))
@@ -197,12 +226,16 @@ async def campaign(seed: int, entry: str = "rest") -> AsyncIterator[Campaign]:
         live_desk(
             local(server.url), KEY, in_and_out, BAR, streams=STREAMS,
             settings=replace(SETTINGS, orders_by_websocket=entry == "websocket"),
-            clock=ExchangeClock(), budget=ConnectionBudget(1_000_000),
+            clock=ExchangeClock(), budget=ConnectionBudget(1_000_000), owners=Ownership(leave=True),
         ) as desk,
     ):  # fmt: skip
         running = Campaign(server, desk, naked)
+        running.by_hand("Buy")
+        await desk.until(lambda: THEIRS in desk.engine.others, what="somebody else")
         running.list_all()
-        works = running.feed(), running.stream.run(), running.watch.run(), running.hear()
+        works = (
+            running.feed(), running.stream.run(), running.watch.run(), running.hear(), running.person(),
+        )  # fmt: skip
         tasks = [asyncio.create_task(work) for work in works]
         try:
             yield running
@@ -222,7 +255,9 @@ async def compared(desk: LiveDesk, started: int) -> list[Line]:
             lambda: desk.inbox.empty() and not desk.engine.orders.open, 30.0, what="all orders ended"
         )
         sent, books = len(desk.log.sent), desk.engine.portfolio
-        lines = await audit(desk.rest, desk.log, list(books.positions.values()), books.balance, started)
+        lines = await audit(
+            desk.rest, desk.broker.owners, desk.log, list(books.positions.values()), books.balance, started
+        )
         if len(desk.log.sent) == sent:
             return lines
 
@@ -253,6 +288,7 @@ async def survive(kind: str, seed: int, entry: str, longer_ms: int = 0) -> dict[
             "noticed": [event.reason for event in desk.journal.of(EntriesBlocked)],
             "adopted": [event.reason for event in desk.journal.of(PositionAdopted)],
             "differs": [line for line in lines if not line.equal],
+            "meddling": running.meddling(),
         }  # fmt: skip
 
 
@@ -268,6 +304,7 @@ async def test_without_a_fault_everything_is_equal(entry: str) -> None:
         lines = await compared(desk, started)
         assert [line for line in lines if not line.equal] == []
         assert desk.journal.of(PositionAdopted) == []
+        assert running.meddling() == []
 
 
 async def test_an_acknowledgement_that_the_websocket_lost_is_found_out() -> None:
@@ -309,6 +346,7 @@ async def test_a_disconnect_of_minutes_is_survived(kind: str, entry: str) -> Non
 
 def judge(kind: str, result: dict[str, Any]) -> None:
     assert result["struck"] > 0, result
+    assert result["meddling"] == [], result
     assert result["noticed"] or kind not in NOTICED, result
     assert result["naked"] < NAKED_SECONDS, result
     assert result["differs"] == [], result

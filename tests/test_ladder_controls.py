@@ -34,7 +34,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 SEEDS = range(1, 21)
 FEW, DAYS_OF_FEW = range(1, 4), 45
 FULL_WITHIN = 50.0  # days of life
-BACK_WITHIN = 7.0  # days from the turn
+BACK_WITHIN = 5.0  # days from the turn
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from bot.exchange.bybit.broker import BrokerSettings, BybitBroker
 from bot.exchange.bybit.environment import Credentials, local
+from bot.exchange.bybit.ownership import Ownership
 from bot.exchange.bybit.requests import NewOrder
 from bot.exchange.bybit.rest import Rest
 from bot.execution.orders import SALTS, Orders, run_tag, tag_of
@@ -49,7 +50,12 @@ async def test_what_a_dying_run_sent_last_is_cancelled_when_it_comes_after_the_s
         await rest.measure_clock()
         settings = BrokerSettings(desk=DESK, reconcile=60.0)
         broker = BybitBroker(
-            local(exchange.url), keys, rest, Heard().emit, settings, earlier=[tag_of(START, 1)]
+            local(exchange.url),
+            keys,
+            rest,
+            Heard().emit,
+            settings,
+            owners=Ownership(earlier=[tag_of(START, 1)]),
         )
         try:
             assert (await broker.start()).cancelled == []
@@ -104,7 +110,7 @@ async def test_entries_of_an_earlier_run_are_cancelled_and_nothing_else() -> Non
             rest,
             Heard().emit,
             BrokerSettings(desk=DESK, reconcile=60.0),
-            earlier=[tag_of(START, 1)],
+            owners=Ownership(earlier=[tag_of(START, 1)]),
         )
         try:
             opening = await broker.start()

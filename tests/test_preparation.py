@@ -10,6 +10,7 @@ import pytest
 from bot.core.errors import UsageError
 from bot.exchange.bybit.environment import Credentials, local
 from bot.exchange.bybit.errors import ExchangeError, Kind
+from bot.exchange.bybit.ownership import Ownership
 from bot.exchange.bybit.preparation import Preparation
 from bot.exchange.bybit.requests import NewOrder
 from bot.exchange.bybit.rest import Rest
@@ -74,6 +75,27 @@ async def test_modes_are_not_switched_under_a_position_or_an_order() -> None:
             with pytest.raises(UsageError, match=r"cannot be changed before ETHUSDT is flat"):
                 await preparation.account()
         assert exchange.account.margin_mode == "REGULAR_MARGIN"
+
+
+async def test_what_somebody_else_holds_keeps_its_leverage_and_is_told() -> None:
+    with local_exchange() as exchange:
+        exchange.advance(500)
+        async with preparing(exchange, owners=Ownership(leave=True), leverage=Decimal(3)) as preparation:
+            account = preparation.rest.account
+            await account.set_leverage("ETHUSDT", Decimal(7))
+            order = NewOrder(symbol="ETHUSDT", side="Buy", order_type="Market", qty=Decimal("0.1"))
+            await preparation.rest.orders.create(order)
+            (told,) = await preparation.symbols(["ETHUSDT", "BTCUSDT"])
+            assert "ETHUSDT is not ready for entries" in told
+            assert "somebody else holds it: its leverage is left as it is" in told
+            assert exchange.account.leverage_of("ETHUSDT", 0) == 7
+            assert exchange.account.leverage_of("BTCUSDT", 0) == 3
+            closing = NewOrder(
+                symbol="ETHUSDT", side="Sell", order_type="Market", qty=Decimal("0.1"), reduce_only=True
+            )
+            await preparation.rest.orders.create(closing)
+            await preparation.symbol("ETHUSDT")  # before an entry, when it is free
+            assert exchange.account.leverage_of("ETHUSDT", 0) == 3
 
 
 async def test_another_margin_mode_is_refused() -> None:

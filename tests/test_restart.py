@@ -9,6 +9,7 @@ from bot.core.types import DAY_MS
 from bot.exchange.bybit.broker import BrokerSettings
 from bot.exchange.bybit.environment import Credentials, local
 from bot.exchange.bybit.order_desk import DeskSettings
+from bot.exchange.bybit.ownership import Ownership
 from bot.exchange.bybit.streams import ConnectionBudget
 from bot.exchange.local import assets
 from bot.exchange.local.assets import Asset
@@ -61,7 +62,7 @@ async def test_a_restart_with_fifty_positions_and_hundreds_of_orders_trades_with
         async with live_desk(
             local(exchange.url), Credentials(KEY, SECRET), in_and_out, MINUTE_MS,
             settings=BrokerSettings(desk=DeskSettings(), patience=60.0), streams=STREAMS,
-            budget=ConnectionBudget(1_000_000), earlier=[tag_of(START, 1)],
+            budget=ConnectionBudget(1_000_000), owners=Ownership(earlier=[tag_of(START, 1)]),
             instruments=[item.contract.instrument for item in exchange.venue.world.listed.values()],
         ) as desk:  # fmt: skip
             desk.tell(bar_now(symbol="T00USDT"))

@@ -13,6 +13,7 @@ from bot.core.types import DAY_MS, HOUR_MS, OrderRequest, OrderType, Side
 from bot.engine.portfolio import Portfolio
 from bot.exchange.bybit.account_book import Held
 from bot.exchange.bybit.environment import local
+from bot.exchange.bybit.ownership import Ownership
 from bot.exchange.bybit.reconciliation import Opening
 from bot.exchange.bybit.requests import NewOrder
 from bot.exchange.bybit.rest import Rest
@@ -69,7 +70,7 @@ async def test_a_restart_counts_entries_ages_and_losses_from_where_the_last_run_
         traded(database, now)
         breaker, books, orders = Breaker(Risk(), 10_000), Portfolio(Decimal(10_000)), Orders()
         opening = Opening(now, Decimal(10_000), {"ETHUSDT": Held(Decimal(1)), "BTCUSDT": Held(Decimal(-1))})
-        memory = Memory(Risk(), database, earlier_runs(database, "testnet", "1"), now)
+        memory = Memory(Risk(), database, earlier_runs(database, "testnet", "1"), now, Ownership())
         await memory.restore(rest, opening, breaker, books, orders, Console(quiet=True))
         rest.close()
         assert orders.entries_since(now - DAY_MS) == 3

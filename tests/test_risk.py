@@ -38,10 +38,14 @@ class Account:
     exposed: bool = False
     entries: tuple[int, ...] = ()
     lost: int = 0
+    others: str = ""
     facts: MarketFacts = field(default_factory=MarketFacts)
 
     def is_exposed(self, symbol: str, side: Side) -> bool:
         return self.exposed
+
+    def somebody_else(self, symbol: str) -> str:
+        return self.others
 
     def cluster_notional(self, symbol: str, side: Side) -> float:
         return self.cluster
@@ -108,6 +112,7 @@ def test_each_doubt_about_the_signal_is_refused_with_its_reason(
     ("account", "reason"),
     [
         (Account(blocked="the feed is silent"), "the feed is silent"),
+        (Account(others="a position of +5"), "somebody else has a position of +5 there, which is left alone"),
         (Account(equity=math.nan), "equity is nan"),
         (Account(equity=-5.0), "equity is -5.0"),
         (facts(faults=("the book is stale: gap",)), "cannot be trusted: the book is stale: gap"),
@@ -214,7 +219,7 @@ def test_an_ageing_model_trades_less() -> None:
 
 def test_the_checks_stand_in_the_order_of_the_documentation() -> None:
     names = [check.__name__ for check in CHECKS]
-    assert len(set(names)) == len(names) == 27
+    assert len(set(names)) == len(names) == 28
     landmarks = [
         "mode_and_latches", "market_data", "model_arm", "ladder", "instrument_status", "position",
         "gross_exposure", "leverage", "order_notional", "collar", "spread", "expected_move", "order_rate",

@@ -71,6 +71,10 @@ class AnythingGoes(RuleBasedStateMachine):
     def fault(self, symbol: str, over: bool) -> None:
         self.world.fault(symbol, over=over)
 
+    @rule(symbol=SYMBOL, tenths=st.sampled_from([0, 0, 5]), orders=st.sampled_from([0, 0, 1]))
+    def somebody_else(self, symbol: str, tenths: int, orders: int) -> None:
+        self.world.somebody_else(symbol, tenths, orders)
+
     @rule(symbol=SYMBOL, cents=st.integers(-100, 100))
     def funding(self, symbol: str, cents: int) -> None:
         self.world.pay_funding(symbol, cents)

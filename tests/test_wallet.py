@@ -4,12 +4,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from decimal import Decimal
 
+import pytest
+
 from bot.core.commands import PlaceOrder
 from bot.core.events import BalanceChanged, EntriesAllowed, EntriesBlocked, OrderFilled
 from bot.core.types import OrderRequest, OrderType, Side
 from bot.engine.portfolio import Portfolio
 from bot.exchange.bybit.broker import BrokerSettings, BybitBroker
 from bot.exchange.bybit.environment import Credentials, local
+from bot.exchange.bybit.ownership import Ownership
 from bot.exchange.bybit.rest import Rest
 from bot.exchange.bybit.wallet_check import WalletSettings
 from bot.exchange.local.account import Entry
@@ -24,14 +27,14 @@ QUICKLY = WalletSettings(pauses=(0.0, 0.05, 0.1))
 
 @asynccontextmanager
 async def watching(
-    exchange: LocalExchange, wallet: WalletSettings | None = None
+    exchange: LocalExchange, wallet: WalletSettings | None = None, owners: Ownership | None = None
 ) -> AsyncIterator[tuple[BybitBroker, Heard]]:
     keys, heard = Credentials(KEY, SECRET), Heard()
     rest = Rest(local(exchange.url), keys)
     await rest.measure_clock()
     broker = BybitBroker(
         local(exchange.url), keys, rest, heard.emit,
-        BrokerSettings(desk=DESK, reconcile=60.0, wallet=wallet or QUICKLY),
+        BrokerSettings(desk=DESK, reconcile=60.0, wallet=wallet or QUICKLY), owners=owners,
     )  # fmt: skip
     await broker.start()
     try:
@@ -57,7 +60,7 @@ async def test_a_deposit_and_a_withdrawal_are_followed() -> None:
             assert (await broker.reconcile()).wallet == ""
             await broker.reconcile()
             assert [event.amount for event in heard.of(BalanceChanged)] == [500, -300]
-            assert "+500.00 USDT without trading (TRANSFER_IN)" in heard.of(BalanceChanged)[0].reason
+            assert "+500.00 USDT without our trading (TRANSFER_IN)" in heard.of(BalanceChanged)[0].reason
             assert heard.of(EntriesBlocked) == []
 
 
@@ -113,6 +116,46 @@ async def test_what_stays_unexplained_wants_a_person_and_says_so_once() -> None:
             exchange.account.wallet += 7
             await broker.reconcile()
             assert blocks(heard).keys() == {"operator"}
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_what_somebody_else_trades_is_followed_at_once_however_little_it_moves(late: bool) -> None:
+    """Far less than what is taken for rounding; the ledger may know it later than the wallet."""
+    owners = Ownership(leave=True)
+    with local_exchange() as exchange:
+        async with watching(exchange, owners=owners) as (broker, heard):
+            account, now = exchange.account, exchange.venue.world.now
+            fee = Decimal("0.0055")
+            line = Entry(
+                now, "TRADE", -fee, account.wallet - fee, fee=fee,
+                detail={"symbol": "ETHUSDT", "category": "linear"},
+            )  # fmt: skip
+            owners.strange += 1  # its execution was seen
+            if late:
+                account.wallet -= fee
+                assert (await broker.reconcile()).wallet == ""
+                assert heard.of(BalanceChanged) == []
+                account.ledger.append(line)
+            else:
+                exchange.do(lambda: account.book(line))
+            assert (await broker.reconcile()).wallet == ""
+            await broker.reconcile()
+            (change,) = heard.of(BalanceChanged)
+            assert change.amount == -fee
+            assert change.reason == "-0.01 USDT without our trading (TRADE)"
+            assert heard.of(EntriesBlocked) == []
+
+
+async def test_what_somebody_else_trades_for_another_coin_is_looked_for_once() -> None:
+    owners = Ownership(leave=True)
+    with local_exchange() as exchange:
+        settings = WalletSettings(QUICKLY.pauses, settle=0.1)
+        async with watching(exchange, settings, owners=owners) as (broker, heard):
+            owners.strange += 1
+            for _ in range(2):
+                await broker.reconcile()
+            assert broker._reconciler._wallet._strange == owners.strange
+            assert heard.of(BalanceChanged) == heard.of(EntriesBlocked) == []
 
 
 async def test_trades_are_in_our_books() -> None:

@@ -1,4 +1,4 @@
-"""`bot status | pause | resume | flatten | kill`: from another terminal, with or without a running bot."""
+"""`bot status | pause | resume | kill`: from another terminal, with or without a running bot."""
 
 import getpass
 import os
@@ -13,11 +13,8 @@ import typer
 from rich.console import Console
 
 from bot.commands.options import ConfigOption, DirectoryOption, emergency_settings_of, settings_of
-from bot.commands.trade import RegionOption, environment_of
-from bot.commands.venue import UrlOption, interruptible
-from bot.core.errors import BotError, DataError, RuntimeFault, UsageError
+from bot.core.errors import DataError, RuntimeFault, UsageError
 from bot.core.types import Verb
-from bot.exchange.bybit.environment import Environment, credentials
 from bot.settings import Settings
 from bot.storage.database import Database
 from bot.storage.mailbox import Heartbeat, Mailbox, Request, heartbeats, wall_ms
@@ -29,7 +26,7 @@ ModeOption = Annotated[
 ReasonOption = Annotated[str, typer.Option("--reason", help="Kept, and told by `bot status`.")]
 
 _ANSWER_SECONDS: Final = 15.0
-_FLAT_SECONDS: Final = 60.0
+FLAT_SECONDS: Final = 60.0
 _KILL_SECONDS: Final = 5.0
 _LOOK_SECONDS: Final = 0.1
 
@@ -77,47 +74,6 @@ def kill(
     _ask(Verb.KILL, mode, reason, settings, late=_kill_process, seconds=_KILL_SECONDS)
 
 
-def flatten(
-    mode: ModeOption = None,
-    reason: ReasonOption = "",
-    direct: Annotated[
-        bool, typer.Option("--direct", help="Do not ask the running bot: act on the exchange from here.")
-    ] = False,
-    region: RegionOption = None,
-    url: UrlOption = None,
-    config: ConfigOption = None,
-    directory: DirectoryOption = None,
-) -> None:
-    """Close every position at the market, cancel entries, and open nothing before `bot resume`.
-
-    A running bot does it. When none runs (or hangs, or still starts) it is done from here with the key of
-    --mode testnet, demo or live; then positions that were opened by hand are closed as well. Waits until
-    all is closed; exit code 4 when it is not.
-    """
-    try:
-        settings = emergency_settings_of(config, directory)
-        chosen, beat, request = _post(Verb.FLATTEN, mode, reason, settings)
-    except BotError as error:  # a broken file or database must not keep anybody from closing positions
-        if mode is None:
-            raise
-        _say(f"Warning: {error}. Nothing holds the next start back: `bot pause` when this is mended.")
-        settings, chosen, beat, request = Settings(), mode, None, None
-    if not direct and beat is not None and request is not None and beat.phase == "trading":
-        _wait(settings, request, _FLAT_SECONDS, lambda now: now.done is not None)
-        return
-    if chosen == "paper":
-        _say("Written down; paper positions are closed when the run goes on.")
-        return
-    environment = environment_of(chosen, region, url)
-    why = "Without the bot (--direct)" if direct else f"No bot that trades answers for {chosen}"
-    _say(f"{why}: closing everything on {environment.name} from here.")
-    text = interruptible(lambda: _close(environment))
-    if request is not None:
-        with _database(settings) as database:
-            Mailbox(database, chosen).settle(request.number, wall_ms(), text)
-    _say(text)
-
-
 def status(mode: ModeOption = None, config: ConfigOption = None, directory: DirectoryOption = None) -> None:
     """Print how the bot stands: alive or not, equity, positions with their stops, open orders, what holds it.
 
@@ -126,14 +82,14 @@ def status(mode: ModeOption = None, config: ConfigOption = None, directory: Dire
     from bot.dashboard.status import lines, verdict
 
     settings = settings_of(config, directory)
-    with _database(settings) as database:
+    with database_of(settings) as database:
         beat = _choose(database, mode)
         if beat is None:
             raise DataError("no bot has run here yet")
         requests = Mailbox(database, beat.mode).in_force()
     now = wall_ms()
     for line in lines(beat, requests, now):
-        _say(line)
+        say(line)
     if code := verdict(beat, requests, now):
         raise typer.Exit(code)
 
@@ -150,42 +106,46 @@ def _ask(
     seconds: float = _ANSWER_SECONDS,
 ) -> None:
     """`late`: what to do with a bot that is alive and has not answered in `seconds`."""
-    chosen, beat, request = _post(verb, mode, reason, settings)
+    chosen, beat = find(mode, settings)
+    request = post(verb, chosen, reason, settings)
     if beat is None:
-        _say(f"Written down for the next start of {chosen}: no bot of it runs now.")
+        say(f"Written down for the next start of {chosen}: no bot of it runs now.")
         return
     try:
-        _wait(settings, request, seconds, lambda now: now.taken is not None)
+        wait(settings, request, seconds, lambda now: now.taken is not None)
     except RuntimeFault:
         if late is None:
             raise
         late(beat)
 
 
-def _post(
-    verb: Verb, mode: str | None, reason: str, settings: Settings
-) -> tuple[str, Heartbeat | None, Request]:
-    """Write it down; the mode, the heartbeat of a bot that is alive, and the request."""
-    with _database(settings, make=True) as database:
+def find(mode: str | None, settings: Settings) -> tuple[str, Heartbeat | None]:
+    """The mode that is meant, and the heartbeat of its bot if that is alive. Raises UsageError, DataError."""
+    with database_of(settings, upgrade=True) as database:
         beat = _choose(database, mode)
         chosen = mode or (beat.mode if beat else None)
         if chosen is None:
             raise UsageError("no bot has run here yet: name one with --mode")
+        return chosen, beat if beat is not None and beat.is_alive(wall_ms()) else None
+
+
+def post(verb: Verb, mode: str, reason: str, settings: Settings) -> Request:
+    """Write it down."""
+    with database_of(settings) as database:
         by = f"{getpass.getuser()}@{socket.gethostname()}"
-        request = Mailbox(database, chosen).post(verb, by, reason, wall_ms())
-        return chosen, beat if beat is not None and beat.is_alive(wall_ms()) else None, request
+        return Mailbox(database, mode).post(verb, by, reason, wall_ms())
 
 
-def _wait(settings: Settings, request: Request, seconds: float, enough: Callable[[Request], bool]) -> None:
+def wait(settings: Settings, request: Request, seconds: float, enough: Callable[[Request], bool]) -> None:
     """Print each new answer until it is enough. Raises RuntimeFault when that takes too long."""
     told, end = "", time.monotonic() + seconds
-    with _database(settings) as database:
+    with database_of(settings) as database:
         mailbox = Mailbox(database, request.mode)
         while True:
             now = mailbox.request(request.number)
             if now.answer != told:
                 told = now.answer
-                _say(told)
+                say(told)
             if enough(now):
                 return
             if time.monotonic() > end:
@@ -208,37 +168,28 @@ def _kill_process(beat: Heartbeat) -> None:
         raise RuntimeFault(f"it does not answer, and runs on {beat.host}: kill process {beat.pid} there")
     if beat.is_alive(wall_ms()):
         os.kill(beat.pid, signal.SIGKILL)
-    _say(f"It did not answer: process {beat.pid} was killed. Positions keep their stops.")
+    say(f"It did not answer: process {beat.pid} was killed. Positions keep their stops.")
 
 
-async def _close(environment: Environment) -> str:
-    """What was done, in words."""
-    from bot.exchange.bybit.closing import Closing
-    from bot.exchange.bybit.rest import Rest
+def database_of(settings: Settings, *, upgrade: bool = False) -> Database:
+    """Beside the bot that holds the lock: for requests and looks only.
 
-    rest = Rest(environment, credentials(environment, os.environ))
-    try:
-        await rest.measure_clock()
-        closed = await Closing(rest, _say).run()
-    finally:
-        rest.close()
-    text = f"flat: {len(closed.positions)} positions closed, {len(closed.cancelled)} entries cancelled"
-    if closed.left:
-        text += f"; open orders of others are left: {', '.join(closed.left)}"
-    return text
-
-
-def _database(settings: Settings, *, make: bool = False) -> Database:
-    """Beside the bot that holds the lock: for requests and looks only. make: there may be none yet."""
+    upgrade: bring one of an earlier version up to date. Raises UsageError where no bot has ever run.
+    """
     target: str | Path = settings.storage.target
+    if upgrade and not Database.exists(target):
+        where = "storage.database" if settings.storage.database else str(settings.storage.directory)
+        raise UsageError(
+            f"no bot has ever run in {where}: name the folder of the one you mean by --directory"
+        )
     try:
         return Database.open(target, readonly=True)
     except DataError:
-        if not make:
+        if not upgrade:
             raise
-        Database.open(target).close()  # makes it, or brings it up to date
+        Database.open(target).close()
         return Database.open(target, readonly=True)
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
     Console(highlight=False).print(text, markup=False, soft_wrap=True)

@@ -255,6 +255,19 @@ class PositionAdopted(Event, frozen=True):
     reason: str
 
 
+class OthersHold(Event, frozen=True):
+    """What somebody else has in a symbol, which is left alone: a position (`qty` is signed), and so many open
+    orders that may add to it. Nothing of either: the symbol is free again."""
+
+    symbol: str
+    qty: Decimal
+    orders: int
+
+    def __str__(self) -> str:
+        held = [f"a position of {self.qty:+f}"] if self.qty else []
+        return " and ".join([*held, *([f"{self.orders} open orders"] if self.orders else [])])
+
+
 class PositionMarked(Event, frozen=True, gc=False):
     """The exchange's mark price of a position that it says we hold: it comes without a bar of its own."""
 
@@ -263,14 +276,15 @@ class PositionMarked(Event, frozen=True, gc=False):
 
 
 class BalanceChanged(Event, frozen=True):
-    """Money that came or went without trading: a deposit, a bonus. `amount` is signed, quote coin."""
+    """Money that came or went without our trading: a deposit, a bonus, what somebody else's position brought.
+    `amount` is signed, quote coin."""
 
     amount: Decimal
     reason: str
 
 
 HISTORY: Final = "history"  # the cause while the past is played: its bars are not about our account
-OPERATOR: Final = "operator"  # the cause that a person ends with `bot resume`, and a new run forgets
+OPERATOR: Final = "operator"  # the cause that only a person ends, with `bot resume`
 RESTART: Final = "restart"  # the cause that only a new run ends
 
 

@@ -36,7 +36,8 @@ def lines(beat: Heartbeat, requests: Sequence[Request], now: int) -> Iterator[st
         yield f"{beat.mode}: {how} {clock(beat.beat)}, {_ago(now - beat.beat)} ago ({where})"
     for request in _held(requests):
         state = "" if request.taken else ", not taken up yet"
-        yield f"held by {request.verb}, {clock(request.asked)}, {request.by}{_because(request)}{state}"
+        came = f"; {request.answer}" if request.answer and not request.done else ""
+        yield f"held by {request.verb}, {clock(request.asked)}, {request.by}{_because(request)}{state}{came}"
     stand = _standing(beat)
     if stand is None:
         yield "it has not told how it stands yet"
@@ -66,6 +67,8 @@ def _account(stand: Standing) -> Iterator[str]:
     for held in stand.positions:
         stop = f"stop {held.stop:f}" if held.stop is not None else "WITHOUT A STOP"
         yield f"position {held.symbol} {held.qty:+f} at {held.entry:f}, {stop}"
+    for symbol, found in sorted(stand.others.items()):
+        yield f"left alone: {symbol}, {found} of somebody else"
     for order in stand.orders:
         kind = ", reduce only" if order.reduce_only else ""
         what = f"{order.side.lower()} {order.leaves:f} {order.symbol}{kind}"

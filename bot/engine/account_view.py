@@ -13,17 +13,18 @@ from risk.context import MarketFacts
 
 @dataclass(slots=True)
 class AccountView:
-    """blocks: why no position may be opened now, by cause."""
+    """blocks: why no position may be opened now, by cause. others: what somebody else has, by symbol."""
 
     portfolio: Portfolio
     orders: Orders
     markets: MarketView
     works: dict[str, Work] = field(default_factory=dict)  # entries of several parts, by symbol
     blocks: dict[str, str] = field(default_factory=dict)
+    others: dict[str, str] = field(default_factory=dict)
 
     def take_over(self, other: "AccountView") -> None:
         """Its books and its blocks instead of ours, which opened nothing."""
-        self.portfolio, self.orders = other.portfolio, other.orders
+        self.portfolio, self.orders, self.others = other.portfolio, other.orders, other.others
         self.blocks |= other.blocks
 
     @property
@@ -81,6 +82,9 @@ class AccountView:
             for name, value in held
             if self.markets.moves_with(symbol, name) * value * side.sign > 0
         )
+
+    def somebody_else(self, symbol: str) -> str:
+        return self.others.get(symbol, "")
 
     def entries_since(self, ts: int) -> int:
         return self.orders.entries_since(ts)

@@ -30,6 +30,7 @@ from bot.core.events import (
     OrderCancelled,
     OrderFilled,
     OrderRejected,
+    OthersHold,
     PositionAdopted,
     PositionMarked,
     StopMoved,
@@ -115,6 +116,7 @@ class Engine:
             StopMoved: keeper.on_stop,
             PositionAdopted: keeper.on_adopted,
             PositionMarked: keeper.on_marked,
+            OthersHold: keeper.on_others,
             EntriesBlocked: self._on_blocked,
             EntriesAllowed: self._on_allowed,
             TimePassed: self._on_time,
@@ -287,6 +289,11 @@ class Engine:
     def left_out(self) -> dict[str, str]:
         """New tokens that are not followed, and why."""
         return self._markets.left_out
+
+    @property
+    def others(self) -> dict[str, str]:
+        """What somebody else has and is left alone, by symbol."""
+        return self.account.others
 
     @property
     def heard(self) -> int:

@@ -15,6 +15,7 @@ from bot.core.events import (
     OrderCancelled,
     OrderFilled,
     OrderRejected,
+    OthersHold,
     PositionAdopted,
     PositionMarked,
     StopMoved,
@@ -170,6 +171,16 @@ class PositionKeeper:
         self._account.portfolio.adopt(event)
         out: list[Message] = [Alarm(event.ts, event.symbol, event.reason), *self.check_drawdown(event.ts)]
         return out + self._guard_held(event.symbol, event)
+
+    def on_others(self, event: OthersHold) -> list[Message]:
+        others, found = self._account.others, str(event)
+        others.pop(event.symbol, None)
+        if found:
+            others[event.symbol] = found
+        text = (
+            f"somebody else has {found} here: left alone, no entries" if found else "nobody else is here now"
+        )
+        return [Alarm(event.ts, event.symbol, text)]
 
     def on_marked(self, event: PositionMarked) -> list[Message]:
         """So a position is guarded that has no bars: before the market is followed, or where it has ended."""

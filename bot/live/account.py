@@ -2,8 +2,9 @@
 
 import json
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Final
 
 from rich.console import Console
 
@@ -11,6 +12,7 @@ from bot.core.events import Event
 from bot.core.money import exact
 from bot.exchange.bybit.broker import BrokerSettings, BybitBroker
 from bot.exchange.bybit.environment import Credentials, Environment
+from bot.exchange.bybit.ownership import Ownership
 from bot.exchange.bybit.preparation import Preparation
 from bot.exchange.bybit.reconciliation import Opening
 from bot.exchange.bybit.rest import Rest
@@ -20,6 +22,11 @@ from bot.live.parts import warn
 from bot.settings import Settings
 from bot.storage.database import Database, Run
 from bot.storage.lock import FileLock
+
+_LOST: Final = (
+    "Another bot looks after it, or nobody does, if this one has lost its database: "
+    '`bybit.foreign_positions = "adopt"` takes it over'
+)
 
 
 def account_lock(environment: Environment, account: str) -> FileLock:
@@ -39,6 +46,21 @@ def earlier_runs(database: Database, kind: str, account: str) -> list[Run]:
         for run in database.runs()
         if run.kind == kind and json.loads(run.config_json)["choice"].get("account") == account
     ]
+
+
+def ownership_of(settings: Settings, database: Database, earlier: Sequence[Run], started: int) -> Ownership:
+    """Whose the symbols of the account are, by what is on record; every order is, before it leaves.
+
+    earlier: the runs of this installation on the account; started: of the run that asks, ms
+    """
+    runs = [run.id for run in earlier]
+    return Ownership(
+        leave=settings.bybit.foreign_positions == "leave",
+        earlier=[tag_of(run.start_ts, run.seed) for run in earlier],
+        claimed=database.claims(runs),
+        traded={symbol for symbol, _ in database.last_entries(runs)},
+        started=started,
+    )
 
 
 def known_fees(database: Database, environment: Environment) -> tuple[float, float] | None:
@@ -68,13 +90,13 @@ def paper_broker(settings: Settings, started: int) -> tuple[SimulatedBroker, Ope
 
 async def bybit_broker(
     settings: Settings, environment: Environment, credentials: Credentials, rest: Rest,
-    tell: Callable[[Event], None], preparation: Preparation, earlier: Iterable[Run], console: Console,
+    tell: Callable[[Event], None], preparation: Preparation, owners: Ownership, console: Console,
 ) -> tuple[BybitBroker, Opening]:  # fmt: skip
-    """The broker, started, and what it found, which is told. `earlier`: runs whose open entries end."""
+    """The broker, started, and what it found, which is told."""
     broker = BybitBroker(
         environment, credentials, rest, tell,
         BrokerSettings(orders_by_websocket=settings.bybit.orders_by_websocket),
-        prepare=preparation.symbol, earlier=[tag_of(run.start_ts, run.seed) for run in earlier],
+        prepare=preparation.symbol, owners=owners,
     )  # fmt: skip
     opening = await broker.start()
     console.print(
@@ -83,6 +105,12 @@ async def bybit_broker(
     )
     if opening.cancelled:
         warn(console, [f"entries of an earlier run, cancelled: {', '.join(opening.cancelled)}"])
+    if opening.others:
+        held = ", ".join(f"{symbol} {item.qty:+f}" for symbol, item in sorted(opening.others.items()))
+        warn(console, [f"positions of others, left alone (`bybit.foreign_positions`): {held}"])
+    if owners.relatives:
+        names = ", ".join(sorted(owners.relatives))
+        warn(console, [f"{names}: opened by this program, and not on record here. {_LOST}"])
     if opening.leftovers:
         console.print(f"Open orders that are left alone: {', '.join(opening.leftovers)}", style="yellow")
     return broker, opening

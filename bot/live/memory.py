@@ -1,4 +1,4 @@
-"""What a restart must not forget: losses and halts, how often we entered, since when positions are held.
+"""What a restart must not forget: losses, halts, what waits for a person, entries, since when we hold.
 
 Why we hold something is in the database of our earlier runs; what was lost meanwhile the exchange knows, also
 of what a stop ended while no bot ran.
@@ -11,6 +11,7 @@ from rich.console import Console
 
 from bot.core.types import DAY_MS, MINUTE_MS, Side
 from bot.engine.portfolio import Portfolio
+from bot.exchange.bybit.ownership import Ownership
 from bot.exchange.bybit.reconciliation import Opening
 from bot.exchange.bybit.rest import Rest
 from bot.exchange.bybit.transfers import transfers
@@ -25,13 +26,20 @@ _LONGEST = 7 * DAY_MS - MINUTE_MS  # of one question for closed positions
 
 
 class Memory:
-    """Of the `earlier` runs of one account, at the start of another at `started` (ms UTC)."""
+    """Of the `earlier` runs of one account, at the start of another at `started` (ms UTC).
 
-    def __init__(self, risk: Risk, database: Database, earlier: Iterable[Run], started: int) -> None:
+    owners: whose a symbol is; what others won or lost is none of our business.
+    """
+
+    def __init__(
+        self, risk: Risk, database: Database, earlier: Iterable[Run], started: int, owners: Ownership
+    ) -> None:
         self._risk = risk
         self._database = database
+        self._owners = owners
         self._runs = [run.id for run in earlier]
         self._started = started
+        self.unseen = database.unseen(self._runs)  # what a person must still see to, "" for nothing
         self._cleared = database.cleared(self._runs)  # what was lost before counts no more
         self._today = max(self._cleared, started // DAY_MS * DAY_MS)
 
@@ -42,7 +50,11 @@ class Memory:
         """Raises ExchangeError."""
         cooldown = int(self._risk.cooldown_minutes * MINUTE_MS)
         since = max(min(self._today, self._started - cooldown), self._started - _LONGEST)
-        closed = await rest.account.closed_pnl(since, opening.ts)
+        closed = [
+            item
+            for item in await rest.account.closed_pnl(since, opening.ts)
+            if self._owners.is_ours(item.symbol, "", item.updated_time)
+        ]
         await self._restore_breaker(rest, opening, breaker, self._lost_today(closed), console)
         held = self._database.last_entries(self._runs)
         books.restore(
@@ -76,7 +88,7 @@ class Memory:
         marks = [mark for mark in (first, peak, *highs.values()) if mark is not None]
         moved = []
         if marks:
-            moved = await transfers(rest, min(mark.ts for mark in marks), opening.ts)
+            moved = await transfers(rest, self._owners, min(mark.ts for mark in marks), opening.ts)
 
         def now_worth(mark: Mark) -> float:
             later = [line.change or 0 for line in moved if line.transaction_time > mark.ts]

@@ -15,6 +15,7 @@ from bot.engine.engine import Engine
 from bot.engine.portfolio import Portfolio
 from bot.exchange.bybit.environment import Credentials, Environment
 from bot.exchange.bybit.live_market import LiveMarket, MarketSettings
+from bot.exchange.bybit.ownership import Ownership
 from bot.exchange.bybit.preparation import Preparation
 from bot.exchange.bybit.rest import Rest
 from bot.exchange.bybit.streams import ConnectionBudget
@@ -38,11 +39,11 @@ class Choice:
     tokens: tuple[str, ...] = ()
 
 
-def preparation_of(settings: Settings, rest: Rest) -> Preparation:
+def preparation_of(settings: Settings, rest: Rest, owners: Ownership) -> Preparation:
     bybit = settings.bybit
     return Preparation(
         rest, settings.market.sources[0], exact(bybit.leverage), bybit.margin_mode,
-        settings.costs.taker_fee, bybit.may_switch_modes,
+        settings.costs.taker_fee, bybit.may_switch_modes, owners,
     )  # fmt: skip
 
 

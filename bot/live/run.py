@@ -20,6 +20,7 @@ from bot.control import Control, commanded
 from bot.core.errors import BotError
 from bot.core.events import (
     HISTORY,
+    OPERATOR,
     AdaptationFailed,
     CandidateArrived,
     EntriesAllowed,
@@ -29,6 +30,7 @@ from bot.core.events import (
 from bot.core.types import MINUTE_MS, Instrument
 from bot.dashboard.audit_table import audit_table
 from bot.dashboard.lines import LineView
+from bot.ending import LEAVE_SECONDS
 from bot.engine.candidates import Candidates
 from bot.engine.driver import drive
 from bot.engine.portfolio import Portfolio
@@ -45,6 +47,7 @@ from bot.live.account import (
     bybit_broker,
     earlier_runs,
     known_fees,
+    ownership_of,
     paper_broker,
     with_fees,
 )
@@ -55,7 +58,7 @@ from bot.settings import Settings
 from bot.storage.database import Database
 from bot.storage.journal import Journal
 from bot.storage.mailbox import Request
-from bot.wiring import LEAVE_SECONDS, Wiring, watch_clock
+from bot.wiring import Wiring, watch_clock
 from risk.breaker import Breaker
 from strategies.learning.registry import Model, Registry
 from strategies.learning.source_choice import source_for
@@ -64,6 +67,7 @@ from strategies.transfer import TransferStrategy
 
 _AUDIT_SECONDS: Final = 3.0
 _GUARD_SECONDS: Final = 10.0  # for positions that are found without a stop, before anything slow begins
+_GIVE_UP_SECONDS: Final = 0.5  # after a stop, for what is being prepared
 
 
 class LiveRun:
@@ -86,8 +90,9 @@ class LiveRun:
         self._inbox: asyncio.Queue[Event] = asyncio.Queue()
         self._started = self._opened = rest.clock.now_ms()
         self._salt = secrets.randbelow(SALTS)
-        self._preparation = preparation_of(settings, rest)
         self._earlier = earlier_runs(database, choice.kind, account)
+        self._owners = ownership_of(settings, database, self._earlier, self._started)
+        self._preparation = preparation_of(settings, rest, self._owners)
         self._fees: tuple[float, float] | None = None  # taker and maker, as the exchange says
         self._books: Portfolio | None = None  # of the account, when it is in our care
 
@@ -149,9 +154,11 @@ class LiveRun:
         breaker, books = Breaker(risk, float(opening.balance)), Portfolio(opening.balance)
         orders = Orders(tag_of(self._started, self._salt))
         if isinstance(broker, BybitBroker):
-            memory = Memory(risk, self._database, self._earlier, self._started)
+            memory = Memory(risk, self._database, self._earlier, self._started, self._owners)
             await memory.restore(self._rest, opening, breaker, books, orders, self._console)
             self._books = books
+            if memory.unseen:  # before any request: a resume that waits ends it
+                self._inbox.put_nowait(EntriesBlocked(self._started, self._started, OPERATOR, memory.unseen))
         for request in self._control.opening():
             self._deliver(request)
         engine = engine_of(self._settings, NoStrategy(), breaker, books, orders, self._interval)
@@ -165,10 +172,18 @@ class LiveRun:
             care.begin(item for name, item in tradable.items() if name in opening.positions)
             watching = [care.run(), broker.run(), watch_clock(self._rest, self._inbox)]
         prepared: Prepared | None = await first_to_end(
-            self._prepare(broker, market, care, breaker, journal, view, stop), *watching
+            self._prepare(broker, market, care, breaker, journal, view, stop), _given_up(stop), *watching
         )
-        if prepared is not None:
+        if prepared is not None and not stop.is_set():
             await self._trade(prepared, care, stop)
+            return
+        if prepared is not None:
+            prepared.worker.close()
+        if isinstance(broker, BybitBroker) and self._control.killed is None:
+            ending = care.ending(self._rest, broker)
+            if self._settings.live.on_stop == "flatten":
+                await ending.flatten()
+            await self._audit(ending.look(self._opened))
 
     async def _account(self) -> tuple[BybitBroker | SimulatedBroker, Opening]:
         """The broker, and the account as it is found; its fees are those of the run."""
@@ -182,7 +197,7 @@ class LiveRun:
         self._settings = with_fees(self._settings, self._fees)
         broker, opening = await bybit_broker(
             self._settings, choice.environment, choice.credentials, self._rest, self._inbox.put_nowait,
-            self._preparation, self._earlier, self._console,
+            self._preparation, self._owners, self._console,
         )  # fmt: skip
         self._opened = opening.ts
         return broker, opening
@@ -232,19 +247,18 @@ class LiveRun:
         wiring = prepared.wiring
         try:
             wiring.engine.take_over(care.engine)
-            if not stop.is_set():
-                prepared.worker.limit(self._settings.live.adaptation_seconds)
-                self._begin(wiring.market, prepared.followed, prepared.past)
-                await wiring.live(stop)
+            prepared.worker.limit(self._settings.live.adaptation_seconds)
+            self._begin(wiring.market, prepared.followed, prepared.past)
+            await wiring.live(stop)
             if self._control.killed is None:
-                await self._audit(wiring)
+                await self._audit(wiring.close())
         finally:
             prepared.worker.close()
 
-    async def _audit(self, wiring: Wiring) -> None:
+    async def _audit(self, last_look: Coroutine[Any, Any, Sequence[Line]]) -> None:
         with suppress(ExchangeError, TimeoutError):
             async with asyncio.timeout(_AUDIT_SECONDS):
-                lines = await wiring.close()
+                lines = await last_look
             if lines:
                 self._tell_audit(lines)
 
@@ -279,6 +293,12 @@ class LiveRun:
             for item in stored
             if isinstance(item, CandidateArrived) and registry.origin(item.model_id) == pretrained.model_id
         ]
+
+
+async def _given_up(stop: asyncio.Event) -> None:
+    """A stop does not wait for a download."""
+    await stop.wait()
+    await asyncio.sleep(_GIVE_UP_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,9 +19,16 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 
 from bot.core.errors import DataError
-from bot.core.events import AdaptationFailed, AdaptationReport, CandidateArrived, OperatorCommanded
+from bot.core.events import (
+    OPERATOR,
+    AdaptationFailed,
+    AdaptationReport,
+    CandidateArrived,
+    EntriesBlocked,
+    OperatorCommanded,
+)
 from bot.core.records import BreakerReleased, BreakerTripped, Latch
-from bot.core.types import DAY_MS, Side, Verb
+from bot.core.types import DAY_MS, OrderStatus, Side, Verb
 from bot.storage import schema
 from bot.storage.connection import RESTORE, check_file, display_name, faults, is_file, make_engine, parse_url
 from bot.storage.lock import FileLock, ServerLock
@@ -99,6 +106,22 @@ class Database:
             database.close()
             raise
         return database
+
+    @staticmethod
+    def exists(target: str | Path) -> bool:
+        """Whether a run has ever been written down there. Raises as `open` does."""
+        url = parse_url(target)
+        if is_file(url):
+            path = Path(str(url.database))
+            if not path.exists():
+                return False
+            check_file(path, readonly=True)
+        engine = make_engine(url)
+        try:
+            with faults(engine), engine.connect() as connection:
+                return schema.runs.name in sa.inspect(connection).get_table_names()
+        finally:
+            engine.dispose()
 
     def close(self) -> None:
         if self._lock is not None:
@@ -185,6 +208,21 @@ class Database:
                 held.clear()
         return list(held.values())
 
+    def unseen(self, run_ids: Sequence[int]) -> str:
+        """What these runs wanted a person to see to, in the words of the newest; "" after a `resume`."""
+        alarms, told = schema.alarms, schema.operator
+        blocks = sa.select(alarms).where(
+            alarms.c.run_id.in_(run_ids),
+            alarms.c.kind == EntriesBlocked.__name__,
+            alarms.c.latch == OPERATOR,
+        )
+        resumed = sa.select(told).where(told.c.run_id.in_(run_ids), told.c.verb == Verb.RESUME.value)
+        block = self._rows(blocks.order_by(alarms.c.run_id.desc(), alarms.c.seq.desc()).limit(1))
+        end = self._rows(resumed.order_by(told.c.run_id.desc(), told.c.seq.desc()).limit(1))
+        if not block or (end and (end[0].run_id, end[0].ts) > (block[0].run_id, block[0].ts)):
+            return ""
+        return str(block[0].text).removeprefix(f"no entries ({OPERATOR}): ")
+
     def highs(self, run_ids: Sequence[int], since: int) -> dict[int, Mark]:
         """Highest equity of these runs by day since the epoch, from `since` (ms UTC) on."""
         table = schema.equity
@@ -214,6 +252,26 @@ class Database:
         )
         rows = self._rows(query.group_by(table.c.symbol, table.c.side))
         return {(row.symbol, Side(row.side)): row.ts for row in rows}
+
+    def claims(self, run_ids: Sequence[int]) -> set[str]:
+        """Symbols in which these runs may still have something: the newest that knew of one held it, or did
+        not learn the end of an entry there."""
+        positions, orders = schema.positions, schema.orders
+        known = sa.select(positions.c.run_id, positions.c.symbol, positions.c.qty)
+        held = {
+            row.symbol: row
+            for row in self._rows(known.where(positions.c.run_id.in_(run_ids)).order_by(positions.c.run_id))
+        }
+        pending = sa.select(orders.c.run_id, orders.c.symbol).where(
+            orders.c.run_id.in_(run_ids),
+            sa.not_(orders.c.reduce_only),
+            orders.c.status.in_([status.value for status in OrderStatus if status.is_open]),
+        )
+        return {symbol for symbol, row in held.items() if row.qty} | {
+            row.symbol
+            for row in self._rows(pending)
+            if row.symbol not in held or row.run_id >= held[row.symbol].run_id
+        }
 
     def cleared(self, run_ids: Sequence[int]) -> int:
         """When a person last ended every halt of these runs, ms UTC; losses before it count no more."""

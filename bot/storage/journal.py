@@ -284,14 +284,20 @@ LOGGED: Final[dict[type[Message], tuple[str, Callable[[Any], Row]]]] = {
     events.CandidateArrived: ("candidates", _candidate),
     events.AdaptationFailed: ("candidates", _candidate),
     events.OperatorCommanded: ("operator", lambda m: {**asdict(m), "verb": m.verb.value}),
-    events.EntriesBlocked: ("alarms", lambda m: _alarm(m, text=f"no entries ({m.cause}): {m.reason}")),
+    events.EntriesBlocked: (
+        "alarms",
+        lambda m: _alarm(m, text=f"no entries ({m.cause}): {m.reason}", latch=m.cause),
+    ),
     events.TokenLeftOut: (
         "alarms",
         lambda m: _alarm(
             m, symbol=m.symbol, text=f"left out: {m.reason}" if m.reason else "left out no more"
         ),
     ),
-    events.EntriesAllowed: ("alarms", lambda m: _alarm(m, text=f"entries allowed again ({m.cause})")),
+    events.EntriesAllowed: (
+        "alarms",
+        lambda m: _alarm(m, text=f"entries allowed again ({m.cause})", latch=m.cause),
+    ),
     records.EquityMarked: ("equity", asdict),
     records.DecisionMade: ("decisions", _decision),
     records.LabelMatured: ("labels", asdict),

@@ -113,6 +113,12 @@ class Mailbox:
         with faults(self._engine), self._engine.begin() as connection:
             connection.execute(table.update().where(table.c.number == number).values(values))
 
+    def note(self, number: int, answer: str) -> None:
+        """What came of an attempt that failed: the request waits still, for whoever runs next."""
+        table = schema.requests
+        with faults(self._engine), self._engine.begin() as connection:
+            connection.execute(table.update().where(table.c.number == number).values(answer=answer))
+
     # --- the bot's side -------------------------------------------------------------------------------------
 
     def waiting(self) -> list[Request]:

@@ -253,7 +253,7 @@ alarms = _log(
     Column("symbol", String, nullable=False),  # empty where it concerns the account
     Column("text", Text, nullable=False),
     Column("until", BigInteger),  # of a breaker; 0 = until a person clears it
-    Column("latch", String),  # which breaker; empty where all were released
+    Column("latch", String),  # which breaker, empty where all were released; of blocks their cause
 )
 
 candidates = _log(

@@ -24,6 +24,7 @@ from bot.core.events import (
     StopMoved,
 )
 from bot.core.types import OrderRequest
+from bot.exchange.bybit.ownership import Ownership
 from bot.exchange.bybit.translate import event_of_execution, events_of_order, events_of_position
 from bot.exchange.bybit.wire.private import Execution, Order, Position
 
@@ -58,6 +59,9 @@ class Held:
 
 @dataclass(slots=True)
 class AccountBook:
+    """owners: whose a symbol is; what is not ours is not booked."""
+
+    owners: Ownership = field(default_factory=Ownership)
     booked: int = 0  # executions so far
     bookings: Counter[str] = field(default_factory=Counter)  # fills and adoptions, by symbol
     _orders: dict[str, _Tracked] = field(default_factory=dict)
@@ -72,6 +76,7 @@ class AccountBook:
     def track(self, request: OrderRequest) -> None:
         """An order that is about to leave."""
         self._orders[request.link_id] = _Tracked(request)
+        self.owners.know(request.link_id)
 
     def is_open(self, link_id: str) -> bool:
         """Not ended yet, as far as has been told."""
@@ -136,8 +141,11 @@ class AccountBook:
         return out + self._end_if_complete(tracked)
 
     def on_execution(self, execution: Execution, received: int) -> list[Event]:
-        """Each once, of linear contracts. Raises WireError for a kind that we cannot book."""
+        """Each of ours once, of linear contracts. Raises WireError for a kind that we cannot book."""
         if execution.exec_id in self._seen:
+            return []
+        if not self.owners.takes(execution):
+            self.mark_seen([execution.exec_id])
             return []
         event = event_of_execution(execution, received)
         if event is None:
@@ -168,6 +176,11 @@ class AccountBook:
         symbol = position.symbol
         if not position.size:
             self._stops.pop(symbol, None)
+        if not self.owners.holds(symbol):
+            if position.size:
+                self._stops[symbol] = position.stop_loss or None  # should it turn out to be ours
+            return [*self.owners.hear(position, received)]
+        if not position.size:
             return []
         events = events_of_position(position, received)
         for event in events:

@@ -9,6 +9,7 @@ from bot.core.commands import Command, PlaceOrder
 from bot.core.events import Event, OrderAccepted, OrderCancelled, OrderFilled, OrderRejected
 from bot.core.records import Record
 from bot.core.types import MINUTE_MS, Position
+from bot.exchange.bybit.ownership import Ownership
 from bot.exchange.bybit.rest import Rest
 
 _CENT: Final = Decimal("0.01")
@@ -69,9 +70,9 @@ class RunLog:
 
 
 async def audit(
-    rest: Rest, log: RunLog, positions: Sequence[Position], balance: Decimal, since: int
+    rest: Rest, owners: Ownership, log: RunLog, positions: Sequence[Position], balance: Decimal, since: int
 ) -> list[Line]:
-    """Compare with the exchange. `since`: of orders and executions, ms, at most 7 days ago.
+    """Compare with the exchange what is ours. `since`: of orders and executions, ms, at most 7 days ago.
 
     Raises ExchangeError.
     """
@@ -85,9 +86,15 @@ async def audit(
     there = {order.order_link_id for order in orders} & sent
     refused_there = {order.order_link_id for order in orders if order.order_status == "Rejected"} & sent
     executions = [
-        item for item in await rest.orders.executions(start=since, end=now) if item.exec_type != "Funding"
+        item
+        for item in await rest.orders.executions(start=since, end=now)
+        if item.exec_type != "Funding" and owners.is_ours(item.symbol, item.order_link_id, item.exec_time)
     ]
-    held = {item.symbol: item for item in await rest.account.positions() if item.size}
+    held = {
+        item.symbol: item
+        for item in await rest.account.positions()
+        if item.size and owners.holds(item.symbol)
+    }
     wallet = await rest.account.wallet(_SETTLE)
     cash = next((coin.wallet_balance for coin in wallet.coin if coin.coin == _SETTLE), None) or Decimal(0)
     existed = (log.existed & sent) - log.refused

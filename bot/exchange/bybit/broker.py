@@ -5,7 +5,7 @@ Facts come from the private streams; REST answers what they leave open. `submit`
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
@@ -18,6 +18,7 @@ from bot.exchange.bybit.environment import Credentials, Environment
 from bot.exchange.bybit.errors import ExchangeError
 from bot.exchange.bybit.order_desk import DeskSettings, OrderDesk
 from bot.exchange.bybit.order_entry import OrderEntry
+from bot.exchange.bybit.ownership import Ownership
 from bot.exchange.bybit.reconciliation import Opening, Reconciled, Reconciler
 from bot.exchange.bybit.rest import Rest
 from bot.exchange.bybit.streams import (
@@ -60,8 +61,8 @@ class BrokerSettings:
 class BybitBroker:
     """`start`, then `run` for as long as anything is submitted; `close` at the end.
 
-    last: the newest reconciliation. submitted: commands so far. prepare: see OrderDesk. earlier: see
-    Reconciler.
+    last: the newest reconciliation. submitted: commands so far. prepare: see OrderDesk. owners: whose a
+    symbol is; by default everything is ours.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class BybitBroker:
         settings: BrokerSettings | None = None,
         *,
         prepare: Callable[[str], Awaitable[None]] | None = None,
-        earlier: Collection[str] = (),
+        owners: Ownership | None = None,
         stream_settings: StreamSettings | None = None,
         budget: ConnectionBudget | None = None,
         backoff: Callable[[], Backoff] = Backoff,
@@ -83,7 +84,8 @@ class BybitBroker:
         self._settings = settings or BrokerSettings()
         self._rest = rest
         self._emit = emit
-        self._book = AccountBook()
+        self.owners = owners or Ownership()
+        self._book = AccountBook(self.owners)
         budget = budget or ConnectionBudget()
         self._trade_stream = (
             TradeStream(
@@ -98,9 +100,7 @@ class BybitBroker:
         self._desk = OrderDesk(
             rest, self._entry, self._book, self._tell, self.submit, self._settings.desk, prepare
         )
-        self._reconciler = Reconciler(
-            rest, self._book, self._desk, self._tell, self._settings.wallet, earlier
-        )
+        self._reconciler = Reconciler(rest, self._book, self._desk, self._tell, self._settings.wallet)
         self._stream = Stream(
             environment.private_url, TOPICS, clock=rest.clock, credentials=credentials,
             resync=self._resync, budget=budget, settings=stream_settings, backoff=backoff(),

@@ -13,10 +13,11 @@ from decimal import Decimal
 from typing import Final
 
 from bot.core.errors import RuntimeFault
-from bot.core.types import OrderType, Side
+from bot.core.types import DAY_MS, MINUTE_MS, OrderType, Side
 from bot.exchange.bybit.bursts import Bursts
 from bot.exchange.bybit.cancelling import cancel_many
 from bot.exchange.bybit.errors import ExchangeError, Kind
+from bot.exchange.bybit.ownership import Ownership
 from bot.exchange.bybit.requests import NewOrder
 from bot.exchange.bybit.rest import Rest
 from bot.exchange.bybit.wire.private import Order, Position
@@ -26,33 +27,39 @@ _SETTLE: Final = "USDT"
 _ROUNDS: Final = 12
 _PAUSE: Final = 0.5  # seconds between rounds: an order fills, a list catches up
 _LONGEST_PAUSE: Final = 3.0
+_TRACED: Final = 7 * DAY_MS - MINUTE_MS  # of one question for executions
 
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """What was done, by symbol and link id; `left`: open orders of others, which may open something again."""
+    """What was done, by symbol and link id; `left`: open orders of others, which may open something again;
+    `others`: their positions."""
 
     positions: list[str]
     cancelled: list[str]
     left: list[str]
+    others: list[str]
 
 
 class Closing:
-    """tell: takes a line for each thing that is done or refused."""
+    """tell: takes a line for each thing that is done or refused. owners: whose a symbol is. blind: no
+    database could be asked, so orders of all runs of this program count as ours."""
 
     def __init__(
-        self, rest: Rest, tell: Callable[[str], None],
+        self, rest: Rest, tell: Callable[[str], None], owners: Ownership, *, blind: bool = False,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:  # fmt: skip
         self._rest = rest
         self._tell = tell
+        self._owners = owners
+        self._blind = blind or not owners.leave
         self._sleep = sleep
         self._ids = Orders(tag_of(rest.clock.now_ms(), secrets.randbelow(SALTS)))
         self._creates = Bursts(lambda: rest.orders).creates
         self._largest: dict[str, Decimal | None] = {}  # of one market order, by symbol; None = unknown
 
     async def run(self) -> Closed:
-        """Cancel our entries, close every position of the account, and see it flat.
+        """Cancel our entries, close every position that is ours, and see that none is left.
 
         Raises RuntimeFault that names what is still open after the last round.
         """
@@ -64,8 +71,9 @@ class Closing:
                 await self._sleep(min(_PAUSE * number, _LONGEST_PAUSE))
             try:
                 orders = await self._rest.orders.open_orders(settle_coin=_SETTLE)
-                entries = [item for item in orders if run_tag(item.order_link_id) and not item.reduce_only]
-                positions = [item for item in await self._rest.account.positions() if item.size]
+                entries = [item for item in orders if self._is_own(item) and not item.reduce_only]
+                held = [item for item in await self._rest.account.positions() if item.size]
+                positions = [item for item in held if await self._is_ours(item)]
             except ExchangeError as error:
                 if error.kind not in (Kind.RETRY, Kind.UNKNOWN):
                     raise
@@ -73,7 +81,8 @@ class Closing:
                 continue
             if not entries and not positions:
                 foreign = [item for item in orders if not item.reduce_only and not item.stop_order_type]
-                return Closed(sorted(closed), sorted(cancelled), [_name(item) for item in foreign])
+                others = [f"{item.symbol} {item.signed_size:+f}" for item in held]
+                return Closed(sorted(closed), sorted(cancelled), [_name(item) for item in foreign], others)
             if entries:
                 self._tell(f"cancelling {', '.join(map(_name, entries))}")
                 work = cancel_many(self._rest.orders, entries, orders)
@@ -84,6 +93,22 @@ class Closing:
                 trouble = found or trouble
             closed.update(position.symbol for position in positions)
         raise RuntimeFault(f"not flat after {_ROUNDS} rounds ({trouble or 'no reason told'}): close by hand")
+
+    def _is_own(self, order: Order) -> bool:
+        link_id = order.order_link_id
+        return bool(run_tag(link_id)) and (self._blind or not self._owners.is_another(link_id))
+
+    async def _is_ours(self, position: Position) -> bool:
+        """By what is on record, or by the orders that opened it. Raises ExchangeError."""
+        if not self._owners.holds(position.symbol):
+            now = self._rest.clock.now_ms()
+            found = await self._rest.orders.executions(
+                symbol=position.symbol, start=now - _TRACED, end=now + MINUTE_MS
+            )
+            for execution in found if self._blind else ():
+                self._owners.know(execution.order_link_id)
+            self._owners.trace(position, found)
+        return self._owners.holds(position.symbol)
 
     async def _close(self, position: Position) -> str:
         """At most what one market order may have; the next round closes the rest."""

@@ -115,6 +115,9 @@ class OrderDesk:
                 if self._prepare is not None and not order.reduce_only:
                     await self._prepare(order.symbol)
                 request = await self._request(order)
+                if not order.reduce_only and not self._book.owners.enter(order.symbol, self._now()):
+                    self._reject(order.link_id, f"not sent: somebody else is in {order.symbol}")
+                    return
                 await self._bursts.creates.send(request)
             except UsageError as error:
                 self._stop_entries(str(error))

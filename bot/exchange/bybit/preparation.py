@@ -11,6 +11,7 @@ from typing import Final, Literal
 
 from bot.core.errors import UsageError
 from bot.exchange.bybit.errors import ExchangeError, Kind, Ruling
+from bot.exchange.bybit.ownership import Ownership
 from bot.exchange.bybit.rest import Rest
 
 MarginMode = Literal["cross", "isolated"]
@@ -18,14 +19,16 @@ _MARGIN_MODES: Final = {"cross": "REGULAR_MARGIN", "isolated": "ISOLATED_MARGIN"
 _CLASSIC: Final = 1  # unifiedMarginStatus
 _NOT_OFFERED: Final = 10032  # demo trading has no fee rates
 _FEE_TOLERANCE: Final = 0.1  # of the configured fee
+_OTHERS: Final = Ruling(Kind.REFUSED, "somebody else holds it: its leverage is left as it is")
 
 
 @dataclass(slots=True)
 class Preparation:
     """may_switch: modes may be changed while nothing is held or ordered. probe: any symbol, to ask for modes.
 
-    taker_fee: what the settings say, a fraction of the value. fees: what `account` found that it pays (taker,
-    maker), None where the exchange does not say.
+    taker_fee: what the settings say, a fraction of the value. owners: whose a symbol is; one that somebody
+    else holds is not touched. fees: what `account` found that it pays (taker, maker), None where the exchange
+    does not say.
     """
 
     rest: Rest
@@ -34,6 +37,7 @@ class Preparation:
     margin_mode: MarginMode
     taker_fee: float
     may_switch: bool
+    owners: Ownership = field(default_factory=Ownership)
     fees: tuple[float, float] | None = None
     _prepared: set[str] = field(default_factory=set)
 
@@ -77,7 +81,8 @@ class Preparation:
     async def symbol(self, name: str) -> None:
         """Before its first entry: one-way mode and our leverage; the second time nothing.
 
-        Raises UsageError in hedge mode; ExchangeError, whose kind is never UNKNOWN: it may be tried again.
+        Raises UsageError in hedge mode; ExchangeError, whose kind is never UNKNOWN: it may be tried again; it
+        is REFUSED where somebody else holds the symbol.
         """
         if name in self._prepared:
             return
@@ -85,6 +90,8 @@ class Preparation:
             found = await self.rest.account.positions(symbol=name)
             if any(item.position_idx for item in found):
                 raise UsageError("; ".join(_hedge([name])))
+            if any(item.size for item in found) and not self.owners.holds(name):
+                raise ExchangeError(_OTHERS, path="/v5/position/list")
             if any(item.leverage != self.leverage for item in found) or not found:
                 await self.rest.account.set_leverage(name, self.leverage)
         except ExchangeError as error:

@@ -1,16 +1,14 @@
-"""Money that came or went without trading, by the exchange's own ledger."""
+"""Money that came or went without our trading, by the exchange's own ledger."""
 
 from typing import Final
 
 from bot.core.types import DAY_MS
+from bot.exchange.bybit.ownership import Ownership
 from bot.exchange.bybit.rest import Rest
 from bot.exchange.bybit.wire.account import Transaction
 
 SETTLE: Final = "USDT"
 _SPAN: Final = 7 * DAY_MS  # that one request may cover
-BOOKED: Final = frozenset(
-    {"TRADE", "SETTLEMENT", "LIQUIDATION", "ADL", "DELIVERY"}
-)  # they come as executions
 
 
 async def ledger(rest: Rest, start: int, end: int) -> list[Transaction]:
@@ -22,6 +20,6 @@ async def ledger(rest: Rest, start: int, end: int) -> list[Transaction]:
     return lines
 
 
-async def transfers(rest: Rest, start: int, end: int) -> list[Transaction]:
-    """What of `ledger` was no trade: deposits, withdrawals, bonuses, interest."""
-    return [line for line in await ledger(rest, start, end) if line.type not in BOOKED]
+async def transfers(rest: Rest, owners: Ownership, start: int, end: int) -> list[Transaction]:
+    """What of `ledger` was no trade of ours: deposits, withdrawals, bonuses, interest, what others did."""
+    return [line for line in await ledger(rest, start, end) if not owners.books(line)]

@@ -1,9 +1,9 @@
 """Our money against the exchange's: a lasting difference is explained by the exchange's own ledger, or told.
 
-The ledger is the authority. What came or went without trading explains a difference at once. Trades, fees and
-funding come to us as executions, so for them we wait first; a line that our books had otherwise, or not at
-all, is then taken as the ledger has it. What it does not explain either keeps entries waiting, and after
-some time wants a person.
+The ledger is the authority. What came or went without our trading explains a difference at once. Our trades,
+fees and funding come to us as executions, so for them we wait first; a line that our books had otherwise, or
+not at all, is then taken as the ledger has it. What it does not explain either keeps entries waiting, and
+after some time wants a person.
 """
 
 import asyncio
@@ -15,8 +15,9 @@ from typing import Final, NamedTuple
 from bot.core.events import BalanceChanged, Event, FundingPaid, OrderFilled, PositionAdopted
 from bot.core.types import DAY_MS, MINUTE_MS
 from bot.engine.portfolio import Portfolio
+from bot.exchange.bybit.ownership import Ownership
 from bot.exchange.bybit.rest import Rest
-from bot.exchange.bybit.transfers import BOOKED, SETTLE, ledger
+from bot.exchange.bybit.transfers import SETTLE, ledger
 from bot.exchange.bybit.wire.account import Transaction
 
 LOOKS: Final = (0.0, 0.5, 1.0)  # seconds before each look at a difference
@@ -49,10 +50,11 @@ class WalletCheck:
     """Every event that is told passes `keep`; `compare` looks."""
 
     def __init__(
-        self, rest: Rest, emit: Callable[[Event], None], settings: WalletSettings,
+        self, rest: Rest, owners: Ownership, emit: Callable[[Event], None], settings: WalletSettings,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:  # fmt: skip
         self._rest = rest
+        self._owners = owners
         self._emit = emit
         self._settings = settings
         self._sleep = sleep
@@ -60,6 +62,7 @@ class WalletCheck:
         self._agreed = 0  # ms, when it was last the exchange's
         self._balance = _ZERO  # the exchange's, at that time
         self._known: set[str] = set()  # transfers that are in our books already
+        self._strange = 0  # of `Ownership.strange`, those whose money is in our books
         self._verdict = Verdict()
         self._since = 0  # ms, when the difference was first seen
         self._looks = 0
@@ -93,6 +96,7 @@ class WalletCheck:
         While money moves nothing is learnt, and the last verdict stands. Raises ExchangeError.
         """
         seen: set[Decimal] = set()
+        strange = self._owners.strange
         for pause in self._settings.pauses:
             await self._sleep(pause)
             now, before = self._rest.clock.now_ms(), self._books.balance
@@ -101,21 +105,28 @@ class WalletCheck:
             if self._books.balance != before:
                 return self._undecided()
             difference = balance - self._books.balance
-            if abs(difference) <= _CENT + abs(balance) * _ROUNDING:
-                self._books.balance = balance
+            if strange == self._strange and _is_rounding(difference, balance):
                 return self._agree(balance, now)
             seen.add(difference)
-        return await self._explain(difference, balance) if len(seen) == 1 else self._undecided()
+        return await self._explain(difference, balance, strange) if len(seen) == 1 else self._undecided()
 
-    async def _explain(self, difference: Decimal, balance: Decimal) -> Verdict:
+    async def _explain(self, difference: Decimal, balance: Decimal, strange: int) -> Verdict:
+        """By the ledger. strange: executions of others so far, looked for however little they moved."""
         now = self._rest.clock.now_ms()
         self._since = self._since or now
         self._looks += 1
         lines = await ledger(self._rest, max(self._agreed - _LAG, now - _LONGEST), now)
-        moved = [line for line in lines if line.type not in BOOKED and line.id not in self._known]
-        if moved and abs(_sum(moved) - difference) <= _CENT:
-            return self._adopt(difference, balance, moved, "without trading")
+        moved = [line for line in lines if line.id not in self._known and not self._owners.books(line)]
+        for first in range(len(moved)):  # what moved less than a cent may have been taken for rounding
+            if abs(_sum(moved[first:]) - difference) <= _CENT:
+                self._strange = strange
+                return self._adopt(difference, balance, moved[first:], "without our trading")
         waited = (now - self._since) / 1_000
+        if _is_rounding(difference, balance):
+            if waited < self._settings.settle:  # the ledger is late: it is asked again
+                return self._undecided()
+            self._strange = strange  # they were of another coin
+            return self._agree(balance, now)
         if waited >= self._settings.settle and (found := self._explaining(lines, balance)):
             return self._adopt(difference, balance, found, "that our books had otherwise")
         text = f"the wallet differs from our books by {difference:+.2f} {SETTLE}, unexplained"
@@ -137,10 +148,12 @@ class WalletCheck:
         now = self._rest.clock.now_ms()
         self._known.update(line.id for line in lines)
         kinds = ", ".join(sorted({line.type for line in lines}))
-        self._emit(BalanceChanged(now, now, difference, f"{difference:+.2f} {SETTLE} {how} ({kinds})"))
+        if difference:
+            self._emit(BalanceChanged(now, now, difference, f"{difference:+.2f} {SETTLE} {how} ({kinds})"))
         return self._agree(balance, now)
 
     def _agree(self, balance: Decimal, now: int) -> Verdict:
+        self._books.balance = balance
         self._balance, self._agreed = balance, now
         self._since = self._looks = 0
         self._verdict = Verdict()
@@ -148,6 +161,10 @@ class WalletCheck:
 
     def _undecided(self) -> Verdict:
         return Verdict(self._verdict.trouble)
+
+
+def _is_rounding(difference: Decimal, balance: Decimal) -> bool:
+    return abs(difference) <= _CENT + abs(balance) * _ROUNDING
 
 
 def _sum(lines: Sequence[Transaction]) -> Decimal:
