@@ -64,7 +64,7 @@ def shuffled(series: list[LabelledSeries], seed: int) -> list[LabelledSeries]:
 
     The share of "up" of the whole stays, and no other. Were each series shuffled for itself, or the listings
     apart from the sources, those that fall more would still do so, and a network learns that from how their
-    rows look: twins of the chain had an AUC of 51 %, all of them.
+    rows look: six twins of the chain then had an AUC of 51.0 % [50.7, 51.4].
     """
     y = np.concatenate([one.y for one in series])
     labelled = np.flatnonzero(y >= 0)
