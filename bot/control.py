@@ -189,7 +189,8 @@ class Control:
         if not self._to_be_flat or not now.is_flat:
             return []
         done, self._to_be_flat = self._to_be_flat, set()
-        return [(number, "flat; no entries before `bot resume`", True) for number in sorted(done)]
+        text = f"flat{_left_alone(now)}; no entries before `bot resume`"
+        return [(number, text, True) for number in sorted(done)]
 
     def _end_of_kill(self, heard: set[int]) -> list[tuple[int, str, bool]]:
         """A kill does not wait for an engine that does not hear: it may be replaying the past for minutes."""
@@ -274,11 +275,15 @@ def _answer(verb: Verb, now: Standing) -> str:
     if verb is Verb.PAUSE:
         return f"paused: no entries; {count} are looked after"
     if verb is Verb.FLATTEN:
-        left = ", ".join(f"{symbol} ({found})" for symbol, found in sorted(now.others.items()))
-        return f"closing {count}{f'; left alone, somebody else has it: {left}' if left else ''}"
+        return f"closing {count}{_left_alone(now)}"
     if verb is Verb.KILL:
         naked = ", ".join(item.symbol for item in now.positions if item.stop is None)
         return f"stopped; {count} keep their stops{f', but {naked} has none' if naked else ''}"
     if now.blocks:
         return "entries still wait: " + "; ".join(f"{cause}: {text}" for cause, text in now.blocks.items())
     return "entries allowed"
+
+
+def _left_alone(now: Standing) -> str:
+    left = ", ".join(f"{symbol} ({found})" for symbol, found in sorted(now.others.items()))
+    return f"; left alone, somebody else has it: {left}" if left else ""

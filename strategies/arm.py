@@ -33,6 +33,7 @@ class Arm:
         self.name = name
         self.similarity = math.nan
         self.mmd = math.nan
+        self.backward_transfer = math.nan  # accuracy on the source that the adaptation gained
         self.against_base = PairedScores(block, recent_blocks)
         self.against_rival = PairedScores(block, recent_blocks)
         self.calibrator = Calibrator(model.card.temperature)
@@ -59,6 +60,7 @@ class NetworkArm(Arm):
         self._begin(other.model)
         self._predictor, self.calibrator = other._predictor, other.calibrator
         self.similarity, self.mmd = other.similarity, other.mmd
+        self.backward_transfer = other.backward_transfer
 
     def reset(self) -> None:
         """A gap: nothing before it may reach a prediction."""

@@ -22,19 +22,18 @@ from numpy.typing import NDArray
 from bot.core.events import AdaptationReport
 from bot.core.records import GateDecided
 from bot.core.types import MINUTE_MS
+from bot.core.verdict import ADAPTED, BASE_RATE, ENSEMBLE, FROZEN, NONE, SCRATCH, Verdict
 from bot.settings import Settings
 from strategies.arm import Arm, EnsembleArm, NetworkArm, log_loss
 from strategies.labels import Matured
 from strategies.learning.evidence import PairedScores
 from strategies.learning.registry import Model
+from strategies.learning.verdict import standing
 
-FROZEN: Final = "frozen"
 CHAINED: Final = "chain"
-ADAPTED: Final = "adapted"
 CHALLENGER: Final = "challenger"
-SCRATCH: Final = "scratch"
-ENSEMBLE: Final = "ensemble"
-BASE_RATE: Final = "base"  # beside the arms in what was said
+SAID_BASE: Final = "base"  # the base rate, beside the arms in what was said
+_KIND: Final = {ADAPTED: ADAPTED, ENSEMBLE: ENSEMBLE}  # of a champion; any other is a base
 
 _PRIOR_LABELS: Final = 20.0  # pseudo-labels of a fair coin in the base rate
 
@@ -107,6 +106,30 @@ class Contest:
         """Anytime-valid evidence that the pretrained model orders this token's outcomes the wrong way."""
         return self._reversal.e_value
 
+    def verdict(self, proof: str) -> Verdict:
+        """Whether what is transferred helps this token. proof: why the champion is the champion."""
+        harm = []
+        if self.reversal >= self._gate.evidence:
+            harm.append(f"the source's knowledge works against this token: evidence {self.reversal:.3g}")
+        if self._negative_transfer >= self._gate.evidence:
+            harm.append(f"scratch beats what is transferred: evidence {self._negative_transfer:.3g}")
+        is_proven = self.champion.against_base.most >= self._gate.evidence
+        reason = proof if is_proven else "nothing has beaten the base rate yet"
+        arms: list[Arm] = [*self._arms.values(), *([self._ensemble] if self._ensemble else [])]
+        arms.sort(key=lambda arm: arm.name != self._champion)
+        pairs = [
+            pair
+            for arm in arms
+            for pair in (
+                (arm.name, BASE_RATE, arm.against_base),
+                (arm.name, self._rival_of(arm.name), arm.against_rival),
+            )
+        ]
+        chosen = _KIND.get(self._champion, FROZEN) if is_proven else NONE
+        adapted = self._arms.get(ADAPTED)
+        lost = math.nan if adapted is None else adapted.backward_transfer
+        return standing(chosen, (reason, *harm), pairs, lost)
+
     # --- predicting and scoring ----------------------------------------------------------------------------
 
     def reset(self) -> None:
@@ -150,7 +173,7 @@ class Contest:
             arm.calibrator.observe(logit, matured.outcome, matured.weight)
             if rival is not None:
                 arm.probation.add(matured.start, rival - loss, matured.weight)
-        return {arm.name: p_up for arm, _, _, p_up in said.arms} | {BASE_RATE: said.base}
+        return {arm.name: p_up for arm, _, _, p_up in said.arms} | {SAID_BASE: said.base}
 
     def _rival_of(self, name: str) -> str:
         """Who leads is measured against the base, who wants to lead against who leads."""
@@ -339,6 +362,7 @@ class Contest:
             return self._entered(ts, model, ADAPTED, report, "discarded", (fault,), 0.0)
         arm = self._shadow(model, rows)
         arm.similarity, arm.mmd = report.similarity_after, report.mmd_after
+        arm.backward_transfer = report.source_accuracy_after - report.source_accuracy_before
         reasons = (
             f"MMD² {report.mmd_before:.4f} → {report.mmd_after:.4f}",
             f"similarity {report.similarity_before:.2f} → {report.similarity_after:.2f}",

@@ -17,7 +17,7 @@ from bot.settings import Settings
 from strategies.arm import log_loss
 from strategies.base import Advice
 from strategies.chain import Chain
-from strategies.contest import BASE_RATE, Contest
+from strategies.contest import SAID_BASE, Contest
 from strategies.features.pipeline import FeatureRow
 from strategies.labels import Labeler, Matured
 from strategies.ladder import Evidence, climb
@@ -53,6 +53,7 @@ class Token:
         self._ready = False
         self._rungs = Rungs(symbol)
         self._proof = "no adapted model has proven better"  # why the champion is champion
+        self._verdict = self._contest.verdict(self._proof)
         self._waits_for = ""
         block = settings.label.horizon_bars * self._interval
         self._triggers = Triggers(settings.adaptation, block)
@@ -183,7 +184,8 @@ class Token:
         if self._contest.champion is not champion:
             self._proof = verdicts[-1].reasons[0]
             out += self._begin_again(ts)
-        return out
+        self._verdict = self._contest.verdict(self._proof)
+        return [*out, *self._rungs.judge(ts, self._verdict)]
 
     def _measure(self, ts: int, matured: Matured, said: Mapping[str, float]) -> list[Advice]:
         """What the champion of that bar had said; older bars without a label lost theirs in a gap."""
@@ -192,7 +194,7 @@ class Token:
             del self._spoke[stale]
         return [
             *self._quality.add(
-                ts, matured.start, said[spoke], said[BASE_RATE], matured.outcome, matured.weight
+                ts, matured.start, said[spoke], said[SAID_BASE], matured.outcome, matured.weight
             )
         ]
 
@@ -205,7 +207,7 @@ class Token:
     def _step(self, ts: int) -> list[Advice]:
         moved = self._move_on_ladder(ts)
         arm = self._contest.champion.name
-        return [*moved, *self._rungs.look(ts, self.stage, arm, self._proof, self._waits_for)]
+        return [*moved, *self._rungs.look(ts, self.stage, arm, self._verdict, self._waits_for)]
 
     def _move_on_ladder(self, ts: int) -> list[Advice]:
         champion = self._contest.champion

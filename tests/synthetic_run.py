@@ -1,12 +1,15 @@
 """A made-up run with the shape of a real one: five tokens of different kinds, trades, refusals, gates."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import numpy as np
 import pandas as pd
 
 from bot.core.types import DAY_MS, HOUR_MS, FillOrigin, Side, Stage
+from bot.core.verdict import Gain, Verdict
 from bot.research.report_data import TABLES, Achievable, ReportData
 from bot.settings import Settings
 from bot.storage import schema
@@ -158,6 +161,12 @@ class _Token:
             "similarity": self.seen[i], "mmd_before": 0.31, "mmd_after": 0.03,
             "effective_labels": i / HORIZON,
         })  # fmt: skip
+        self._verdict(ts, i)
+
+    def _verdict(self, ts: int, i: int) -> None:
+        gain = Gain("adapted", "base rate", 0.012, 0.004, 0.02, math.nan, i / HORIZON, 31.0)
+        verdict = Verdict("adapted", ("evidence 31 that its log loss is below the frozen model's",), (gain,))
+        self.rows["verdicts"].append({"ts": ts, "symbol": self.symbol, **msgspec.to_builtins(verdict)})
 
     def _label(self, ts: int, i: int, arms: set[str]) -> None:
         self.rows["labels"].append({

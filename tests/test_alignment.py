@@ -7,9 +7,13 @@ import torch
 from strategies.learning import window_training
 from strategies.learning.alignment import METHODS, alignment, reverse_gradient
 from strategies.learning.controls import World
+from strategies.learning.encoder import Outputs
 from strategies.learning.finetuning import checksums
+from strategies.learning.listing_training import _embedded, draw, with_labels
+from strategies.learning.sequences import Sequences
 from strategies.learning.window_net import Embedded, WindowNet, architecture_for, scale_of
 from strategies.learning.window_training import adapt
+from tests.controls import World as Listings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -124,6 +128,19 @@ def test_one_scale_serves_all_sensors():
     x = np.random.default_rng(0).normal(3.0, [1.0, 7.0], (500, 8, 2)).astype(np.float32)
 
     assert scale_of(x) == pytest.approx(1 / 5.0, rel=0.05)
+
+
+def test_embeddings_are_drawn_as_their_classes_are_weighted():
+    """A study's source is balanced to the token's share of ups in what is aligned too."""
+    data = Sequences([Listings(0).series("S", 3_000, "source", 1)], context=8)
+    batch = draw(data, with_labels(data), 8, torch.Generator().manual_seed(0))
+    outputs = Outputs(lifted=batch.y[..., None], z=batch.y[..., None], logit=batch.y, log_vol=batch.y)
+    chance = batch.weight * torch.tensor([0.2, 1.8])[batch.y.long()]
+
+    drawn = _embedded(outputs, batch, chance, torch.Generator().manual_seed(0))
+
+    assert float(drawn.z.mean()) == pytest.approx(0.9, abs=0.08)
+    np.testing.assert_array_equal(drawn.z[:, 0], drawn.logit)
 
 
 @pytest.mark.campaign

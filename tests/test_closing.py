@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from bot.cli import app
+from bot.commands import flatten as flatten_command
 from bot.control import Control
 from bot.core.errors import RuntimeFault
 from bot.core.events import PositionAdopted
@@ -167,6 +168,20 @@ def test_without_a_key_nothing_is_written_down(exchange: LocalExchange, tmp_path
     assert "set BOT_LIVE_API_KEY and BOT_LIVE_API_SECRET" in result.output
     with Database.open(tmp_path / "bot.sqlite") as database:
         assert Mailbox(database, "live").in_force() == []
+
+
+def test_without_a_key_the_bot_that_starts_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flatten_command, "FLAT_SECONDS", 0.2)
+    with Database.open(tmp_path / "bot.sqlite") as database:
+        Control(database, "live").begin()
+    result = CliRunner().invoke(
+        app, ["flatten", "--mode", "live", "--directory", str(tmp_path)], env={"COLUMNS": "200"}
+    )
+    assert result.exit_code == 4
+    assert "written down, but the bot has not done it" in result.output
+    with Database.open(tmp_path / "bot.sqlite") as database:
+        (request,) = Mailbox(database, "live").in_force()
+        assert request.verb is Verb.FLATTEN
 
 
 def test_what_failed_waits_for_the_next_start_and_status_says_why(

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import time
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
@@ -27,8 +28,9 @@ from bot.core.events import (
     OthersHold,
     TokenLeftOut,
 )
-from bot.core.records import Alarm, BreakerReleased, Refused, RungChanged
+from bot.core.records import Alarm, BreakerReleased, Refused, RungChanged, TransferJudged
 from bot.core.types import Rung, Side, Stage, Verb
+from bot.core.verdict import Gain, Verdict
 from bot.dashboard import status
 from bot.engine.driver import drive
 from bot.engine.standing import standing
@@ -455,7 +457,10 @@ def test_status_says_what_each_token_is_traded_by_and_why() -> None:
         RungChanged(START, "NEWUSDT", Stage.SMALL, Rung.PROMOTED, "adapted", "evidence 31 against the base"),
         RungChanged(START, "OLDUSDT", Stage.SHADOW, Rung.NONE, "frozen", "similarity 0.31 < 0.7"),
     ]
-    desk = Desk(lambda closed, _: ladder)
+    gain = Gain("adapted", "base rate", 0.012, 0.004, 0.02, math.nan, 120.0, 31.0)
+    verdict = Verdict("adapted", ("evidence 31 against the base",), (gain,), -0.004)
+    judged = [TransferJudged(START, name, verdict) for name in ("NEWUSDT", "OLDUSDT")]
+    desk = Desk(lambda closed, _: [*ladder, *judged])
     desk.play(bar(0, 100.0))
     desk.engine.step(InstrumentDelisted(START + 2 * BAR, START + 2 * BAR, "OLDUSDT"))
     beat = Heartbeat(
@@ -463,7 +468,11 @@ def test_status_says_what_each_token_is_traded_by_and_why() -> None:
         standing=msgspec.json.encode(standing(desk.engine)).decode(),
     )  # fmt: skip
     told = list(status.lines(beat, [], 0))
-    assert "NEWUSDT SMALL, promoted (adapted): evidence 31 against the base" in told
+    at = told.index("NEWUSDT SMALL, promoted (adapted): evidence 31 against the base")
+    assert told[at + 1] == (
+        "  transfer to NEWUSDT: adapted; evidence 31 against the base; adapted over base rate: +0.012 nats "
+        "[+0.004, +0.020], evidence 31, 120 effective labels"
+    )
     assert not any("OLDUSDT" in line for line in told)
 
 

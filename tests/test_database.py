@@ -24,6 +24,7 @@ from bot.core import commands, events, records
 from bot.core.commands import AdaptModel, AmendOrder, CancelOrder, ExtendChain, MoveStop, PlaceOrder
 from bot.core.errors import DataError, RuntimeFault, UsageError
 from bot.core.types import FillOrigin, OrderRequest, OrderType, Rung, Side, Stage, Verb
+from bot.core.verdict import Gain, Verdict
 from bot.storage import schema
 from bot.storage.connection import make_engine, parse_url
 from bot.storage.database import Database
@@ -181,6 +182,8 @@ def test_every_message_type_is_stored_folded_or_left_out_on_purpose() -> None:
 
 
 def test_every_row_has_the_columns_of_its_table(database: Database, journal: Journal) -> None:
+    gain = Gain("frozen", "base rate", 0.01, nan, nan, nan, 9.0, 1.5)
+    verdict = Verdict("none", ("nothing yet",), (gain,))
     samples: list[Message] = [
         PlaceOrder(1, order("b")),
         AmendOrder(1, "ABCUSDT", "b", Decimal("1.4")),
@@ -199,6 +202,7 @@ def test_every_row_has_the_columns_of_its_table(database: Database, journal: Jou
         records.QualityMeasured(1, "ABCUSDT", "3-7", 40.0, 0.6, 0.01, 0.02),
         records.StageChanged(1, "ABCUSDT", Stage.OBSERVE, Stage.SHADOW, ("ready",)),
         records.RungChanged(1, "ABCUSDT", Stage.SHADOW, Rung.NONE, "frozen", "few labels"),
+        records.TransferJudged(1, "ABCUSDT", verdict),
         records.Refused(1, "ABCUSDT", "spread"),
         records.BreakerTripped(1, "drawdown", 0),
         records.BreakerReleased(1, "new day"),
@@ -216,6 +220,12 @@ def test_every_row_has_the_columns_of_its_table(database: Database, journal: Jou
     journal.commit()
     assert database.frame(journal.run_id, "stages")["new"].tolist() == ["SHADOW"]
     assert database.frame(journal.run_id, "gates")["reasons"].tolist() == [["evidence"]]
+    (judged,) = database.frame(journal.run_id, "verdicts").to_dict("records")
+    (read,) = (msgspec.convert(one, Gain) for one in judged["gains"])
+    assert (judged["chosen"], judged["reasons"]) == ("none", ["nothing yet"])
+    assert (read.arm, read.value, read.e_value) == ("frozen", 0.01, 1.5)
+    assert isnan(read.low)
+    assert isnan(judged["backward_transfer"])
     alarms = database.frame(journal.run_id, "alarms")
     kinds = ["Refused", "BreakerTripped", "BreakerReleased", "Alarm"]
     kinds += ["TokenLeftOut", "EntriesBlocked", "EntriesAllowed"]
@@ -595,7 +605,7 @@ def test_a_killed_run_leaves_whole_steps_and_resumes_to_the_same_end(
         assert counts == {
             **dict.fromkeys(("decisions", "alarms", "orders", "candidates", "labels", "equity"), done),
             **dict.fromkeys(("commands", "fills"), 2 * done),
-            **dict.fromkeys(("gates", "stages", "funding", "operator", "quality", "rungs"), 0),
+            **dict.fromkeys(("gates", "stages", "funding", "operator", "quality", "rungs", "verdicts"), 0),
             "positions": 1,
         }
         resumed = Journal.resume(database, run.id)

@@ -12,7 +12,7 @@ from bot.exchange.bybit.environment import Credentials, local
 from bot.exchange.bybit.errors import ExchangeError, Kind
 from bot.exchange.bybit.ownership import Ownership
 from bot.exchange.bybit.preparation import Preparation
-from bot.exchange.bybit.requests import NewOrder
+from bot.exchange.bybit.requests import Cancellation, NewOrder
 from bot.exchange.bybit.rest import Rest
 from tests.local_exchange import KEY, SECRET, LocalExchange, local_exchange
 
@@ -87,13 +87,20 @@ async def test_what_somebody_else_holds_keeps_its_leverage_and_is_told() -> None
             await preparation.rest.orders.create(order)
             (told,) = await preparation.symbols(["ETHUSDT", "BTCUSDT"])
             assert "ETHUSDT is not ready for entries" in told
-            assert "somebody else holds it: its leverage is left as it is" in told
+            assert "somebody else is there: its leverage is left as it is" in told
             assert exchange.account.leverage_of("ETHUSDT", 0) == 7
             assert exchange.account.leverage_of("BTCUSDT", 0) == 3
             closing = NewOrder(
                 symbol="ETHUSDT", side="Sell", order_type="Market", qty=Decimal("0.1"), reduce_only=True
             )
             await preparation.rest.orders.create(closing)
+            resting = NewOrder(
+                symbol="ETHUSDT", side="Buy", order_type="Limit", qty=Decimal("0.1"), price=Decimal(1_000)
+            )
+            ids = await preparation.rest.orders.create(resting)
+            (told,) = await preparation.symbols(["ETHUSDT"])
+            assert "somebody else is there" in told
+            await preparation.rest.orders.cancel(Cancellation(symbol="ETHUSDT", order_id=ids.order_id))
             await preparation.symbol("ETHUSDT")  # before an entry, when it is free
             assert exchange.account.leverage_of("ETHUSDT", 0) == 3
 

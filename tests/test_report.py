@@ -108,6 +108,13 @@ def test_every_gate_decision_and_stage_change_is_listed_with_its_reasons(run, pa
     assert page.count("features are ready") == len(KINDS)
 
 
+def test_the_newest_verdict_on_the_transfer_is_shown_with_its_comparisons(page):
+    assert page.count("Does the transfer help?") == len(KINDS)
+    assert "adapted. evidence 31 that its log loss is below the frozen model" in page
+    assert "adapted − base rate" in page
+    assert "+0.0120" in page
+
+
 def test_texts_from_outside_are_escaped(run):
     bad = "<script>alert('x')</script>"
     stages = run.stages.assign(reasons=[[bad]] * len(run.stages))

@@ -1,10 +1,10 @@
 """From top to bottom, each told with its reason: promoted, frozen, ensemble with scratch, no trade."""
 
-from bot.core.records import RungChanged
-from bot.core.types import Rung, Stage
-from strategies.contest import ADAPTED, ENSEMBLE, FROZEN
+from bot.core.records import RungChanged, TransferJudged
+from bot.core.types import DAY_MS, Rung, Stage
+from bot.core.verdict import ADAPTED, BASE_RATE, ENSEMBLE, FROZEN, NONE, Gain, Verdict
 from strategies.rungs import Rungs
-from tests.test_token import HAZY, KNOWS, Life
+from tests.test_token import HAZY, KNOWS, Life, settings
 
 
 def rungs(life: Life) -> list[tuple[Stage, Rung, str]]:
@@ -54,14 +54,62 @@ def test_where_transfer_does_harm_the_ensemble_trades() -> None:
 
 def test_the_rung_of_the_ensemble_and_of_what_does_not_trade() -> None:
     told = Rungs("NEWUSDT")
-    (one,) = told.look(1, Stage.SMALL, ENSEMBLE, "scratch is better", "")
+    verdict = Verdict(ENSEMBLE, ("scratch is better",), ())
+    (one,) = told.look(1, Stage.SMALL, ENSEMBLE, verdict, "")
     assert (one.rung, one.reason) == (Rung.ENSEMBLE, "scratch is better")
-    (one,) = told.look(2, Stage.SUSPENDED, ENSEMBLE, "scratch is better", "delisted")
+    (one,) = told.look(2, Stage.SUSPENDED, ENSEMBLE, verdict, "delisted")
     assert (one.rung, one.reason) == (Rung.NONE, "delisted")
 
 
 def test_a_reason_that_differs_in_its_numbers_is_told_once() -> None:
     told = Rungs("NEWUSDT")
-    assert told.look(1, Stage.SHADOW, FROZEN, "", "4 of 100 effective labels")
-    assert not told.look(2, Stage.SHADOW, FROZEN, "", "5 of 100 effective labels")
-    assert told.look(3, Stage.SHADOW, FROZEN, "", "evidence 2 < 20")
+    nothing = Verdict(NONE, ("nothing yet",), ())
+    assert told.look(1, Stage.SHADOW, FROZEN, nothing, "4 of 100 effective labels")
+    assert not told.look(2, Stage.SHADOW, FROZEN, nothing, "5 of 100 effective labels")
+    assert told.look(3, Stage.SHADOW, FROZEN, nothing, "evidence 2 < 20")
+
+
+def test_a_verdict_is_told_when_its_answer_changes_and_its_figures_once_a_day() -> None:
+    told = Rungs("NEWUSDT")
+
+    def verdict(evidence: float, chosen: str = FROZEN) -> Verdict:
+        return Verdict(chosen, (f"evidence {evidence:g}",), (Gain("a", "b", 0, 0, 0, 0, 9, evidence),))
+
+    assert told.judge(1, verdict(2.0))
+    assert not told.judge(2, verdict(3.0))
+    (one,) = told.judge(3, verdict(4.0, ADAPTED))
+    assert one.verdict.chosen == ADAPTED
+    (one,) = told.judge(DAY_MS, verdict(5.0, ADAPTED))
+    assert one.verdict.gains[0].e_value == 5.0
+
+
+def test_what_trades_is_what_the_verdict_chose_and_every_comparison_is_in_it() -> None:
+    """The gate acts on the verdict: an arm that trades has beaten the base rate in it."""
+    life = Life().crowned()
+    life.bars(200)
+    told = [one for one in life.of(TransferJudged) if one.verdict.chosen == ADAPTED]
+    rung = life.last(RungChanged)
+    assert rung.rung is Rung.PROMOTED
+    assert told[0].verdict.reasons[0] == rung.reason
+    gains = {(one.arm, one.rival): one for one in told[-1].verdict.gains}
+    assert gains[ADAPTED, BASE_RATE].low > 0
+    assert gains[ADAPTED, FROZEN].e_value >= settings().gate.evidence
+    assert gains[ADAPTED, FROZEN].low <= gains[ADAPTED, FROZEN].value <= gains[ADAPTED, FROZEN].high
+    assert told[-1].verdict.backward_transfer == 0.0
+    life.bars(300, truth=-1)
+    assert life.last(TransferJudged).verdict.chosen == NONE
+
+
+def test_until_something_has_beaten_the_base_rate_the_verdict_is_none() -> None:
+    life = Life(gain=0.0)
+    life.bars(300)
+    assert {one.verdict.chosen for one in life.of(TransferJudged)} == {NONE}
+    assert "nothing has beaten the base rate" in life.last(TransferJudged).verdict.reasons[0]
+
+
+def test_harm_is_a_reason_of_the_verdict() -> None:
+    life = Life(gain=-KNOWS)
+    life.bars(600)
+    verdict = life.last(TransferJudged).verdict
+    assert verdict.chosen == NONE
+    assert any("works against this token" in reason for reason in verdict.reasons)

@@ -29,8 +29,10 @@ from bot.core.records import (
     Refused,
     RungChanged,
     StageChanged,
+    TransferJudged,
 )
 from bot.core.types import DAY_MS, FillOrigin, OrderRequest, OrderType, Rung, Side, Stage
+from bot.core.verdict import Gain, Verdict
 from bot.dashboard.progress import WorkProgress
 from bot.dashboard.terminal import TerminalView
 from tests.builders import BAR, START, listed
@@ -401,3 +403,14 @@ def test_a_very_wide_terminal_shows_the_rung_and_what_is_in_the_way_of_the_next(
     assert "no trade 4 of 100 labels" in text(shows, 240)
     shows.apply(RungChanged(START, "NEWUSDT", Stage.SMALL, Rung.PROMOTED, "adapted", "evidence 31"))
     assert "promoted" in text(shows, 240)
+
+
+def test_a_very_wide_terminal_shows_whether_the_transfer_helps_and_a_changed_answer_is_noted() -> None:
+    shows = view()
+    shows.apply(decision(arm="adapted"))
+    gain = Gain("adapted", "base rate", 0.012, 0.004, 0.02, NAN, 120.0, 31.0)
+    shows.apply(TransferJudged(START, "NEWUSDT", Verdict("none", ("nothing yet",), ())))
+    assert not any("transfer" in note.text for note in shows.state.notable)
+    shows.apply(TransferJudged(START, "NEWUSDT", Verdict("adapted", ("evidence 31",), (gain,))))
+    assert "adapted +0.012 [+0.004, +0.020]" in text(shows, 260)
+    assert shows.state.notable[-1].text == "transfer: none → adapted: evidence 31"

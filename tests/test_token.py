@@ -18,10 +18,11 @@ from bot.core.events import AdaptationReport, CandidateArrived
 from bot.core.records import GateDecided, LabelMatured, StageChanged
 from bot.core.signal import Action, Signal
 from bot.core.types import Position, Side, Stage
+from bot.core.verdict import ADAPTED, ENSEMBLE, FROZEN, SCRATCH
 from bot.settings import Settings
 from strategies.base import Advice
 from strategies.chain import Chain
-from strategies.contest import ADAPTED, CHAINED, CHALLENGER, ENSEMBLE, FROZEN, SCRATCH
+from strategies.contest import CHAINED, CHALLENGER
 from strategies.features.pipeline import FeatureRow
 from strategies.features.spec import COUNT, NAMES, VERSION
 from strategies.learning.architecture import Architecture

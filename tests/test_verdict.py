@@ -62,7 +62,8 @@ def test_every_comparison_is_an_object_with_its_interval_and_a_sentence():
     for gain in judged.gains:
         assert gain.low <= gain.value <= gain.high
         assert 1 <= gain.labels <= N
-        assert any(f"{gain.arm} over {gain.rival}" in reason for reason in judged.reasons)
+        assert any(f"{gain.arm} over {gain.rival}" in said for said in judged.figures)
+    assert "source accuracy -0.0 points" in judged.figures[-1] or "+0.0 points" in judged.figures[-1]
 
 
 def test_useless_arms_are_believed_no_more_often_than_the_level_says():

@@ -19,7 +19,7 @@ from bot.commands.control import (
 from bot.commands.options import ConfigOption, DirectoryOption, emergency_settings_of
 from bot.commands.trade import RegionOption, environment_of
 from bot.commands.venue import UrlOption, interruptible
-from bot.core.errors import BotError
+from bot.core.errors import BotError, UsageError
 from bot.core.types import Verb
 from bot.exchange.bybit.environment import Credentials, Environment, credentials
 from bot.exchange.bybit.ownership import Ownership
@@ -45,9 +45,10 @@ def flatten(
     """Close every position at the market, cancel entries, and open nothing before `bot resume`.
 
     A running bot does it. When none runs (or hangs, or still starts) it is done from here with the key of
-    --mode testnet, demo or live. Positions of others are left alone and named, unless --all is given or
-    `bybit.foreign_positions` is "adopt"; without a database ours are those that an order of this program
-    opened within seven days. Waits until all is closed; exit code 4 when it is not.
+    --mode testnet, demo or live; without a key, by the bot that starts. Positions of others are left alone
+    and named, unless --all is given or `bybit.foreign_positions` is "adopt"; without a database ours are
+    those that an order of this program opened within seven days. Waits until all is closed; exit code 4 when
+    it is not.
     """
     chosen: str | None = mode
     settings, beat, owners = None, None, None
@@ -61,15 +62,24 @@ def flatten(
         _warn(error)
     assert chosen is not None
     trading = beat is not None and beat.phase == "trading"
-    if settings is not None and (chosen == "paper" or (trading and not direct and not everything)):
+    asks = settings is not None and not direct and not everything  # the bot that runs
+    environment, keys = None, None
+    if chosen != "paper" and not (trading and asks):
+        environment = environment_of(chosen, region, url)
+        try:
+            keys = credentials(environment, os.environ)
+        except UsageError:
+            if beat is None or not asks:  # nobody hears it: nothing is done nor written down
+                raise
+    if settings is not None and keys is None:
         request = post(Verb.FLATTEN, chosen, reason, settings)
-        if trading:
+        if beat is not None:
             wait(settings, request, FLAT_SECONDS, lambda now: now.done is not None)
         else:
             say("Written down; paper positions are closed when the run goes on.")
         return
-    environment = environment_of(chosen, region, url)
-    keys = credentials(environment, os.environ)  # first: without a key nothing is done nor written down
+    assert environment is not None
+    assert keys is not None
     why = "Without the bot" if trading else f"No bot that trades answers for {chosen}"
     say(f"{why}: closing on {environment.name} from here.")
     blind = owners is None

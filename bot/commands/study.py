@@ -44,8 +44,14 @@ def study(
         ),
     ] = "",
     twins: Annotated[
-        bool, typer.Option("--twins/--no-twins", help="Each arm once more, with shuffled labels.")
-    ] = True,
+        int,
+        typer.Option(
+            "--twins",
+            min=0,
+            help="Each arm that many times more, with shuffled labels. A dozen of a cheap arm tell how far "
+            "chance alone goes (--arms frozen --twins 12).",
+        ),
+    ] = 1,
     jobs: Annotated[
         int | None, typer.Option("--jobs", min=1, help="Processes. Default: one per core.")
     ] = None,

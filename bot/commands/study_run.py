@@ -26,7 +26,7 @@ def run_study(
     *,
     arms: str | None,
     jobs: int,
-    twins: bool,
+    twins: int,
     days: str,
     interval: str,
     options: dict[str, Any],
@@ -65,7 +65,7 @@ def run_study(
         soft_wrap=True,
     )
     with WorkProgress("study", console=console) as progress:
-        study.run(planned, chosen, jobs, progress, twins=twins)
+        study.run(planned, chosen, jobs, progress, twins)
     path = planned.output / "predictions.parquet"
     study_predictions.write(
         path, (one for token in planned.tokens for one in study_predictions.of_token(planned, token, chosen))
@@ -96,7 +96,10 @@ def _remarks(output: Path, rows: list[Any]) -> list[str]:
         f"{tried} configurations judged, {len(every)} in this folder so far; the best is partly luck.",
         "Skill is over the token's expanding base rate, shrunk to that of earlier listings (arm base_rate).",
         *_warning(rows),
-        "Intervals: 95 %, of resampled UTC days, each for itself: of twenty, one is wrong.",
+        "AUC: over all tokens, so that knowing which fall more counts; within: bars of one token only, where "
+        "a share of ups so far (+prior, base_rate) orders the wrong way by itself.",
+        "Intervals: 95 %, of resampled UTC days, each for itself: of twenty, one is wrong. One twin's says "
+        "nothing of other twins; that of several (x n) is between them.",
         "Net: after both taker fees; no spread, slippage, funding.",
     ]
 

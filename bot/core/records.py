@@ -6,6 +6,7 @@ from typing import Final
 import msgspec
 
 from bot.core.types import Rung, Side, Stage
+from bot.core.verdict import Verdict
 
 
 class Record(msgspec.Struct, frozen=True, tag=True):
@@ -30,6 +31,19 @@ class RungChanged(Record, frozen=True):
 
     def __str__(self) -> str:
         return f"{self.symbol} {self.stage}, {self.rung} ({self.arm}): {self.reason}"
+
+
+class TransferJudged(Record, frozen=True):
+    """Whether what is transferred helps a token; told when the answer or a reason changes, and every day."""
+
+    symbol: str
+    verdict: Verdict
+
+    def __str__(self) -> str:
+        """With the comparisons of what leads; the others are in the table and the report."""
+        verdict = self.verdict
+        gains = [str(gain) for gain in verdict.gains if gain.arm == verdict.gains[0].arm]
+        return f"{self.symbol}: {verdict.chosen}; {'; '.join((*verdict.reasons, *gains))}"
 
 
 class Readiness(Record, frozen=True):

@@ -39,8 +39,10 @@ from bot.core.records import (
     Refused,
     RungChanged,
     StageChanged,
+    TransferJudged,
 )
 from bot.core.types import FillOrigin, Side, Stage
+from bot.core.verdict import NONE, Verdict
 from bot.dashboard.health import HealthBoard
 from bot.dashboard.wording import signed
 
@@ -59,6 +61,7 @@ class TokenState:
     features: tuple[float, ...] = ()  # the newest row, in the order of the specification
     arm: str = ""
     rung: RungChanged | None = None
+    transfer: Verdict | None = None  # whether it helps
     adapting: bool = False
     p_up: float = math.nan
     confidence: float = math.nan
@@ -148,6 +151,7 @@ class DashboardState:
             QualityMeasured: self._on_quality,
             StageChanged: self._on_stage,
             RungChanged: self._on_rung,
+            TransferJudged: self._on_transfer,
             GateDecided: self._on_gate,
             AdaptModel: self._on_adapt,
             CandidateArrived: self._on_adapted,
@@ -229,6 +233,14 @@ class DashboardState:
 
     def _on_rung(self, record: RungChanged) -> None:
         self._token(record.symbol).rung = record
+
+    def _on_transfer(self, record: TransferJudged) -> None:
+        """Noted when the answer is another one; the first is no news."""
+        token, verdict = self._token(record.symbol), record.verdict
+        if token.transfer is not None and token.transfer.chosen != verdict.chosen:
+            text = f"transfer: {token.transfer.chosen} → {verdict.chosen}: {'; '.join(verdict.reasons)}"
+            self._note(record.ts, record.symbol, text, "bad" if verdict.chosen == NONE else "plain")
+        token.transfer = verdict
 
     def _on_gate(self, record: GateDecided) -> None:
         tone = {"promoted": "good", "rolled_back": "bad", "discarded": "warning"}.get(record.verdict, "plain")

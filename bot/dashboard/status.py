@@ -55,7 +55,10 @@ def _account(stand: Standing) -> Iterator[str]:
         yield f"no entries ({cause}): {reason}"
     for symbol, faults in sorted(stand.faults.items()):
         yield f"market data of {symbol}: {'; '.join(faults)}"
-    yield from map(str, stand.rungs)
+    for rung in stand.rungs:
+        yield str(rung)
+        if judged := stand.verdicts.get(rung.symbol):
+            yield f"  transfer to {judged}"
     yield from _left_out(stand)
     if stand.decided:
         yield f"last decision bar closed {clock(stand.decided)}, {_ago(stand.heard - stand.decided)} ago"

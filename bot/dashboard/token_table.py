@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bot.core.types import DAY_MS, Feed, Rung, Stage
+from bot.core.verdict import BASE_RATE
 from bot.dashboard.health import SymbolHealth
 from bot.dashboard.state import TokenState
 from bot.dashboard.wording import signed
@@ -107,6 +108,17 @@ def _rung(token: TokenState, _: int) -> Text | str:
     return Text.assemble(seen.rung, (f" {seen.reason}", "dim")) if seen.rung is Rung.NONE else Text(seen.rung)
 
 
+def _transfer(token: TokenState, _: int) -> str:
+    """What the verdict chose, and the gain over the base rate of what leads."""
+    seen = token.transfer
+    if seen is None:
+        return "–"
+    gain = next((one for one in seen.gains if (one.arm, one.rival) == (token.arm, BASE_RATE)), None)
+    if gain is None or math.isnan(gain.low):
+        return seen.chosen
+    return f"{seen.chosen} {gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]"
+
+
 def _confidence(token: TokenState, _: int) -> Text | str:
     if math.isnan(token.p_up) or math.isnan(token.confidence):
         return "–"
@@ -175,6 +187,7 @@ _COLUMNS: Final = (
     _Column("age", 140, True, _age),
     _Column("model", 100, False, _model),
     _Column("rung", 200, False, _rung),
+    _Column("transfer", 230, False, _transfer),
     _Column("sim.", 0, True, lambda token, _: _number(token.similarity, ".2f")),
     _Column("MMD²", 120, True, lambda token, _: _number(token.mmd, ".3f")),
     _Column("labels", 130, True, lambda token, _: f"{token.labels:.0f}"),

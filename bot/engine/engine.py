@@ -37,7 +37,7 @@ from bot.core.events import (
     TimePassed,
     TokenLeftOut,
 )
-from bot.core.records import Alarm, BreakerReleased, BreakerTripped, Latch, RungChanged
+from bot.core.records import Alarm, BreakerReleased, BreakerTripped, Latch, RungChanged, TransferJudged
 from bot.core.signal import Action, Signal
 from bot.core.types import Trigger, Verb
 from bot.engine.account_view import AccountView
@@ -86,6 +86,7 @@ class Engine:
             self.account, self._entries, self._exits, protection, breaker, Trigger(risk.trigger_by)
         )
         self.rungs: dict[str, RungChanged] = {}  # what each token is traded by, and why
+        self.verdicts: dict[str, TransferJudged] = {}  # whether the transfer helps it
         self._decided = 0  # close of the newest decision bar, ms
         self._now = 0  # ts of the newest fact
         self._heard = 0  # when the newest fact was received, ms
@@ -190,6 +191,7 @@ class Engine:
     def _on_delisted(self, event: InstrumentDelisted) -> list[Message]:
         out = self._entries.give_up(event.ts, event.symbol) + self._on_news(event)
         self.rungs.pop(event.symbol, None)
+        self.verdicts.pop(event.symbol, None)
         return out + self._exits.close_delisted(event.symbol, event.ts)
 
     def _on_market(self, event: Event) -> list[Message]:
@@ -221,6 +223,8 @@ class Engine:
     def _take(self, advice: Advice, news: Event) -> list[Message]:
         if isinstance(advice, RungChanged):
             self.rungs[advice.symbol] = advice
+        if isinstance(advice, TransferJudged):
+            self.verdicts[advice.symbol] = advice
         if not isinstance(advice, Signal):
             return [advice]
         if advice.action is Action.ENTER:

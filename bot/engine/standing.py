@@ -32,7 +32,8 @@ class Pending(msgspec.Struct, frozen=True):
 class Standing(msgspec.Struct, frozen=True):
     """`blocks`: why no position may be opened, by cause. `faults`: of market data, by symbol.
     `left_out`: new tokens that are not followed, and why. `rungs`: what each token is traded by, and why.
-    `others`: what somebody else has and is left alone, by symbol."""
+    `verdicts`: whether the transfer helps it, in words. `others`: what somebody else has and is left alone,
+    by symbol."""
 
     equity: float | None  # None when it cannot be valued
     balance: float
@@ -44,6 +45,7 @@ class Standing(msgspec.Struct, frozen=True):
     left_out: dict[str, str] = {}
     heard: int = 0  # the run's clock: when its newest fact was received, ms UTC
     rungs: tuple[RungChanged, ...] = ()
+    verdicts: dict[str, str] = {}
     others: dict[str, str] = {}
 
     @property
@@ -74,5 +76,6 @@ def standing(engine: Engine) -> Standing:
         left_out=dict(engine.left_out),
         heard=engine.heard,
         rungs=tuple(engine.rungs[symbol] for symbol in sorted(engine.rungs)),
+        verdicts={symbol: str(judged) for symbol, judged in engine.verdicts.items()},
         others=dict(engine.others),
     )  # fmt: skip

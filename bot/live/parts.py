@@ -18,7 +18,6 @@ from bot.exchange.bybit.live_market import LiveMarket, MarketSettings
 from bot.exchange.bybit.ownership import Ownership
 from bot.exchange.bybit.preparation import Preparation
 from bot.exchange.bybit.rest import Rest
-from bot.exchange.bybit.streams import ConnectionBudget
 from bot.execution.orders import Orders
 from bot.market.universe import Universe
 from bot.settings import Settings
@@ -57,7 +56,7 @@ def market_of(
     return LiveMarket(
         choice.environment, rest, settings.market.sources, universe, inbox.put_nowait,
         MarketSettings(bybit.bar_minutes * MINUTE_MS, settings.market.decision_minutes * MINUTE_MS),
-        held=lambda: {*found, *books.positions}, budget=ConnectionBudget(),
+        held=lambda: {*found, *books.positions},
     )  # fmt: skip
 
 

@@ -1,11 +1,13 @@
 """Intervals by resampling whole UTC days, because one crash touches every label and trade of its day."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import t as student
 
 from bot.core.types import DAY_MS
 
@@ -27,6 +29,15 @@ def percentile_interval(value: float, replicates: Floats) -> Estimate:
         return Estimate(value)
     low, high = np.quantile(usable, (0.025, 0.975))
     return Estimate(value, float(low), float(high))
+
+
+def between(values: Sequence[float]) -> Estimate:
+    """The mean of independent `values` with Student's interval of it."""
+    mean, n = float(np.mean(values)), len(values)
+    if n < 2:
+        return Estimate(mean)
+    half = float(student.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n))
+    return Estimate(mean, mean - half, mean + half)
 
 
 def resampled(values: Floats, draws: int, seed: int) -> Floats:

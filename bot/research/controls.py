@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from scipy.stats import t as student
 
 from bot.core.errors import UsageError
 from bot.dashboard.progress import WorkProgress
+from bot.research.bootstrap import between
 from strategies.learning import TransferResult, transfer
 from strategies.learning.controls import KINDS, World, bayes_accuracy
 
@@ -154,8 +154,5 @@ def _row(kind: str, ours: list[Outcome]) -> list[str]:
 
 
 def _mean(values: Sequence[float]) -> str:
-    mean = float(np.mean(values))
-    if len(values) < 2:
-        return f"{mean:.3f}"
-    half = float(student.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
-    return f"{mean:.3f} ±{half:.3f}"
+    mean, low, _ = between(values)
+    return f"{mean:.3f}" if len(values) < 2 else f"{mean:.3f} ±{mean - low:.3f}"

@@ -42,6 +42,7 @@ class ReportData:
     labels: pd.DataFrame
     gates: pd.DataFrame
     stages: pd.DataFrame
+    verdicts: pd.DataFrame
     fills: pd.DataFrame
     funding: pd.DataFrame
     orders: pd.DataFrame
@@ -72,7 +73,9 @@ class ReportData:
         return [str(symbol) for symbol in heard.sort_values(["ts", "symbol"])["symbol"]]
 
 
-TABLES = ("equity", "decisions", "labels", "gates", "stages", "fills", "funding", "orders", "alarms")
+TABLES = (
+    "equity", "decisions", "labels", "gates", "stages", "verdicts", "fills", "funding", "orders", "alarms",
+)  # fmt: skip
 
 
 def load(database: Database, run_id: int, achievable: Mapping[str, Achievable] | None = None) -> ReportData:

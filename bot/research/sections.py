@@ -1,10 +1,15 @@
 """The sections of a report: what the predictions were worth, each token, and what the account did."""
 
+import math
 from collections.abc import Mapping
 
+import msgspec
+
 from bot.core.types import HOUR_MS, FillOrigin, Side, Stage
+from bot.core.verdict import Gain, Verdict
 from bot.research import charts, figures, narrative
 from bot.research.analysis import AS_DECIDED, Analysis
+from bot.research.bootstrap import Estimate
 from bot.research.page import (
     MISSING,
     Html,
@@ -116,7 +121,7 @@ def token(data: ReportData, analysis: Analysis, symbol: str) -> Html:
     else:
         parts.append(tag("p", "No decision was made: its features were still warming up."))
     parts.append(_arms(arms, achievable.accuracy if achievable else None) if arms else Html(""))
-    parts.append(_history(data, symbol))
+    parts += [_transfer(data, symbol), _history(data, symbol)]
     return section(symbol, anchor(symbol), *parts)
 
 
@@ -127,6 +132,31 @@ def _stage_legend(present: set[str]) -> Html:
         if stage.value in present
     )
     return tag("div", tag("span", "Stage: ", class_="soft"), joined(chips, ""))
+
+
+def _transfer(data: ReportData, symbol: str) -> Html:
+    """The newest verdict on the transfer, with every comparison that was made."""
+    judged = data.verdicts[data.verdicts["symbol"] == symbol]
+    if judged.empty:
+        return Html("")
+    newest = judged.iloc[-1]
+    gains = tuple(msgspec.convert(gain, Gain) for gain in newest["gains"])
+    verdict = Verdict(newest["chosen"], tuple(newest["reasons"]), gains, newest["backward_transfer"])
+    rows = [
+        [tag("span", f"{gain.arm} − {gain.rival}", class_="t"), _nats(gain), number(gain.e_value, ".3g"),
+         number(gain.labels, ".0f")]
+        for gain in verdict.gains
+    ]  # fmt: skip
+    said = f"{clock(int(newest['ts']))}: {verdict.chosen}. {'; '.join(verdict.reasons)}."
+    if not math.isnan(verdict.backward_transfer):
+        said += f" Accuracy on the source {100 * verdict.backward_transfer:+.1f} points after the adaptation."
+    headings = ["arm − rival", "gain, nats", "evidence", "effective labels"]
+    grid = table(headings, rows) if rows else Html("")
+    return joined((tag("h3", "Does the transfer help?"), tag("p", said), grid))
+
+
+def _nats(gain: Gain) -> Html:
+    return estimated(Estimate(gain.value, gain.low, gain.high), lambda value: number(value, "+.4f"))
 
 
 def _history(data: ReportData, symbol: str) -> Html:

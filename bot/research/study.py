@@ -31,7 +31,7 @@ class Job(NamedTuple):
 
     stage: str
     cost: float
-    twin: bool
+    twin: int
     cut: int = 0
     arm: str = ""
     symbol: str = ""
@@ -55,13 +55,12 @@ COSTS: Final = {
 UNTAUGHT: Final = ("base_rate", "chronos", "moirai")  # no label reaches them: they need no twin
 
 
-def run(study: Study, arms: tuple[str, ...], processes: int, progress: Progress, *, twins: bool) -> None:
-    """Do every job that is not done. Raises UsageError when the folder holds another study."""
+def run(study: Study, arms: tuple[str, ...], processes: int, progress: Progress, twins: int) -> None:
+    """Do every job that is not done. twins: how many each arm has. Raises UsageError when the folder holds
+    another study."""
     _claim(study)
     prepare(study)
-    stages = [
-        [job for job in stage if not _is_done(study, job)] for stage in _stages(study, arms, twins=twins)
-    ]
+    stages = [[job for job in stage if not _is_done(study, job)] for stage in _stages(study, arms, twins)]
     progress.total(sum(job.cost for stage in stages for job in stage))
     if not any(stages):
         return
@@ -84,11 +83,11 @@ def run(study: Study, arms: tuple[str, ...], processes: int, progress: Progress,
         executor.shutdown(wait=False, cancel_futures=True)
 
 
-def _stages(study: Study, arms: tuple[str, ...], *, twins: bool) -> list[list[Job]]:
+def _stages(study: Study, arms: tuple[str, ...], twins: int) -> list[list[Job]]:
     """Jobs of a stage need only those of the stages before; within it, the most valuable come first."""
     from bot.research.study_arms import needs
 
-    kinds = (False, True) if twins else (False,)
+    kinds = range(twins + 1)
     source, chain, trees = needs(arms)
     first = [Job("source", 60.0, twin) for twin in kinds if source]
     firsts = [first for name, first in study.listings if name in study.tokens]
@@ -129,24 +128,24 @@ def _do(study: Study, job: Job) -> None:
     from bot.research import study_arms, study_pooled
 
     if job.stage == "source":
-        study_pooled.fit_source(study, twin=job.twin)
+        study_pooled.fit_source(study, job.twin)
     elif job.stage == "chain":
-        study_pooled.fit_chain(study, job.cut, twin=job.twin)
+        study_pooled.fit_chain(study, job.cut, job.twin)
     elif job.stage == "trees":
-        study_pooled.fit_trees(study, job.cut, twin=job.twin)
+        study_pooled.fit_trees(study, job.cut, job.twin)
     else:
-        path = scores_path(study, job.arm, job.symbol, twin=job.twin)
-        study_arms.scores(study, job.arm, job.symbol, twin=job.twin).save(path)
+        path = scores_path(study, job.arm, job.symbol, job.twin)
+        study_arms.scores(study, job.arm, job.symbol, job.twin).save(path)
 
 
 def _is_done(study: Study, job: Job) -> bool:
     if job.stage == "source":
-        return registry(study).find_pretrained(source_key(twin=job.twin)) is not None
+        return registry(study).find_pretrained(source_key(job.twin)) is not None
     if job.stage == "chain":
-        return registry(study).find_pretrained(chain_key(job.cut, twin=job.twin)) is not None
+        return registry(study).find_pretrained(chain_key(job.cut, job.twin)) is not None
     if job.stage == "trees":
-        return trees_path(study, job.cut, twin=job.twin).exists()
-    return scores_path(study, job.arm, job.symbol, twin=job.twin).exists()
+        return trees_path(study, job.cut, job.twin).exists()
+    return scores_path(study, job.arm, job.symbol, job.twin).exists()
 
 
 def _claim(study: Study) -> None:

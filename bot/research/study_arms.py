@@ -26,7 +26,7 @@ from strategies.learning.listing_training import seed_everything
 CONTEXT: Final = 256  # bars that a pretrained forecaster sees
 
 
-def scores(study: Study, arm: str, symbol: str, *, twin: bool) -> Scores:
+def scores(study: Study, arm: str, symbol: str, twin: int) -> Scores:
     """Every row of the token up to the last evaluated day."""
     market = Market.load(study, symbol)
     end = market.first + (study.days[1] + 1) * DAY_MS
@@ -59,18 +59,18 @@ def _pooled_trees(case: Case) -> Scores:
     return Scores(raw, share, np.full(n, np.nan), until)
 
 
-_loaded_trees: dict[tuple[Path, int, bool], pooled.Trees] = {}
+_loaded_trees: dict[tuple[Path, int, int], pooled.Trees] = {}
 
 
-def _trees(study: Study, cut: int, twin: bool) -> pooled.Trees:  # noqa: FBT001 - a cache's key
+def _trees(study: Study, cut: int, twin: int) -> pooled.Trees:
     key = study.output, cut, twin
     if key not in _loaded_trees:
-        _loaded_trees[key] = pooled.load_trees(study, cut, twin=twin)
+        _loaded_trees[key] = pooled.load_trees(study, cut, twin)
     return _loaded_trees[key]
 
 
 def _frozen(case: Case) -> Scores:
-    return _as_is(case, pooled.load_net(case.study, source_key(twin=case.twin)))
+    return _as_is(case, pooled.load_net(case.study, source_key(case.twin)))
 
 
 def _chain(case: Case) -> Scores:

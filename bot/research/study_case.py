@@ -31,11 +31,11 @@ class Case(NamedTuple):
     study: Study
     market: Market
     rows: LabelledSeries
-    twin: bool
+    twin: int
 
     @property
     def seed(self) -> int:
-        return self.study.seed + zlib.crc32(self.rows.symbol.encode()) % 100_000
+        return self.study.seed + 1_000_000 * self.twin + zlib.crc32(self.rows.symbol.encode()) % 100_000
 
     def days(self) -> Iterator[tuple[int, int, slice]]:
         """(day, its first moment, its rows), for the days that have rows."""
@@ -47,12 +47,12 @@ class Case(NamedTuple):
     def learnt(self, cut: int) -> LabelledSeries:
         """The labels known at `cut` less the embargo; the twin's have changed places."""
         known = self.rows.labelled_until(cut - self.study.embargo)
-        return pooled.shuffled(known, self.seed) if self.twin else known
+        return pooled.shuffled([known], self.seed)[0] if self.twin else known
 
     def chain(self) -> Net:
         """The chain as it was when the token was listed: it knows nothing of the token."""
         cut = cut_before(self.study, self.market.first)
-        return pooled.load_net(self.study, chain_key(cut, twin=self.twin))
+        return pooled.load_net(self.study, chain_key(cut, self.twin))
 
 
 def pool_share(study: Study, time: int) -> float:
@@ -130,7 +130,7 @@ def _source_embeddings(case: Case, net: Net) -> NDArray[np.float32]:
     """Spaced embeddings of the first source's newest bars before the study."""
     key = case.study.output
     if key not in _newest_source:
-        newest = pooled.source_series(case.study, case.study.since, net.columns, twin=False)[0]
+        newest = pooled.source_series(case.study, case.study.since, net.columns, 0)[0]
         _newest_source[key] = newest.rows(slice(-(SAMPLES * SPACING + net.encoder.receptive_field), None))
     rows = _newest_source[key]
     z = Sequences([rows], net.encoder.receptive_field - 1).measure(net.encoder).z

@@ -30,7 +30,7 @@ def explained(study: Study) -> str:
     """HTML with the importance of every feature and the picture of the embeddings."""
     chosen = np.unique(np.linspace(0, len(study.tokens) - 1, TOKENS).astype(int))
     markets = [Market.load(study, study.tokens[number]) for number in chosen]
-    nets = [load_net(study, chain_key(cut_before(study, one.first), twin=False)) for one in markets]
+    nets = [load_net(study, chain_key(cut_before(study, one.first), 0)) for one in markets]
     with threadpool_limits(1):  # small passes and small matrices: threads would only wait for each other
         embedded = _embedded(study, markets, nets[-1])
         parts = [_importance(study, markets, nets), *_pictures(embedded)]
@@ -75,7 +75,7 @@ def _of_token(study: Study, market: Market, net: Net) -> dict[str, float]:
 
 def _embedded(study: Study, markets: list[Market], net: Net) -> dict[str, NDArray[np.float32]]:
     """Spaced embeddings of every source and token in time order, under one network: (n, Z) by symbol."""
-    sources = source_series(study, study.since, net.columns, twin=False)
+    sources = source_series(study, study.since, net.columns, 0)
     ends = [one.rows(slice(-(SPACING * OF_DOMAIN + net.encoder.receptive_field), None)) for one in sources]
     series = [*ends, *(market.series.with_columns(_seen(net)) for market in markets)]
     found = {}

@@ -1,9 +1,14 @@
-"""Where a study keeps what its jobs leave: models that tokens share, and the scores of every arm."""
+"""Where a study keeps what its jobs leave: models that tokens share, and the scores of every arm.
+
+`twin` is 0 for the arm itself and 1, 2, ... for its twins, each with labels shuffled another way.
+"""
 
 import io
 import zlib
+from collections.abc import Iterable
+from itertools import count, takewhile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 from zipfile import BadZipFile
 
 import numpy as np
@@ -16,25 +21,42 @@ from strategies.learning.registry import Registry
 
 Floats = NDArray[np.float64]
 
+TWIN: Final = "~shuffled"
+
 
 def registry(study: Study) -> Registry:
     return Registry(study.output / "models")
 
 
-def source_key(*, twin: bool) -> str:
-    return f"source{'~shuffled' if twin else ''}"
+def suffix(twin: int) -> str:
+    """What the name of an arm or a model ends with."""
+    return "" if not twin else TWIN if twin == 1 else f"{TWIN}{twin}"
 
 
-def chain_key(cut: int, *, twin: bool) -> str:
-    return f"chain-{cut}{'~shuffled' if twin else ''}"
+def twins_of(arm: str, names: Iterable[str]) -> list[str]:
+    """Those of `names` that are twins of `arm`."""
+    return [name for name in names if name.startswith(f"{arm}{TWIN}")]
 
 
-def trees_path(study: Study, cut: int, *, twin: bool) -> Path:
-    return study.output / "models" / f"trees-{cut}{'~shuffled' if twin else ''}.trees"
+def source_key(twin: int) -> str:
+    return f"source{suffix(twin)}"
 
 
-def scores_path(study: Study, arm: str, symbol: str, *, twin: bool) -> Path:
-    return study.output / "scores" / f"{arm}{'~shuffled' if twin else ''}" / f"{symbol}.npz"
+def chain_key(cut: int, twin: int) -> str:
+    return f"chain-{cut}{suffix(twin)}"
+
+
+def trees_path(study: Study, cut: int, twin: int) -> Path:
+    return study.output / "models" / f"trees-{cut}{suffix(twin)}.trees"
+
+
+def scores_path(study: Study, arm: str, symbol: str, twin: int) -> Path:
+    return study.output / "scores" / f"{arm}{suffix(twin)}" / f"{symbol}.npz"
+
+
+def twins_done(study: Study, arm: str, symbol: str) -> list[int]:
+    """0 and the numbers of the twins whose scores are there."""
+    return list(takewhile(lambda twin: scores_path(study, arm, symbol, twin).exists(), count()))
 
 
 class Scores(NamedTuple):

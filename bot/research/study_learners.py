@@ -81,7 +81,7 @@ def token_trees(case: Case) -> Scores:
 
 def scratch(case: Case) -> Scores:
     """The same network, which knows nothing but the token."""
-    net = pooled.load_net(case.study, source_key(twin=False))
+    net = pooled.load_net(case.study, source_key(0))
     vol = case.rows.labelled_until(case.market.first + 3 * DAY_MS).log_vol
     mean = float(np.nanmean(vol)) if np.isfinite(vol).any() else -5.0
     encoder = fresh_encoder(net.encoder, DROPOUT, mean, case.seed)
@@ -129,7 +129,7 @@ def selected(case: Case) -> Scores:
 
 
 def head(case: Case) -> Scores:
-    return _head_of(case, pooled.load_net(case.study, source_key(twin=case.twin)))
+    return _head_of(case, pooled.load_net(case.study, source_key(case.twin)))
 
 
 def chain_head(case: Case) -> Scores:
@@ -199,11 +199,11 @@ def aligned(method: str) -> Callable[[Case], Scores]:
     """From the sources' network, on some days, without the token's labels."""
 
     def arm(case: Case) -> Scores:
-        key = source_key(twin=case.twin)
+        key = source_key(case.twin)
         net = pooled.load_net(case.study, key)
         context = net.encoder.receptive_field - 1
         cut = cut_before(case.study, case.market.first)
-        source = Sequences(pooled.source_series(case.study, cut, net.columns, twin=case.twin), context)
+        source = Sequences(pooled.source_series(case.study, cut, net.columns, case.twin), context)
         n = len(case.rows)
         logit = np.full(n, np.nan, np.float32)
         until, similar = np.full(n, net.until, np.int64), np.full(n, np.nan)

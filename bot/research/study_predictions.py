@@ -3,10 +3,17 @@
     predictions.parquet    token, t, arm, p_up, confidence, similarity, known_until
 
 `t` is the open time (ms UTC) of the decision bar, `known_until` that of the last bar that was used. An arm is
-named `frozen`, `frozen+prior` (with the token's intercept), `frozen~shuffled` (its twin), or both.
+named `frozen`, `frozen+prior` (with the token's intercept), `frozen~shuffled` (its twin; the second one is
+`frozen~shuffled2`), or both.
+
+A twin's labels have changed places wherever the pairing of rows and labels can teach: in training, in early
+stopping, in calibration, in the ensemble's weights. Shares of "up" are the true ones: a shuffle keeps them,
+and the intercept, which depends on the labels through their sum alone, is the same for arm and twin.
 """
 
+import zlib
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -17,8 +24,9 @@ from numpy.typing import NDArray
 from scipy.special import expit, logit
 
 from bot.core.errors import RuntimeFault
+from bot.core.types import DAY_MS
 from bot.research.study_data import Market, Study
-from bot.research.study_files import Scores, scores_path
+from bot.research.study_files import Scores, scores_path, suffix, twins_done
 from strategies.learning.few_shot import mixture
 from strategies.learning.prior import intercepts
 
@@ -27,7 +35,6 @@ Floats = NDArray[np.float64]
 BASE: Final = "base_rate"
 POOLED: Final = "pooled_rate"  # the base rate of earlier listings, which a token without labels begins with
 SHORT: Final = "always_short"
-TWIN: Final = "~shuffled"
 ENSEMBLE: Final = "ensemble"
 MEMBERS: Final = ("frozen", "chain", "chain_head", "scratch", "full", "mmd", "lgbm_pooled", "lgbm_token")
 _SCHEMA: Final = pa.schema(
@@ -69,21 +76,19 @@ def of_token(study: Study, symbol: str, arms: tuple[str, ...]) -> Iterator[Predi
     """Every arm of `arms` with finished scores, in all its forms, on the evaluated rows."""
     token = _token(study, symbol)
     found: dict[str, tuple[Scores, Floats]] = {}
-    for arm in arms:
-        for twin in (False, True):
-            if scores_path(study, arm, symbol, twin=twin).exists():
-                scores = Scores.load(scores_path(study, arm, symbol, twin=twin))
-                for name, p in _forms(token, arm, scores, twin=twin):
-                    found[name] = scores, p
-    for suffix in ("", TWIN):
-        members = [f"{name}+prior{suffix}" for name in MEMBERS if f"{name}+prior{suffix}" in found]
+    twins = {arm: twins_done(study, arm, symbol) for arm in arms}
+    for arm, numbers in twins.items():
+        for twin in numbers:
+            scores = Scores.load(scores_path(study, arm, symbol, twin))
+            for name, p in _forms(token, arm, scores, twin):
+                found[name] = scores, p
+    for twin in range(max(map(len, twins.values()))):
+        members = [name for name in (f"{one}+prior{suffix(twin)}" for one in MEMBERS) if name in found]
         if len(members) > 1:
             first = found[members[0]][0]
             until = np.max([found[name][0].until for name in members], axis=0)
             stacked = np.stack([found[name][1] for name in [BASE, *members]])
-            n = stacked.shape[1]
-            p = mixture(stacked, token.y[:n], token.weight[:n], token.known[:n])
-            found[f"{ENSEMBLE}{suffix}"] = first._replace(until=until), p
+            found[f"{ENSEMBLE}{suffix(twin)}"] = first._replace(until=until), _mixed(token, stacked, twin)
     evaluated = token.market.evaluated(study)
     for name, (scores, p) in found.items():
         rows = np.flatnonzero(evaluated[: len(p)])
@@ -94,6 +99,26 @@ def of_token(study: Study, symbol: str, arms: tuple[str, ...]) -> Iterator[Predi
         )  # fmt: skip
 
 
+def _mixed(token: _Token, members: Floats, twin: int) -> Floats:
+    """(n,) of the ensemble; members (k, n). A twin's are weighed, each day anew, by the outcomes known when
+    the day begins, which have changed places."""
+    n = members.shape[1]
+    y, weight, known = token.y[:n], token.weight[:n], token.known[:n]
+    if not twin:
+        return mixture(members, y, weight, known)
+    series = token.market.series
+    seed = [token.study.seed, twin, zlib.crc32(token.symbol.encode())]
+    p, rng = np.empty(n), np.random.default_rng(seed)
+    day = (series.starts[:n] - token.market.first) // DAY_MS
+    for first, end in pairwise([*np.flatnonzero(np.diff(day, prepend=-1)).tolist(), n]):
+        seen = int(known[first])
+        labelled = np.flatnonzero(weight[:seen] > 0)
+        moved = y[:end].copy()
+        moved[labelled] = rng.permutation(y[labelled])
+        p[first:end] = mixture(members[:, :end], moved, weight[:end], np.minimum(known[:end], seen))[first:]
+    return p
+
+
 def _token(study: Study, symbol: str) -> _Token:
     market = Market.load(study, symbol)
     series = market.series
@@ -102,10 +127,10 @@ def _token(study: Study, symbol: str) -> _Token:
     return _Token(study, symbol, market, (series.y == 1).astype(np.float64), weight, known)
 
 
-def _forms(token: _Token, arm: str, scores: Scores, *, twin: bool) -> Iterator[tuple[str, Floats]]:
+def _forms(token: _Token, arm: str, scores: Scores, twin: int) -> Iterator[tuple[str, Floats]]:
     """(name, P(up)) of the arm alone and with the prior component."""
     n = len(scores.raw)
-    base = Scores.load(scores_path(token.study, BASE, token.symbol, twin=False))
+    base = Scores.load(scores_path(token.study, BASE, token.symbol, 0))
     pooled = base.raw - logit(scores.share)  # from the training's share of "up" to the listings'
     b = intercepts(scores.raw, token.y[:n], token.weight[:n], token.known[:n], pooled)
     alone, with_prior = expit(scores.raw), expit(scores.raw + b)
@@ -115,9 +140,8 @@ def _forms(token: _Token, arm: str, scores: Scores, *, twin: bool) -> Iterator[t
             yield POOLED, alone
             yield SHORT, np.minimum(alone, 0.499)
         return
-    suffix = TWIN if twin else ""
-    yield f"{arm}{suffix}", alone
-    yield f"{arm}+prior{suffix}", with_prior
+    yield f"{arm}{suffix(twin)}", alone
+    yield f"{arm}+prior{suffix(twin)}", with_prior
 
 
 def write(path: Path, predictions: Iterator[Predictions]) -> None:

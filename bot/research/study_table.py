@@ -1,8 +1,13 @@
 """The table of a study: how good each arm was, by the token's age, with intervals clustered by UTC day.
 
-`study_comparisons` puts rivals beside each other. Accuracy says little, since new
-tokens fall: it stands beside that of "always short", and the most confident 5 % beside a random pick of
-the same sides. Returns are simple, entry to exit, after both taker fees, without spread and slippage.
+`study_comparisons` puts rivals beside each other. The AUC compares bars of all tokens, so that knowing which
+token falls more is worth something; `within` compares those of one token only, and there a share that a
+token's own labels made is worth less than nothing: the ups that it has counted are missing from what is to
+come. So `within` is for arms without the prior. Several twins of an arm are one row, their mean, with an
+interval between them: of one twin, the interval of resampled days holds for that one function, and any
+function may suit these days. Accuracy says little, since new tokens fall: it stands beside that of "always
+short", and the most confident 5 % beside a random pick of the same sides. Returns are simple, entry to exit,
+after both taker fees, without spread and slippage.
 """
 
 import math
@@ -15,9 +20,10 @@ import pyarrow.dataset as pds
 from numpy.typing import NDArray
 
 from bot.core.types import DAY_MS
-from bot.research.bootstrap import ClusterBootstrap, Estimate, percentile_interval
+from bot.research.bootstrap import ClusterBootstrap, Estimate, between, percentile_interval
 from bot.research.predictions import correctness, log_losses
 from bot.research.study_data import Market, Study
+from bot.research.study_files import TWIN, twins_of
 from bot.research.study_predictions import BASE
 from strategies.learning.skill import weighted_auc
 
@@ -52,6 +58,7 @@ class Row(NamedTuple):
     effective_n: float
     tokens: int
     auc: Estimate
+    within: Estimate
     skill: Estimate
     balanced: Estimate
     accuracy: Estimate
@@ -60,6 +67,7 @@ class Row(NamedTuple):
     lift: Estimate
     net: Estimate
     short_share: float  # of the confident
+    twins: int = 0  # how many it is the mean of
 
 
 def outcomes(study: Study) -> Outcomes:
@@ -104,11 +112,28 @@ def _aligned(data: pds.Dataset, arm: str, tokens: Sequence[str], facts: Outcomes
 
 def table(study: Study, facts: Outcomes, said: Mapping[str, Floats]) -> Iterator[Row]:
     """Row by row, arm by arm, each on the tokens that it has. said: of `predicted`."""
-    for arm, p in said.items():
-        for age, inside in age_groups(study.days, facts):
-            rows = np.flatnonzero(inside & np.isfinite(p))
-            if len(rows):
-                yield _row(study, arm, age, facts, rows, p[rows], said[BASE][rows])
+    for arm in said:
+        if TWIN in arm:
+            continue
+        for like in filter(None, ([arm], twins_of(arm, said))):
+            for age, inside in age_groups(study.days, facts):
+                rows = np.flatnonzero(inside & np.isfinite(said[like[0]]))
+                if len(rows):
+                    base = said[BASE][rows]
+                    yield _mean([_row(study, one, age, facts, rows, said[one][rows], base) for one in like])
+
+
+def _mean(rows: list[Row]) -> Row:
+    """Of the twins of one arm; an arm is its own mean."""
+    first = rows[0]
+    if TWIN not in first.arm:
+        return first
+    if len(rows) == 1:
+        return first._replace(twins=1)
+    names = [name for name, value in zip(Row._fields, first, strict=True) if isinstance(value, Estimate)]
+    means = {name: between([getattr(row, name).value for row in rows]) for name in names}
+    short = float(np.mean([row.short_share for row in rows]))
+    return Row(**{**first._asdict(), **means, "short_share": short, "twins": len(rows)})
 
 
 def age_groups(days: tuple[int, int], facts: Outcomes) -> Iterator[tuple[str, NDArray[np.bool_]]]:
@@ -129,7 +154,7 @@ def _row(
 ) -> Row:
     y = facts.y[rows]
     bootstrap = ClusterBootstrap.by_day(facts.t[rows], DRAWS)
-    auc, _ = auc_draws(p, y, bootstrap)
+    token = facts.key[rows] >> _TIME_BITS
     right = correctness(p, y)
     loss, base_loss = log_losses(p, y), log_losses(base, y)
     ratio = bootstrap.ratio(loss, base_loss)
@@ -139,8 +164,9 @@ def _row(
         age,
         len(rows),
         float(facts.weight[rows].sum()),
-        len(np.unique(facts.key[rows] >> _TIME_BITS)),
-        auc,
+        len(np.unique(token)),
+        auc_draws(p, y, bootstrap)[0],
+        auc_draws(p, y, bootstrap, token)[0],
         Estimate(1 - ratio.value, 1 - ratio.high, 1 - ratio.low),
         _balanced(right, y, bootstrap),
         bootstrap.mean(right),
@@ -152,20 +178,47 @@ def _row(
     )
 
 
-def auc_draws(p: Floats, y: Floats, bootstrap: ClusterBootstrap) -> tuple[Estimate, Floats]:
-    """The AUC, and its value in each resample of days (ranks in LEVELS steps)."""
+def auc_draws(
+    p: Floats, y: Floats, bootstrap: ClusterBootstrap, group: NDArray[np.int64] | None = None
+) -> tuple[Estimate, Floats]:
+    """The AUC, and its value in each resample of days (ranks in LEVELS steps).
+
+    group (n,): an "up" is compared with the "downs" of its group only; None: with all.
+    """
+    groups = [np.arange(len(p))] if group is None else _members(group)
+    days = bootstrap.clusters
+    wins, pairs = np.zeros((2, days, days))  # ups of one day against downs of another
+    won = compared = 0.0
+    for rows in groups:
+        present, day = np.unique(bootstrap.cluster[rows], return_inverse=True)
+        ups, downs = _counted(p[rows], y[rows], day)
+        where = np.ix_(present, present)
+        wins[where] += ups @ (np.cumsum(downs, axis=1) - downs / 2).T
+        pairs[where] += np.outer(ups.sum(axis=1), downs.sum(axis=1))
+        if ups.any() and downs.any():
+            won += weighted_auc(p[rows], y[rows], np.ones(len(rows))) * ups.sum() * downs.sum()
+            compared += ups.sum() * downs.sum()
+    counts = bootstrap.counts
+    with np.errstate(divide="ignore", invalid="ignore"):
+        draws = ((counts @ wins) * counts).sum(axis=1) / ((counts @ pairs) * counts).sum(axis=1)
+    return percentile_interval(won / compared if compared else math.nan, draws), draws
+
+
+def _members(group: NDArray[np.int64]) -> list[NDArray[np.intp]]:
+    """The row numbers of each group."""
+    order = np.argsort(group, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(group[order])) + 1)
+
+
+def _counted(p: Floats, y: Floats, day: NDArray[np.intp]) -> tuple[Floats, Floats]:
+    """(days, LEVELS) each: how many ups and downs of each day have each rank."""
     _, rank = np.unique(p, return_inverse=True)
     level = (np.argsort(np.argsort(p, kind="stable"), kind="stable") * LEVELS) // len(p)
     level = np.minimum.reduceat(level[np.argsort(rank, kind="stable")], _firsts(rank))[rank]  # ties stay ties
-    shape = bootstrap.clusters, LEVELS
-    flat = bootstrap.cluster * LEVELS + level
-    ups = np.bincount(flat, y, shape[0] * shape[1]).reshape(shape)
-    downs = np.bincount(flat, 1 - y, shape[0] * shape[1]).reshape(shape)
-    wins = ups @ (np.cumsum(downs, axis=1) - downs / 2).T
-    counts = bootstrap.counts
-    with np.errstate(divide="ignore", invalid="ignore"):
-        draws = ((counts @ wins) * counts).sum(axis=1) / ((counts @ ups.sum(1)) * (counts @ downs.sum(1)))
-    return percentile_interval(weighted_auc(p, y, np.ones(len(p))), draws), draws
+    shape = int(day.max()) + 1, LEVELS
+    flat = day * LEVELS + level
+    ups, downs = (np.bincount(flat, one, shape[0] * shape[1]).reshape(shape) for one in (y, 1 - y))
+    return ups.astype(np.float64), downs.astype(np.float64)
 
 
 def _firsts(rank: NDArray[np.intp]) -> NDArray[np.intp]:
@@ -219,13 +272,14 @@ def _key(token: int | NDArray[np.int64], t: NDArray[np.int64]) -> NDArray[np.int
 def lines(rows: Sequence[Row]) -> list[str]:
     """A Markdown table; percentages, AUC in percent, net returns in basis points."""
     head = (
-        "| arm | days | n | eff. n | AUC | skill % | balanced | accuracy | short | top 5 % | lift "
+        "| arm | days | n | eff. n | AUC | within | skill % | balanced | accuracy | short | top 5 % | lift "
         "| short share | net bp |"
     )
-    out = [head, "|" + "---|" * 13]
+    out = [head, "|" + "---|" * 14]
     for r in rows:
         cells = [
-            r.arm, r.age, f"{r.n:,}", f"{r.effective_n:,.0f}", percent(r.auc), percent(r.skill, 2),
+            r.arm if r.twins < 2 else f"{r.arm} x{r.twins}", r.age, f"{r.n:,}", f"{r.effective_n:,.0f}",
+            percent(r.auc), percent(r.within), percent(r.skill, 2),
             percent(r.balanced), percent(r.accuracy), f"{100 * r.always_short:.1f}", percent(r.confident),
             percent(r.lift), f"{100 * r.short_share:.0f}", scaled(r.net, 1e4, 0),
         ]  # fmt: skip

@@ -308,6 +308,10 @@ LOGGED: Final[dict[type[Message], tuple[str, Callable[[Any], Row]]]] = {
         "rungs",
         lambda m: {**asdict(m), "stage": m.stage.value, "rung": m.rung.value},
     ),
+    records.TransferJudged: (
+        "verdicts",
+        lambda m: {"ts": m.ts, "symbol": m.symbol, **msgspec.to_builtins(m.verdict)},
+    ),
     records.Refused: ("alarms", lambda m: _alarm(m, symbol=m.symbol, text=m.reason)),
     records.BreakerTripped: ("alarms", _breaker),
     records.BreakerReleased: ("alarms", _breaker),

@@ -239,6 +239,15 @@ rungs = _log(
     Column("reason", Text, nullable=False),
 )
 
+verdicts = _log(
+    "verdicts",
+    Column("symbol", String, nullable=False),
+    Column("chosen", String, nullable=False),
+    Column("reasons", JsonText, nullable=False),
+    Column("gains", JsonText, nullable=False),  # of bot.core.verdict.Gain
+    Column("backward_transfer", Real),
+)
+
 alarms = _log(
     "alarms",
     Column("kind", String, nullable=False),  # the type of the message

@@ -69,6 +69,10 @@ class LabelledSeries:
         """The same bars and labels with other features."""
         return replace(self, x=x)
 
+    def with_labels(self, y: NDArray[np.int8]) -> Self:
+        """The same rows with other outcomes; -1 where there were none."""
+        return replace(self, y=y)
+
     def without_labels(self, hidden: NDArray[np.bool_]) -> Self:
         """The same rows; where `hidden` (n,), they are context only."""
         return replace(

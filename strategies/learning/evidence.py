@@ -11,6 +11,8 @@ import numpy as np
 
 BLOCKS = 3  # of one label horizon each, in one observation of the test
 BOUND = 1 / 3  # nats; mean gains are cut to +-BOUND, so that no bet can ruin
+LEAST_BLOCKS = 10  # behind an interval
+NORMAL = 1.96
 STAKES = np.linspace(0.05, 0.95, 10)  # a mixture of bets: none has to be chosen in advance
 
 
@@ -49,6 +51,10 @@ class PairedScores:
     def reset(self) -> None:
         """Forget the evidence, not how many labels have been seen."""
         self._test = SequentialTest()
+        self.most = 0.0  # the largest e-value so far, which is what Ville's inequality speaks of
+        self.labels = 0.0
+        self.blocks = 0
+        self._mean = self._squares = 0.0  # of the blocks (Welford 1962)
         self._recent.clear()
         self._short = BlockMean(self._block)
         self._long = BlockMean(BLOCKS * self._block)
@@ -61,12 +67,27 @@ class PairedScores:
         observed = self._long.add(start, gain, weight)
         if observed is not None:
             self._test.add(min(max(observed / BOUND, -1.0), 1.0))
+            self.most = max(self.most, self.e_value)
+            self.blocks += 1
+            beyond = observed - self._mean
+            self._mean += beyond / self.blocks
+            self._squares += beyond * (observed - self._mean)
+        self.labels += weight
         self.effective_labels += weight
 
     @property
     def e_value(self) -> float:
         """Evidence that the expected gain is above 0."""
         return self._test.e_value
+
+    @property
+    def interval(self) -> tuple[float, float, float]:
+        """(mean gain of the blocks, its limits of 95 % for who looks once); NaN while there are too few."""
+        n = self.blocks
+        if n < LEAST_BLOCKS:
+            return self._mean if n else math.nan, math.nan, math.nan
+        half = NORMAL * math.sqrt(self._squares / (n - 1) / n)
+        return self._mean, self._mean - half, self._mean + half
 
     @property
     def recent(self) -> float:

@@ -100,8 +100,8 @@ def chain(
         of_near, of_far = _parted(outputs, len(near.x))
         loss = _task(of_far, far) + 0.5 * _task(of_near, near)
         if mmd_weight:
-            a = _embedded(of_near, near, source.context, generator)
-            b = _embedded(of_far, far, source.context, generator)
+            a = _embedded(of_near, near, near.counts, generator)
+            b = _embedded(of_far, far, far.counts, generator)
             loss = loss + mmd_weight * joint_mmd([a.lifted, a.z], [b.lifted, b.z])
         trainer.step(loss)
 
@@ -119,7 +119,8 @@ def align(
     """Make the token's embeddings look like the source's, without any label of the token.
 
     method: of `alignment`; "mmd_detached" takes the same steps without aligning. The source's labels are
-    weighted so that their share of "up" is `share_up`, else different priors would be pulled into each other.
+    weighted, and its embeddings drawn, so that their share of "up" is `share_up`, else different priors would
+    be pulled into each other.
     """
     generator = torch.Generator().manual_seed(seed)
     shape = encoder.architecture
@@ -135,16 +136,17 @@ def align(
         far = draw(target, target_cut, pace.chunks, generator)
         outputs = after(source.context, encoder(torch.cat([near.x, far.x])))
         of_near, of_far = _parted(outputs, len(near.x))
-        drawn_near = _embedded(of_near, near, source.context, generator)
-        drawn_far = _embedded(of_far, far, source.context, generator)
+        drawn_near = _embedded(of_near, near, near.weight, generator)
+        drawn_far = _embedded(of_far, far, far.counts, generator)
         trainer.step(_task(of_near, near) + weight * apart(drawn_near, drawn_far, step / pace.steps))
 
 
-def _embedded(outputs: Outputs, batch: Batch, context: int, generator: torch.Generator) -> Embedded:
-    """What is aligned, at random positions: the row, the first layer and the embedding."""
-    chances = batch.counts.float().flatten()
-    drawn = torch.multinomial(chances, min(ALIGNED, int(chances.sum())), generator=generator)
-    rows = batch.x[:, context:].flatten(0, 1)[drawn]
+def _embedded(outputs: Outputs, batch: Batch, chance: Tensor, generator: torch.Generator) -> Embedded:
+    """What is aligned, at random positions: the row, the first layer and the embedding. chance (B, L): of
+    each position."""
+    chances = chance.float().flatten()
+    drawn = torch.multinomial(chances, min(ALIGNED, int((chances > 0).sum())), generator=generator)
+    rows = batch.x[:, -chance.shape[1] :].flatten(0, 1)[drawn]
     lifted, z = outputs.lifted.flatten(0, 1)[drawn], outputs.z.flatten(0, 1)[drawn]
     return Embedded(rows[:, None], lifted, z, outputs.logit.flatten()[drawn])
 

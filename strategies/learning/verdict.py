@@ -1,57 +1,27 @@
 """Did the transfer help? Rivals scored on the same matured labels, and a verdict with its reasons.
 
-Negative transfer is defined against the learner of the token alone (Wang et al., CVPR 2019); adaptation is
-also compared with the frozen model, and everything with the base rate. A falling divergence is no argument:
-it falls as well when the labels are reversed. Scores are log losses in nats, compared in pairs by a moving
-block bootstrap (Künsch 1989), because neighbouring windows share prices.
+`judge` gives the verdict of a trial, on all of its labels at once: the adapted model is compared with scratch
+and with the frozen model, everything with the base rate. Scores are log losses in nats, compared in pairs by
+a moving block bootstrap (Künsch 1989), because neighbouring windows share prices. `standing` gives that of a
+token that is followed, where evidence counts that may be looked at after every label.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from typing import Final
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from bot.core.verdict import ADAPTED, BASE_RATE, FROZEN, NONE, SCRATCH, Gain, Verdict
+from strategies.learning.evidence import PairedScores
 
-FROZEN: Final = "frozen"
-SCRATCH: Final = "scratch"
-ADAPTED: Final = "adapted"
-NONE: Final = "none"
+Floats = NDArray[np.float64]
 
 LEVEL: Final = 0.05  # of every decision, shared by the arms that are compared with the base rate
 PROMOTION: Final = 0.01  # of "the adapted model beats the frozen one": a needless change is the dearer error
 RESAMPLES: Final = 2_000
 FORGETTING: Final = 0.03  # loss of accuracy on the source at which an adaptation has forgotten
-
-
-class Gain(msgspec.Struct, frozen=True):
-    """Mean log loss of the rival minus that of the arm, nats per label; low, high: two-sided interval.
-
-    accuracy: difference of the shares of right calls; labels: effective ones, after their dependence
-    """
-
-    arm: str
-    rival: str
-    value: float
-    low: float
-    high: float
-    accuracy: float
-    labels: float
-
-
-class Verdict(msgspec.Struct, frozen=True):
-    """chosen: "adapted", "frozen", "scratch" or "none". gains: every comparison that was made.
-
-    backward_transfer: accuracy on the source's held-out tail after the adaptation minus before; a large
-    loss is forgetting, whatever the token says
-    """
-
-    chosen: str
-    reasons: tuple[str, ...]
-    gains: tuple[Gain, ...]
-    backward_transfer: float = 0.0
 
 
 def judge(
@@ -64,32 +34,33 @@ def judge(
     """
     losses = {arm: log_loss(p, y) for arm, p in probabilities.items()}
     right = {arm: (p > 0.5) == (y > 0.5) for arm, p in probabilities.items()}
-    losses["base rate"], right["base rate"] = log_loss(base_rate, y), (base_rate > 0.5) == (y > 0.5)
+    losses[BASE_RATE], right[BASE_RATE] = log_loss(base_rate, y), (base_rate > 0.5) == (y > 0.5)
 
     def gain(arm: str, rival: str, level: float) -> Gain:
         accuracy = float(np.mean(right[arm]) - np.mean(right[rival]))
         return paired_gain(arm, rival, losses[rival] - losses[arm], accuracy, level, seed)
 
-    over_base = {arm: gain(arm, "base rate", LEVEL / len(probabilities)) for arm in probabilities}
-    reasons = [_said(one) for one in over_base.values()]
+    over_base = {arm: gain(arm, BASE_RATE, LEVEL / len(probabilities)) for arm in probabilities}
     gains = list(over_base.values())
     credible = {arm for arm, one in over_base.items() if one.low > 0}
-    chosen = NONE
+    chosen, reasons = NONE, []
     if ADAPTED in probabilities:
         over_frozen, over_scratch = gain(ADAPTED, FROZEN, PROMOTION), gain(ADAPTED, SCRATCH, LEVEL)
         gains += [over_frozen, over_scratch]
-        reasons += [_said(over_frozen), _said(over_scratch)]
         refusal = _refusal(credible, over_frozen, over_scratch, backward_transfer)
         if refusal:
             reasons.append(f"the adapted model is refused: {refusal}")
         else:
             chosen = ADAPTED
+            reasons.append("it beats the base rate and the frozen model, and scratch does not beat it")
     if chosen == NONE:
         chosen = _without_adaptation(credible, scratch := gain(SCRATCH, FROZEN, LEVEL))
         gains.append(scratch)
-        reasons.append(_said(scratch))
-    if chosen == NONE:
-        reasons.append("no arm beats the base rate: nothing here may be traded on")
+        reasons.append(
+            "no arm beats the base rate: nothing here may be traded on"
+            if chosen == NONE
+            else f"the {chosen} model beats the base rate"
+        )
     return Verdict(chosen, tuple(reasons), tuple(gains), backward_transfer)
 
 
@@ -150,8 +121,18 @@ def effective_size(values: Floats) -> float:
     return float(np.clip(n / max(inflation, 1e-9), 1, n))
 
 
-def _said(gain: Gain) -> str:
-    return (
-        f"{gain.arm} over {gain.rival}: {gain.value:+.3f} nats [{gain.low:+.3f}, {gain.high:+.3f}], "
-        f"accuracy {gain.accuracy:+.1%}, {gain.labels:.0f} effective labels"
+def standing(
+    chosen: str,
+    reasons: tuple[str, ...],
+    records: Iterable[tuple[str, str, PairedScores]],
+    backward_transfer: float,
+) -> Verdict:
+    """Of a token that is followed. records: (arm, rival, what has been scored of the two since either began);
+    pairs without a whole block of labels are left out.
+    """
+    gains = tuple(
+        Gain(arm, rival, *scores.interval, math.nan, scores.labels, scores.e_value)
+        for arm, rival, scores in records
+        if scores.blocks
     )
+    return Verdict(chosen, reasons, gains, backward_transfer)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bot.core.errors import DataError
-from strategies.learning.verdict import Verdict
+from bot.core.verdict import Verdict
 
 Floats = NDArray[np.float64]
 

@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from bot.core.verdict import ADAPTED, FROZEN, NONE, SCRATCH, Verdict
 from strategies.learning.calibration import Calibrator, fit_temperature
 from strategies.learning.divergences import mmd
 from strategies.learning.prior import share_up
-from strategies.learning.verdict import ADAPTED, FROZEN, NONE, SCRATCH, Verdict, judge
+from strategies.learning.verdict import judge
 from strategies.learning.window_checks import Checked, TransferResult
 from strategies.learning.window_net import WindowNet, scale_of
 from strategies.learning.window_training import adapt, tail_of, train_scratch, train_source
@@ -73,7 +74,7 @@ def _run(data: Checked, method: str, seed: int) -> TransferResult:
         without_prior={name: _sigmoid(arm.test / arm.temperature) for name, arm in arms.items()},
         probability=base if chosen == NONE else by_arm[chosen],
         verdict=verdict.chosen,
-        reasons=list(verdict.reasons),
+        reasons=[*verdict.figures, *verdict.reasons],
         divergence_before=_divergence(before, held, held_y, target, prior),
         divergence_after=_divergence(after, held, held_y, target, prior),
         details=verdict,

@@ -86,7 +86,7 @@ class BybitBroker:
         self._emit = emit
         self.owners = owners or Ownership()
         self._book = AccountBook(self.owners)
-        budget = budget or ConnectionBudget()
+        budget = budget or rest.connections
         self._trade_stream = (
             TradeStream(
                 environment, credentials, clock=rest.clock, limits=rest.limits,

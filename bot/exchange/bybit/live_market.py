@@ -104,8 +104,8 @@ class LiveMarket:
         self._trouble = ""  # of the last round of repairs
         self._failed_looks = 0  # for listings, one after the other
         self._stream = Stream(
-            environment.public_url(), clock=rest.clock, budget=budget, settings=stream_settings,
-            backoff=backoff(), raw_books=True,
+            environment.public_url(), clock=rest.clock, budget=budget or rest.connections,
+            settings=stream_settings, backoff=backoff(), raw_books=True,
         )  # fmt: skip
         self._watch = MarketWatch(
             self._stream, rest.market, rest.clock, emit, self._settings.decision_interval,

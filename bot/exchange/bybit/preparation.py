@@ -19,7 +19,7 @@ _MARGIN_MODES: Final = {"cross": "REGULAR_MARGIN", "isolated": "ISOLATED_MARGIN"
 _CLASSIC: Final = 1  # unifiedMarginStatus
 _NOT_OFFERED: Final = 10032  # demo trading has no fee rates
 _FEE_TOLERANCE: Final = 0.1  # of the configured fee
-_OTHERS: Final = Ruling(Kind.REFUSED, "somebody else holds it: its leverage is left as it is")
+_OTHERS: Final = Ruling(Kind.REFUSED, "somebody else is there: its leverage is left as it is")
 
 
 @dataclass(slots=True)
@@ -93,6 +93,10 @@ class Preparation:
             if any(item.size for item in found) and not self.owners.holds(name):
                 raise ExchangeError(_OTHERS, path="/v5/position/list")
             if any(item.leverage != self.leverage for item in found) or not found:
+                if not self.owners.holds(name):
+                    orders = await self.rest.orders.open_orders(symbol=name)
+                    if any(self.owners.is_another(order.order_link_id) for order in orders):
+                        raise ExchangeError(_OTHERS, path="/v5/order/realtime")
                 await self.rest.account.set_leverage(name, self.leverage)
         except ExchangeError as error:
             if error.kind is Kind.UNKNOWN:

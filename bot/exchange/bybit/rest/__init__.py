@@ -8,12 +8,16 @@ from bot.exchange.bybit.rest.account import AccountRest
 from bot.exchange.bybit.rest.market import MarketRest
 from bot.exchange.bybit.rest.orders import OrdersRest
 from bot.exchange.bybit.rest.transport import Transport
+from bot.exchange.bybit.streams.backoff import ConnectionBudget
 
 __all__ = ["AccountRest", "BatchResult", "MarketRest", "OrdersRest", "Rest", "Transport"]
 
 
 class Rest:
-    """All of it for one account: `market`, `account`, `orders`, with one clock and one set of limits."""
+    """All of it for one account: `market`, `account`, `orders`, with one clock and one set of limits.
+
+    connections: what the streams beside it may use together
+    """
 
     def __init__(
         self,
@@ -29,6 +33,7 @@ class Rest:
         self.recv_window_ms = recv_window_ms
         self.clock = clock or ExchangeClock()
         self.limits = limits or Limits()
+        self.connections = ConnectionBudget()
         self.transport = Transport(
             environment, credentials, self.clock, self.limits, timeout=timeout, recv_window_ms=recv_window_ms
         )

@@ -18,7 +18,7 @@ class Backoff:
     The default ceiling brings a stream back within five seconds of an exchange that is there again.
     """
 
-    def __init__(self, base: float = 0.5, ceiling: float = 4.5, rng: random.Random | None = None) -> None:
+    def __init__(self, base: float = 0.5, ceiling: float = 3.0, rng: random.Random | None = None) -> None:
         """Seconds."""
         self._base = base
         self._ceiling = ceiling
