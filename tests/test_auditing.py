@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from decimal import Decimal
 
 from bot.auditing import DailyAudit
@@ -17,6 +18,7 @@ from tests.crash_child import BAR, BROKER, STREAMS
 from tests.live_desk import LiveDesk, live_desk
 from tests.local_exchange import KEY, SECRET, LocalExchange, local_exchange
 from tests.test_live_loop import in_and_out
+from tests.test_wallet import moved
 
 SYMBOL, PRICE = "ETHUSDT", 2_500.0
 
@@ -96,6 +98,28 @@ async def test_what_others_move_all_the_time_is_no_difference_and_a_loss_of_ours
                 assert "change of the balance: +0.0200, the exchange: +0.0000" in str(blocked)
             finally:
                 person.cancel()
+
+
+async def test_what_others_have_moved_is_no_difference_before_our_books_have_followed() -> None:
+    told: list[Sequence[Line]] = []
+    with local_exchange() as exchange:
+        async with live_desk(
+            local(exchange.url), Credentials(KEY, SECRET), in_and_out, BAR,
+            settings=replace(BROKER, reconcile=60.0), streams=STREAMS, owners=Ownership(leave=True),
+        ) as desk:  # fmt: skip
+            daily = DailyAudit(
+                desk.rest, desk.broker.owners, desk.engine, desk.log, desk.inbox.put_nowait, told.append,
+                desk.opened, at_once,
+            )  # fmt: skip
+            exchange.account.wallet -= 1  # that is nobody's
+            await daily.look()
+            assert [line.what for line in told[0] if not line.equal] == ["balance"]
+            exchange.account.wallet += 1
+            for amount in (-500, 300):
+                moved(exchange, "BTCUSDT", amount)
+            await daily.look()
+            assert desk.engine.portfolio.balance == 10_000
+            assert [line for line in told[1] if not line.equal] == []
 
 
 async def trade_for_ever(exchange: LocalExchange) -> None:

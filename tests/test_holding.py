@@ -29,6 +29,12 @@ def test_a_clock_behind_the_exchanges_makes_no_end_of_a_beginning() -> None:
     assert spans_of([life]) == [Span(12, 40)]
 
 
+def test_an_entry_that_came_to_nothing_was_ours_until_a_later_run_had_looked() -> None:
+    died = Life(0, [Sent(10, None)])
+    assert spans_of([died, Life(50)]) == [Span(10)]
+    assert spans_of([died, Life(50), Life(100, held=NONE, known=105)]) == [Span(10, 105)]
+
+
 @given(st.lists(st.tuples(st.sampled_from(["enter", "stop", "start"]), st.booleans()), max_size=20))
 def test_everything_that_ever_was_ours_is_inside(steps: list[tuple[str, bool]]) -> None:
     """Of each step the run learns, or it dies before and another one looks at what is there."""

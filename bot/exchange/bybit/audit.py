@@ -135,9 +135,9 @@ async def _without_news(
     ExchangeError.
     """
     lines = await ledger(rest, since - _LATE, rest.clock.now_ms())
-    if not lines or (there := lines[-1].cash_balance) is None:
-        return cash
     moved = [line for line in lines if not owners.books(line)]
+    if not moved or (there := lines[-1].cash_balance) is None:
+        return cash
     return there - total(newest(moved, there - balance))
 
 
