@@ -111,6 +111,7 @@ async def test_what_others_have_moved_is_no_difference_before_our_books_have_fol
                 desk.rest, desk.broker.owners, desk.engine, desk.log, desk.inbox.put_nowait, told.append,
                 desk.opened, at_once,
             )  # fmt: skip
+            exchange.account.ledger.clear()  # what it began with
             exchange.account.wallet -= 1  # that is nobody's
             await daily.look()
             assert [line.what for line in told[0] if not line.equal] == ["balance"]
