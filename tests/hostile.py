@@ -415,7 +415,7 @@ def wander(world: Hostile, random: random.Random, steps: int) -> None:
         (1, lambda: world.trouble(random.choice(("feed", "account")), over=random.random() < 0.8)),
         (1, lambda: world.fault(random.choice(SYMBOLS), over=random.random() < 0.8)),
         (1, lambda: world.somebody_else(
-            random.choice(SYMBOLS), random.choice((0, 0, 0, 5, -5)), random.choice((0, 0, 0, 1)),
+            random.choice(SYMBOLS), random.choice((*[0] * 8, 5, -5)), random.choice((*[0] * 7, 1)),
         )),
         (1, lambda: world.pay_funding(random.choice(SYMBOLS), random.randint(-50, 50))),
         (0.5, lambda: world.transfer(random.randint(-500, 500))),

@@ -110,7 +110,7 @@ def walks(seeds: range, steps: int) -> int:
     for seed in seeds:
         world = Hostile(STYLES[seed % len(STYLES)])
         wander(world, random.Random(seed), steps)
-        assert world.entries > steps / 200, seed
+        assert world.entries > steps / 500, seed
         total += world.steps
     return total
 
