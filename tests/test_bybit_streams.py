@@ -320,6 +320,15 @@ async def test_a_thousand_refused_attempts_are_spread_out_and_end_in_a_connectio
     assert sum(delays[10:]) / len(delays[10:]) == pytest.approx(15.0, rel=0.1)  # full jitter below 30 s
 
 
+async def test_an_attempt_without_an_answer_was_a_wait_already(server: StreamServer) -> None:
+    server.silent_ops = {"subscribe"}
+    async with streaming(
+        server.url, TRADE, settings=with_settings(answer_s=0.05), backoff=Backoff(0.01, 0.01), sleep=no_sleep
+    ) as stream:
+        for _ in range(3):
+            assert (await until(stream, Disconnected))[0].retry_in == 0.0
+
+
 async def test_a_failure_of_our_own_does_not_end_the_stream_silently(server: StreamServer) -> None:
     failures = 2
 

@@ -79,11 +79,14 @@ class Link:
             await self._budget.take()
             self.connections += 1
             started = time.monotonic()
+            heard = self.traffic.frames
             reason, delay = await self._live()
             self.traffic.lost[reason.partition(" (")[0]] += 1
             if time.monotonic() - started >= self._settings.steady_s:
                 self._backoff.reset()
-            delay = self._backoff.next() if delay is None else delay
+            if delay is None:
+                in_vain = time.monotonic() - started if self.traffic.frames == heard else 0.0
+                delay = max(0.0, self._backoff.next() - in_vain)  # waiting for an answer was waiting, too
             self._tell(Disconnected(reason, delay))
             await self._sleep(delay)
 

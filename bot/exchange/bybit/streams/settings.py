@@ -17,7 +17,7 @@ class StreamSettings:
     """Seconds, unless the name says otherwise."""
 
     open_s: float = 10.0
-    answer_s: float = 10.0  # to auth, subscribe and unsubscribe
+    answer_s: float = 5.0  # to auth, subscribe and unsubscribe
     ping_s: float = 20.0
     read_deadline_s: float = 30.0  # pongs count: a connection is never silent for longer than `ping_s`
     close_s: float = 1.0
