@@ -53,6 +53,8 @@ class Control:
         self._end = end
         self._engine: Engine | None = None
         self._delivered: dict[int, Request] = {}
+        self._over: set[int] = set()  # kills that a resume had ended before the start
+        self._is_open = False  # `opening` has been asked for
         self._heard: list[OperatorCommanded] = []
         self._to_be_flat: set[int] = set()  # requests whose positions are being closed
         self._unsent: list[tuple[int, str, bool]] = []  # answers that the database has not got yet
@@ -81,11 +83,13 @@ class Control:
 
         A flattening that came to its end goes on as the pause that it left.
         """
+        self._is_open = True
         requests, in_force = [], self._mailbox.in_force()
         resumed = max((item.number for item in in_force if item.verb is Verb.RESUME), default=0)
         for request in in_force:
             if request.verb is Verb.KILL:
                 if request.number < resumed:
+                    self._over.add(request.number)
                     self._mailbox.settle(request.number, wall_ms(), "ended by a later resume")
                 continue  # a new one is met while we serve
             if request.number not in known and request.number not in self._delivered:
@@ -155,12 +159,20 @@ class Control:
                 self._unsent = []
                 self._tell_fault("", on_fault)
                 for request in waiting:
-                    if request.number not in self._delivered:
+                    if request.number not in self._delivered and self._is_due(request, waiting):
                         self._delivered[request.number] = request
                         deliver(request)
                 if self.killed is not None:
                     return
             await asyncio.sleep(self._look_seconds)
+
+    def _is_due(self, request: Request, waiting: Sequence[Request]) -> bool:
+        """Before its opening a run hears nothing but a kill that no resume has ended: the rest is told then,
+        in its order."""
+        if self._is_open:
+            return request.number not in self._over
+        later = (other for other in waiting if other.number > request.number)
+        return request.verb is Verb.KILL and all(other.verb is not Verb.RESUME for other in later)
 
     def _tell_fault(self, fault: str, on_fault: Callable[[str], None]) -> None:
         if fault != self._fault:

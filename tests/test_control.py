@@ -297,6 +297,27 @@ async def test_a_kill_that_comes_while_the_bot_starts_is_not_taken_for_an_old_on
         assert daemon.control.killed == new
 
 
+async def test_what_a_resume_ended_before_the_start_does_not_come_back_after_it(target: str | Path) -> None:
+    """A live run listens while it reads the account, before it asks what is in force."""
+    with Database.open(target) as database:
+        person, daemon = Mailbox(database, "demo"), Daemon(database)
+        paused = person.post(Verb.PAUSE, "ann", "", 1)
+        person.settle(paused.number, 2, "paused")
+        killed = person.post(Verb.KILL, "ann", "", 3)
+        resumed = person.post(Verb.RESUME, "ann", "", 4)
+        daemon.control.begin()
+        async with daemon.control.serving(daemon.deliver):
+            beat = person.heartbeat()
+            await until(lambda: person.heartbeat() != beat)  # it has looked
+            for request in daemon.control.opening():
+                daemon.deliver(request)
+            daemon.control.watch(daemon.desk.engine)
+            await until(lambda: person.request(resumed.number).done)
+        assert (daemon.desk.engine.blocks, daemon.ended, daemon.control.killed) == ({}, 0, None)
+        assert person.request(killed.number).answer == "ended by a later resume"
+        assert person.in_force() == []
+
+
 def test_what_is_in_force_is_heard_by_the_next_start(target: str | Path) -> None:
     with Database.open(target) as database:
         person = Mailbox(database, "demo")

@@ -102,6 +102,7 @@ async def run(
     control = Control(database, "testnet", look_seconds=0.05, end=stop.set)
     control.begin()
     person = Mailbox(database, "testnet")
+    assert control.opening() == []
     async with control.serving(lambda request: inbox.put_nowait(commanded(request, started))):
         try:
             for item in await market.open():  # first: what is held of others is closed
