@@ -70,26 +70,29 @@ def run_rehearsal(settings: Settings, plan: Plan, directory: Path) -> None:
     """Raises RuntimeFault when at the end our books are not the exchange's."""
     console = Console()
     with Database.open(directory / "rehearsal.sqlite") as database:
-        lines = asyncio.run(with_stop(lambda stop: _rehearse(settings, plan, database, console, stop)))
+        lines, sent = asyncio.run(with_stop(lambda stop: _rehearse(settings, plan, database, console, stop)))
     console.print(audit_table(lines))
+    if not sent:
+        console.print("No order was sent: rehearse for longer (--minutes 3).", style="yellow")
     if not all(line.equal for line in lines):
         raise RuntimeFault("the rehearsal ended with books that differ from the exchange's")
 
 
 async def _rehearse(
     settings: Settings, plan: Plan, database: Database, console: Console, stop: asyncio.Event
-) -> list[Line]:
+) -> tuple[list[Line], int]:
+    """Our books beside the exchange's at the end, and how many orders were sent."""
     async with local_exchange(settings, plan.seed) as exchange:
         console.print(f"Local exchange at {exchange.url}, {plan.minutes:g} minutes", highlight=False)
         trading = _connect(settings, plan, local(exchange.url), database, console, stop)
-        lines: list[Line] = await first_to_end(exchange.until_it_dies(), trading)
-        return lines
+        done: tuple[list[Line], int] = await first_to_end(exchange.until_it_dies(), trading)
+        return done
 
 
 async def _connect(
     settings: Settings, plan: Plan, environment: Environment, database: Database, console: Console,
     stop: asyncio.Event,
-) -> list[Line]:  # fmt: skip
+) -> tuple[list[Line], int]:  # fmt: skip
     keys = credentials(environment, {})
     rest = Rest(environment, keys)
     try:
@@ -103,7 +106,7 @@ async def _connect(
 async def _trade(
     settings: Settings, plan: Plan, environment: Environment, rest: Rest, database: Database,
     console: Console, stop: asyncio.Event,
-) -> list[Line]:  # fmt: skip
+) -> tuple[list[Line], int]:  # fmt: skip
     inbox: asyncio.Queue[Event] = asyncio.Queue()
     started = rest.clock.now_ms()
     owners = Ownership(leave=settings.bybit.foreign_positions == "leave")
@@ -134,7 +137,7 @@ async def _trade(
         await first_to_end(wiring.live(stop), _make_trouble(environment.rest, plan, console, stop))
         lines = await wiring.close()
         wiring.journal.finish(summary(wiring.view.state))
-        return lines
+        return lines, len(wiring.log.sent)
     finally:
         await broker.close()
 

@@ -45,10 +45,10 @@ def flatten(
     """Close every position at the market, cancel entries, and open nothing before `bot resume`.
 
     A running bot does it. When none runs (or hangs, or still starts) it is done from here with the key of
-    --mode testnet, demo or live; without a key, by the bot that starts. Positions of others are left alone
-    and named, unless --all is given or `bybit.foreign_positions` is "adopt"; without a database ours are
-    those that an order of this program opened within seven days. Waits until all is closed; exit code 4 when
-    it is not.
+    --mode testnet, demo or live; without a key by the bot, where one starts. Positions of others are left
+    alone and named, unless --all is given or `bybit.foreign_positions` is "adopt"; without a database ours
+    are those that an order of this program opened within seven days. Waits until all is closed; exit code 4
+    when it is not.
     """
     chosen: str | None = mode
     settings, beat, owners = None, None, None

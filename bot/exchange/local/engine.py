@@ -75,7 +75,8 @@ class Engine:
         return market
 
     def add_account(self, balance: Decimal, now: int, **more: Any) -> Account:
-        account = Account(1000 + len(self.accounts), balance, now, **more)
+        uid = now // 1_000 * 1_000 + len(self.accounts)  # accounts end with their exchange: none is another's
+        account = Account(uid, balance, now, **more)
         self.accounts.append(account)
         return account
 
