@@ -41,10 +41,14 @@ def market_data(context: Context) -> str | None:
 
 def signal_numbers(context: Context) -> str | None:
     signal = context.signal
-    numbers = (signal.price, signal.confidence, signal.similarity, signal.sigma, signal.expected_move)
-    if all(map(math.isfinite, numbers)) and signal.price > 0:
-        return None
-    return "the signal has a number that is not finite"
+    numbers = {
+        "price": signal.price, "confidence": signal.confidence, "similarity": signal.similarity,
+        "volatility": signal.sigma, "expected move": signal.expected_move,
+    }  # fmt: skip
+    unknown = [name for name, value in numbers.items() if not math.isfinite(value)]
+    if unknown:
+        return f"not known yet: {', '.join(unknown)}"
+    return None if signal.price > 0 else f"the price is {signal.price:g}"
 
 
 def model_arm(context: Context) -> str | None:
