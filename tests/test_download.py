@@ -302,3 +302,7 @@ async def test_a_survey_counts_gaps(rest: Rest, history: History, tmp_path: Path
     (finding,) = survey(tmp_path)
     assert (finding.rows, finding.gaps, finding.missing) == (BARS - 3, 2, 3)
     assert finding.longest_gap == 2 * BAR
+    code, out, _ = await bot("data", "check", str(tmp_path))
+    assert code == 0
+    assert "has gaps" in out
+    assert "1 with gaps, across which nothing is learnt" in out

@@ -89,7 +89,9 @@ def check(directory: DirectoryArgument) -> None:
         faults.append(str(error))
     if faults:
         raise DataError("\n".join([f"{len(faults)} of the files cannot be used", *faults]))
-    console.print(f"{len(findings)} files, all good", highlight=False)
+    holes = sum(finding.gaps > 0 for finding in findings)
+    told = f"all usable; {holes} with gaps, across which nothing is learnt" if holes else "all good"
+    console.print(f"{len(findings)} files, {told}", highlight=False)
 
 
 async def _download(
@@ -149,7 +151,7 @@ def _rows(directory: Path, findings: list[Finding]) -> Iterator[list[str]]:
             str(finding.gaps),
             str(finding.missing),
             f"{finding.longest_gap / HOUR_MS:.1f} h" if finding.gaps else "",
-            "good",
+            "has gaps" if finding.gaps else "good",
         ]
 
 
