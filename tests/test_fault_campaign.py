@@ -175,7 +175,7 @@ class Campaign:
             for side in (Side.BUY, Side.SELL)
             if (best := market.book.best_price(side)) is not None
         )
-        book = self.watch.book(SYMBOLS[0])
+        book = self.watch._state[SYMBOLS[0]].book
         features, now = book.features(), self.desk.rest.clock.now_ms()
         age = book.health(now).receipt_age
         fresh = book.state is State.LIVE and age is not None and max(age, book.lag) <= 1_000

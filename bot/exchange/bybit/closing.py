@@ -20,10 +20,10 @@ from bot.exchange.bybit.errors import ExchangeError, Kind
 from bot.exchange.bybit.ownership import Ownership
 from bot.exchange.bybit.requests import NewOrder
 from bot.exchange.bybit.rest import Rest
+from bot.exchange.bybit.transfers import SETTLE
 from bot.exchange.bybit.wire.private import Order, Position
 from bot.execution.orders import SALTS, Orders, run_tag, tag_of
 
-_SETTLE: Final = "USDT"
 _ROUNDS: Final = 12
 _PAUSE: Final = 0.5  # seconds between rounds: an order fills, a list catches up
 _LONGEST_PAUSE: Final = 3.0
@@ -70,7 +70,7 @@ class Closing:
             if number:
                 await self._sleep(min(_PAUSE * number, _LONGEST_PAUSE))
             try:
-                orders = await self._rest.orders.open_orders(settle_coin=_SETTLE)
+                orders = await self._rest.orders.open_orders(settle_coin=SETTLE)
                 entries = [item for item in orders if self._is_own(item) and not item.reduce_only]
                 held = [item for item in await self._rest.account.positions() if item.size]
                 positions = [item for item in held if await self._is_ours(item)]

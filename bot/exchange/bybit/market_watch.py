@@ -35,7 +35,6 @@ from bot.exchange.bybit.streams import (
 from bot.exchange.bybit.translate import rest_book, ticker, trades
 from bot.exchange.bybit.wire import WireError
 from bot.exchange.bybit.wire.public import Ticker, Trades
-from bot.market.book import Book
 from bot.market.state import MarketState
 
 _DEPTH: Final = 50
@@ -72,10 +71,6 @@ class MarketWatch:
         self._state.remove(symbol)
         self._heard.pop(symbol, None)
         self._stream.unsubscribe(*_topics(symbol))
-
-    def book(self, symbol: str) -> Book:
-        """Of a symbol that is followed."""
-        return self._state[symbol].book
 
     def on_bar(self, bar: BarClosed) -> None:
         """Tell a bar, behind what book and trades did during its decision bar."""
