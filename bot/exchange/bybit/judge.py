@@ -35,13 +35,10 @@ class Judge:
         if headers:
             self._limits.note(endpoint.group, headers, self._clock.now_ms())
 
-    def note_items(
-        self, endpoint: Endpoint, response: Response[Any], headers: Mapping[str, object]
-    ) -> Response[Any]:
+    def note_items(self, endpoint: Endpoint, response: Response[Any], headers: Mapping[str, object]) -> None:
         """The answer to a batch succeeds as a whole, also where single orders were too fast."""
         if any(verdict.code in TOO_FAST for verdict in response.verdicts):
             self._limits.exceeded(endpoint.group, headers, self._clock.now_ms())
-        return response
 
     def of_code(
         self, endpoint: Endpoint, code: int, text: str, headers: Mapping[str, object]

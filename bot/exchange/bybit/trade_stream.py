@@ -115,9 +115,11 @@ class TradeStream(OrderEntry):
         if reply.code:
             raise self._judge.of_code(endpoint, reply.code, reply.text, reply.header)
         try:
-            return self._judge.note_items(endpoint, response_of_reply(reply), reply.header)
+            response = response_of_reply(reply)
         except WireError as error:
             raise self._judge.of_nonsense(endpoint, str(error)) from None
+        self._judge.note_items(endpoint, response, reply.header)
+        return response
 
     async def _session(self, _: Connection) -> NoReturn:
         self._on_notice(Connected(self._link.connections))

@@ -88,7 +88,8 @@ class Transport:
         if not isinstance(outcome, Silence):
             self._judge.note(endpoint, outcome.headers)
         if isinstance(outcome, Answer):
-            response = self._judge.note_items(endpoint, outcome.response, outcome.headers)
+            response = outcome.response
+            self._judge.note_items(endpoint, response, outcome.headers)
         elif isinstance(outcome, Refusal) and outcome.code in UNCHANGED and not outcome.is_http:
             response = Response(0, outcome.text, None)
         else:
