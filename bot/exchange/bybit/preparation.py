@@ -13,6 +13,7 @@ from bot.core.errors import UsageError
 from bot.exchange.bybit.errors import ExchangeError, Kind, Ruling
 from bot.exchange.bybit.ownership import Ownership
 from bot.exchange.bybit.rest import Rest
+from bot.exchange.bybit.transfers import SETTLE
 
 MarginMode = Literal["cross", "isolated"]
 _MARGIN_MODES: Final = {"cross": "REGULAR_MARGIN", "isolated": "ISOLATED_MARGIN"}
@@ -62,7 +63,7 @@ class Preparation:
         asked = await self.rest.account.positions(symbol=self.probe)
         if hedged := sorted({item.symbol for item in (*held, *asked) if item.position_idx}):
             await self._require_switch(*_hedge(hedged))
-            await self.rest.account.set_position_mode(hedge=False, coin="USDT")
+            await self.rest.account.set_position_mode(hedge=False, coin=SETTLE)
             told.append("the position mode was hedge and is one-way now")
         return told + await self._ask_fees()
 
@@ -109,7 +110,7 @@ class Preparation:
         if not self.may_switch:
             raise UsageError(f"{what}: {advice}, or allow it with `bybit.may_switch_modes = true`")
         held = await self.rest.account.positions()
-        orders = await self.rest.orders.open_orders(settle_coin="USDT")
+        orders = await self.rest.orders.open_orders(settle_coin=SETTLE)
         if held or orders:
             symbols = sorted({item.symbol for item in held} | {item.symbol for item in orders})
             raise UsageError(f"{what}, and cannot be changed before {', '.join(symbols)} is flat: {advice}")

@@ -15,7 +15,7 @@ _SHARE: Final = 0.8  # other programs may run at the same address
 class Backoff:
     """Exponential backoff with full jitter (Brooker 2015): uniform between 0 and a doubling ceiling.
 
-    The default ceiling brings a stream back within five seconds of an exchange that is there again.
+    By the default ceiling an exchange that is there again is tried within three seconds.
     """
 
     def __init__(self, base: float = 0.5, ceiling: float = 3.0, rng: random.Random | None = None) -> None:
