@@ -7,11 +7,12 @@ of what a stop ended while no bot ran.
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from itertools import chain
 from typing import NamedTuple
 
 from rich.console import Console
 
-from bot.core.records import Alarm
+from bot.core.records import Alarm, BreakerTripped
 from bot.core.types import DAY_MS, MINUTE_MS, Side
 from bot.engine.portfolio import Portfolio
 from bot.exchange.bybit.ownership import Ownership
@@ -52,7 +53,7 @@ class Memory:
     async def restore(
         self, rest: Rest, opening: Opening, breaker: Breaker, books: Portfolio, orders: Orders,
         console: Console,
-    ) -> list[Alarm]:  # fmt: skip
+    ) -> list[Alarm | BreakerTripped]:  # fmt: skip
         """What the run must tell of it. Raises ExchangeError."""
         cooldown = int(self._risk.cooldown_minutes * MINUTE_MS)
         since = max(min(self._today, self._started - cooldown), self._started - _LONGEST)
@@ -66,7 +67,10 @@ class Memory:
             if self._owners.is_ours(item.symbol, "", item.updated_time)
         ]
         moved = [line for line in lines if not self._owners.books(line)]
-        self._restore_breaker(references, moved, breaker, self._lost_today(closed), console)
+        lost = self._lost_today(closed)
+        self._restore_breaker(references, moved, breaker, lost, console)
+        balance = float(opening.balance)
+        tripped = [breaker.mark_token(self._started, symbol, 0.0, balance) for symbol in lost]
         held = self._database.last_entries(self._runs)
         books.restore(
             {
@@ -77,7 +81,7 @@ class Memory:
             {item.symbol: item.updated_time for item in reversed(closed) if item.closed_pnl < 0},
         )
         orders.restore(self._database.entries(self._runs, self._started - DAY_MS))
-        return self._alarms(recalled)
+        return [*self._alarms(recalled), *chain.from_iterable(tripped)]
 
     def _alarms(self, recalled: Sequence[Transaction]) -> list[Alarm]:
         """Of what no earlier run has told."""
