@@ -258,8 +258,9 @@ CHECKS: Final[tuple[Check, ...]] = (
 def still_within(context: Context) -> str | None:
     """Of an entry whose parts count already, all of them."""
     account, risk = context.account, context.risk
-    if account.gross_notional > risk.max_exposure * account.equity * _ROUNDING:
-        return f"gross exposure is {account.gross_notional:.2f} of {risk.max_exposure * account.equity:.2f}"
+    gross, most = account.gross_notional, risk.max_exposure * account.equity
+    if gross > most * _ROUNDING:
+        return f"gross exposure is {gross:.2f} of {most:.2f}"
     if account.open_positions > risk.max_positions:
         return f"{account.open_positions} positions are open"
     return None
@@ -279,4 +280,8 @@ LASTING: Final[tuple[Check, ...]] = (
 
 def objection(context: Context, checks: tuple[Check, ...] = CHECKS) -> str | None:
     """The first reason against the entry."""
-    return next((reason for check in checks if (reason := check(context)) is not None), None)
+    for check in checks:
+        reason = check(context)
+        if reason is not None:
+            return reason
+    return None

@@ -1,7 +1,6 @@
 """What an entry is judged by: the wish, the account, the market, and the order that would come of it."""
 
 import math
-from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
 from typing import NamedTuple, Protocol
@@ -15,8 +14,7 @@ from risk.sizing import position_notional
 from risk.stops import stop_distance, stop_price, take_profit_price
 
 
-@dataclass(frozen=True, slots=True)
-class MarketFacts:
+class MarketFacts(NamedTuple):
     """What is known of one symbol's market; NaN (0 for the time) = unknown.
 
     spread: (ask - bid) / mid; depth: quote coin near the touch, the thinner side; turnover: quote coin per
@@ -36,6 +34,15 @@ class MarketFacts:
     next_funding: int = 0
 
 
+class Exposure(NamedTuple):
+    """Notionals of what is held, quote coin. cluster: in the direction of a position of `side` in `symbol`,
+    in tokens that move with it."""
+
+    gross: float
+    net: float
+    cluster: float
+
+
 class AccountState(Protocol):
     """What risk needs to know of the account; pending entries count as if they were filled.
 
@@ -53,8 +60,6 @@ class AccountState(Protocol):
     @property
     def gross_notional(self) -> float: ...
     @property
-    def net_notional(self) -> float: ...
-    @property
     def open_risk(self) -> float: ...
     @property
     def open_positions(self) -> int: ...
@@ -64,8 +69,7 @@ class AccountState(Protocol):
     def somebody_else(self, symbol: str) -> str:
         """What others have in the symbol and is left alone, "" for nothing."""
 
-    def cluster_notional(self, symbol: str, side: Side) -> float:
-        """What is held in the direction of a position of `side`, in tokens that move with `symbol`."""
+    def exposure(self, symbol: str, side: Side) -> Exposure: ...
 
     def entries_since(self, ts: int) -> int: ...
     def last_loss(self, symbol: str) -> int:
@@ -91,35 +95,38 @@ class Rooms(NamedTuple):
     depth: float
 
 
-@dataclass(frozen=True)
 class Context:
-    """live: the market is a real one as it happens; there, what is not known of it forbids an entry."""
+    """live: the market is a real one as it happens; there, what is not known of it forbids an entry.
 
-    signal: Signal
-    side: Side
-    instrument: Instrument
-    account: AccountState
-    breaker: Breaker
-    risk: Risk
-    gate: Gate
-    costs: Costs
-    live: bool
+    least: notional of the smallest order, quote coin
+    """
 
-    @cached_property
-    def market(self) -> MarketFacts:
-        return self.account.market(self.signal.symbol, self.signal.ts)
+    def __init__(
+        self, signal: Signal, side: Side, instrument: Instrument, account: AccountState, breaker: Breaker,
+        risk: Risk, gate: Gate, costs: Costs, *, live: bool,
+    ) -> None:  # fmt: skip
+        self.signal = signal
+        self.side = side
+        self.instrument = instrument
+        self.account = account
+        self.breaker = breaker
+        self.risk = risk
+        self.gate = gate
+        self.costs = costs
+        self.live = live
+        self.market = account.market(signal.symbol, signal.ts)
+        self.least = max(risk.min_notional, float(instrument.min_notional))
 
     @cached_property
     def rooms(self) -> Rooms:
         account, risk, market = self.account, self.risk, self.market
-        equity, gross = account.equity, account.gross_notional
+        equity, held = account.equity, account.exposure(self.signal.symbol, self.side)
         return Rooms(
             position=risk.position_share * equity,
-            gross=risk.max_exposure * equity - gross,
-            net=risk.max_net_exposure * equity - account.net_notional * self.side.sign,
-            cluster=risk.max_cluster_exposure * equity
-            - account.cluster_notional(self.signal.symbol, self.side),
-            leverage=risk.max_leverage * min(equity, account.balance) - gross,
+            gross=risk.max_exposure * equity - held.gross,
+            net=risk.max_net_exposure * equity - held.net * self.side.sign,
+            cluster=risk.max_cluster_exposure * equity - held.cluster,
+            leverage=risk.max_leverage * min(equity, account.balance) - held.gross,
             order=risk.max_notional,
             turnover=_share(risk.turnover_share, market.turnover),
             interest=_share(risk.interest_share, market.open_interest),
@@ -129,19 +136,10 @@ class Context:
     # --- the order ------------------------------------------------------------------------------------------
 
     @cached_property
-    def least(self) -> float:
-        """Notional of the smallest order, quote coin."""
-        return max(self.risk.min_notional, float(self.instrument.min_notional))
-
-    @cached_property
-    def wanted(self) -> float:
-        """Notional by sizing alone. The numbers of the signal must be finite."""
-        return position_notional(self.signal, self.account.equity, self.risk, self.gate)
-
-    @cached_property
     def qty(self) -> Decimal:
-        """What sizing wants, within every room and the grid."""
-        notional = max(0.0, min(self.wanted, *self.rooms))
+        """What sizing wants, within every room and the grid. The numbers of the signal must be finite."""
+        wanted = position_notional(self.signal, self.account.equity, self.risk, self.gate)
+        notional = max(0.0, min(wanted, *self.rooms))
         return min(quantity(notional / self.signal.price, self.instrument), self.instrument.max_market_qty)
 
     @property

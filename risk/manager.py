@@ -86,8 +86,9 @@ class RiskManager:
 
     def _context(self, signal: Signal, side: Side, instrument: Instrument, account: AccountState) -> Context:
         return Context(
-            signal, side, instrument, account, self._breaker, self._risk, self._gate, self._costs, self._live
-        )
+            signal, side, instrument, account, self._breaker, self._risk, self._gate, self._costs,
+            live=self._live,
+        )  # fmt: skip
 
     def approve_exit(self, symbol: str, side: Side, qty: Decimal, link_id: str) -> Approved:
         """A reduce-only market order of `side` that closes `qty`: always legal."""

@@ -192,15 +192,15 @@ def test_tokens_that_move_together_count_together_in_their_direction() -> None:
         for symbol, path in prices:
             market.on_decision_bar(bar(index, path[index], symbol))
     held = account(market)
-    assert held.cluster_notional("E", Side.BUY) == pytest.approx(300)  # A, and B which is short of a mirror
-    assert held.cluster_notional("E", Side.SELL) == 0
-    assert held.cluster_notional("NEWUSDT", Side.BUY) == pytest.approx(400)  # unknown: as if together
-    assert held.cluster_notional("NEWUSDT", Side.SELL) == pytest.approx(200)
+    assert held.exposure("E", Side.BUY).cluster == pytest.approx(300)  # A, and B which is short of a mirror
+    assert held.exposure("E", Side.SELL).cluster == 0
+    assert held.exposure("NEWUSDT", Side.BUY).cluster == pytest.approx(400)  # unknown: as if together
+    assert held.exposure("NEWUSDT", Side.SELL).cluster == pytest.approx(200)
 
 
 def test_pending_entries_count_as_if_they_were_filled() -> None:
     held = account(MarketView(Risk(), BAR))
-    assert (held.gross_notional, held.net_notional, held.open_positions) == (600, 200, 3)
+    assert (held.exposure("NEWUSDT", Side.BUY), held.open_positions) == ((600, 200, 400), 3)
     approved = RiskManager(Risk(), Gate(), Costs(), Breaker(Risk(), 10_000)).review(
         enter(side=Side.SELL), instrument(), held, "id"
     )
@@ -209,7 +209,9 @@ def test_pending_entries_count_as_if_they_were_filled() -> None:
     pending = float(approved.order.qty) * 100
     assert approved.order.stop_loss is not None
     assert held.gross_notional == pytest.approx(600 + pending)
-    assert held.net_notional == pytest.approx(200 - pending)
+    gross, net, together = held.exposure("OTHERUSDT", Side.SELL)
+    assert (gross, net) == (held.gross_notional, pytest.approx(200 - pending))
+    assert together == pytest.approx(200 + pending)
     assert held.open_risk == pytest.approx(float(approved.order.qty * (approved.order.stop_loss - 100)))
     assert held.open_positions == 4
     assert held.is_exposed("NEWUSDT", Side.BUY)

@@ -15,7 +15,7 @@ from bot.core.types import DAY_MS, HOUR_MS, MINUTE_MS, Side, Stage, TradingStatu
 from bot.settings import Costs, Gate, Risk
 from risk.breaker import Breaker
 from risk.checks import CHECKS
-from risk.context import MarketFacts
+from risk.context import Exposure, MarketFacts
 from risk.manager import Approved, Denied, RiskManager
 from risk.sizing import position_notional
 from risk.stops import stop_distance, stop_price
@@ -47,8 +47,8 @@ class Account:
     def somebody_else(self, symbol: str) -> str:
         return self.others
 
-    def cluster_notional(self, symbol: str, side: Side) -> float:
-        return self.cluster
+    def exposure(self, symbol: str, side: Side) -> Exposure:
+        return Exposure(self.gross_notional, self.net_notional, self.cluster)
 
     def entries_since(self, ts: int) -> int:
         return sum(1 for sent in self.entries if sent > ts)

@@ -1,6 +1,7 @@
 """The account of an engine as risk sees it (risk.context.AccountState): what is held and on its way alike."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from bot.core.types import Side
@@ -8,7 +9,7 @@ from bot.engine.market_view import MarketView
 from bot.engine.portfolio import Portfolio
 from bot.execution.orders import Orders
 from bot.execution.working import Work
-from risk.context import MarketFacts
+from risk.context import Exposure, MarketFacts
 
 
 @dataclass(slots=True)
@@ -41,11 +42,7 @@ class AccountView:
 
     @property
     def gross_notional(self) -> float:
-        return self.portfolio.gross_notional + self.orders.pending_notional + sum(self._unsent().values())
-
-    @property
-    def net_notional(self) -> float:
-        return sum(self._signed().values())
+        return sum(abs(notional) for _, notional in self._notionals())
 
     @property
     def open_risk(self) -> float:
@@ -75,13 +72,18 @@ class AccountView:
             return False
         return position.side is side or self.orders.leaving(symbol) < abs(position.qty)
 
-    def cluster_notional(self, symbol: str, side: Side) -> float:
-        held = ((name, value) for name, value in self._signed().items() if value)
-        return sum(
-            abs(value)
-            for name, value in held
-            if self.markets.moves_with(symbol, name) * value * side.sign > 0
+    def exposure(self, symbol: str, side: Side) -> Exposure:
+        gross, signed = 0.0, dict[str, float]()
+        for name, notional in self._notionals():
+            gross += abs(notional)
+            signed[name] = signed.get(name, 0.0) + notional
+        moves_with, sign = self.markets.moves_with, side.sign
+        together = (
+            abs(notional)
+            for name, notional in signed.items()
+            if notional and moves_with(symbol, name) * notional * sign > 0
         )
+        return Exposure(gross, sum(signed.values()), sum(together))
 
     def somebody_else(self, symbol: str) -> str:
         return self.others.get(symbol, "")
@@ -95,15 +97,12 @@ class AccountView:
     def market(self, symbol: str, now: int) -> MarketFacts:
         return self.markets.facts(symbol, now)
 
-    def _signed(self) -> dict[str, float]:
-        """Notional of each token, positive when long."""
-        signed = self.orders.pending_by_symbol()
+    def _notionals(self) -> Iterator[tuple[str, float]]:
+        """Of all that is held or on its way, by symbol, positive when long."""
+        yield from self.orders.pending_notionals()
         for symbol, notional in self._unsent().items():
-            signed[symbol] = signed.get(symbol, 0.0) + notional * self.works[symbol].whole.side.sign
-        for symbol, position in self.portfolio.positions.items():
-            value = float(position.qty) * self.portfolio.last(symbol)
-            signed[symbol] = signed.get(symbol, 0.0) + value
-        return signed
+            yield symbol, notional * self.works[symbol].whole.side.sign
+        yield from self.portfolio.notionals()
 
     def _unsent(self) -> dict[str, float]:
         """Notional of the parts of entries that have not left yet."""

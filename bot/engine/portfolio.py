@@ -1,6 +1,6 @@
 """Our books: balance, positions and equity, from executions and funding only."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
 
 from msgspec import structs
@@ -112,6 +112,10 @@ class Portfolio:
     def last(self, symbol: str) -> float:
         """The newest price of a symbol that we hold."""
         return self._last[symbol]
+
+    def notionals(self) -> Iterator[tuple[str, float]]:
+        """Of each token that we hold, at its newest price, positive when long, quote coin."""
+        return ((symbol, qty * self._last[symbol]) for symbol, (qty, _) in self._floats.items())
 
     def pnl(self, symbol: str) -> float:
         """Of one token since the beginning: realised, unrealised and costs."""

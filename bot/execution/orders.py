@@ -2,7 +2,7 @@
 
 import re
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Final
@@ -93,23 +93,14 @@ class Orders:
         """Not ended yet, oldest first."""
         return list(self._open.values())
 
-    @property
-    def pending_notional(self) -> float:
-        """Notional of entries that are not filled yet."""
-        return sum(live.notional for live in self._open.values())
+    def pending_notionals(self) -> Iterator[tuple[str, float]]:
+        """Of each entry that is not filled yet, with its symbol, positive for a buy."""
+        return ((live.request.symbol, live.notional * live.request.side.sign) for live in self._open.values())
 
     @property
     def pending_risk(self) -> float:
         """What entries that are not filled yet can lose."""
         return sum(live.risk for live in self._open.values())
-
-    def pending_by_symbol(self) -> dict[str, float]:
-        """Signed notional of entries that are not filled yet."""
-        signed: dict[str, float] = {}
-        for live in self._open.values():
-            symbol = live.request.symbol
-            signed[symbol] = signed.get(symbol, 0.0) + live.notional * live.request.side.sign
-        return signed
 
     def entries_since(self, ts: int) -> int:
         """Entries that were sent after `ts`, which lies within the last day."""
