@@ -55,9 +55,7 @@ class Closing:
         self._tell = tell
         self._owners = owners
         self._blind = blind or (owners is not None and not owners.leave)
-        self._traced: dict[
-            str, tuple[Decimal, int]
-        ] = {}  # positions of others, as they were when asked about
+        self._traced: dict[str, tuple[Decimal, int]] = {}  # positions of others, when they were asked about
         self._sleep = sleep
         self._ids = Orders(tag_of(rest.clock.now_ms(), secrets.randbelow(SALTS)))
         self._creates = Bursts(lambda: rest.orders).creates
