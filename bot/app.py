@@ -228,6 +228,7 @@ async def _trade(
         worker.close()
     if finished:
         journal.finish(summary(view.state))
+        wishes.finish()
     else:
         journal.interrupt()
     return finished

@@ -41,7 +41,8 @@ app = typer.Typer(
 app.add_typer(data_commands.app, name="data")
 app.command(epilog=_EPILOG)(_told(instruments))
 app.command(epilog=_EPILOG)(_told(trade))
-for command in (control.status, control.pause, control.resume, flatten, control.kill):
+app.command()(_told(control.status))  # which has exit codes of its own
+for command in (control.pause, control.resume, flatten, control.kill):
     app.command(epilog=_EPILOG)(_told(command))
 app.command(epilog=_EPILOG)(_told(rehearse))
 app.command(epilog=_EPILOG)(_told(study))

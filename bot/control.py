@@ -25,7 +25,7 @@ from bot.core.types import Verb
 from bot.engine.engine import Engine
 from bot.engine.standing import Standing, standing
 from bot.storage.database import Database
-from bot.storage.mailbox import Heartbeat, Mailbox, Request, born, wall_ms
+from bot.storage.mailbox import FINISHED, STOPPED, Heartbeat, Mailbox, Request, born, wall_ms
 
 LOOK_SECONDS: Final = 0.5  # between looks at the mailbox
 _BEAT_SECONDS: Final = 1.0
@@ -60,6 +60,7 @@ class Control:
         self._unsent: list[tuple[int, str, bool]] = []  # answers that the database has not got yet
         self._work: asyncio.Future[list[Request]] | None = None
         self._fault = ""  # why the mailbox cannot be read
+        self._last_phase = STOPPED
         now, pid = wall_ms(), os.getpid()
         self._heartbeat = Heartbeat(
             mode=mode, host=socket.gethostname(), pid=pid, born=born(pid), phase="starting", since=now,
@@ -110,6 +111,10 @@ class Control:
         self._engine = engine
         self._heartbeat = msgspec.structs.replace(self._heartbeat, phase="trading", beat=0)  # due at once
 
+    def finish(self) -> None:
+        """The run came to its end: nobody stopped it."""
+        self._last_phase = FINISHED
+
     # --- while it runs --------------------------------------------------------------------------------------
 
     @asynccontextmanager
@@ -131,7 +136,7 @@ class Control:
             if self._work is not None:  # a thread goes on, and must not write after us
                 await asyncio.wait({self._work}, timeout=_LAST_SECONDS)
             with suppress(RuntimeFault):
-                self._exchange(self._unsent + self._answers(), self._beat("stopped"))
+                self._exchange(self._unsent + self._answers(), self._beat(self._last_phase))
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """By a kill, or by what should not happen: nobody could stop the bot any more."""
@@ -271,6 +276,11 @@ class Wishes:
         self._new.extendleft(reversed(self._control.opening({event.number for event in stored})))
         self._control.watch(engine)
         return (self._control.apply,)
+
+    def finish(self) -> None:
+        """The market is over."""
+        if self._control is not None:
+            self._control.finish()
 
     def at(self, ts: int) -> list[OperatorCommanded]:
         """After the moment at `ts`, ms UTC."""

@@ -432,6 +432,24 @@ def test_status_says_how_a_bot_stands_and_its_exit_code_whether_it_is_well(tmp_p
         )[1]  # fmt: skip
 
 
+@pytest.mark.parametrize(("held", "code"), [(False, 0), (True, 1)])
+def test_a_run_that_came_to_its_end_is_not_taken_for_one_that_was_stopped(
+    tmp_path: Path, held: bool, code: int
+) -> None:
+    with Database.open(tmp_path / "bot.sqlite") as database:
+        daemon = Daemon(database)
+        daemon.begin()
+        daemon.control.finish()
+        asyncio.run(one_look(daemon))
+        if held:
+            Mailbox(database, "demo").post(Verb.PAUSE, "ann", "", 0)
+    told, out = command("status", home=tmp_path)
+    assert told == code
+    assert "demo: finished" in out
+    assert "`bot report` shows what it brought" in out
+    assert "stopped" not in out
+
+
 def test_status_groups_the_tokens_that_are_left_out_by_reason() -> None:
     engine = Desk(nothing).engine
     thin = {f"T{n}USDT": f"turnover of {n} a day < 1,000" for n in range(10)}

@@ -92,6 +92,8 @@ def test_a_paper_run_trades_and_leaves_a_report(home: Path) -> None:
     assert any(b'"ExtendChain"' in body for body in commands_of(home, "paper"))
     report = (home / "var" / "reports" / "paper-1.html").read_text()
     assert "SIMULATED MARKET" in report
+    said = bot(home, "status")
+    assert (said.returncode, "paper: finished" in said.stdout) == (0, True)
     assert "https://" not in report.split("<body", 1)[1].split("<script", 1)[0]
 
 

@@ -77,7 +77,8 @@ def kill(
 def status(mode: ModeOption = None, config: ConfigOption = None, directory: DirectoryOption = None) -> None:
     """Print how the bot stands: alive or not, equity, positions with their stops, open orders, what holds it.
 
-    Exit codes: 0 alive and free to trade, 1 alive but held (or still starting), 3 not alive.
+    Exit codes: 0 alive and free to trade, or a paper run that came to its end; 1 held, or still starting;
+    3 stopped, dead or never started; 2 wrong usage or configuration.
     """
     from bot.dashboard.status import lines, verdict
 

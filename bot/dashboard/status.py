@@ -9,7 +9,7 @@ from bot.core.reasons import kind
 from bot.core.types import Verb
 from bot.dashboard.wording import clock, money
 from bot.engine.standing import Standing
-from bot.storage.mailbox import Heartbeat, Request
+from bot.storage.mailbox import ENDED, FINISHED, Heartbeat, Request
 
 FREE: Final = 0
 HELD: Final = 1
@@ -18,7 +18,9 @@ _NAMES: Final = 8  # of tokens in a line
 
 
 def verdict(beat: Heartbeat, requests: Sequence[Request], now: int) -> int:
-    """The exit code."""
+    """The exit code. A run that came to its end is well, unless something holds the next start."""
+    if beat.phase == FINISHED:
+        return HELD if _held(requests) else FREE
     if not beat.is_alive(now):
         return DEAD
     stand = _standing(beat)
@@ -32,8 +34,10 @@ def lines(beat: Heartbeat, requests: Sequence[Request], now: int) -> Iterator[st
     if beat.is_alive(now):
         yield f"{beat.mode}: alive, {beat.phase} since {clock(beat.since)} ({where})"
     else:
-        how = "stopped" if beat.phase == "stopped" else "dead: it last said that it lives"
+        how = beat.phase if beat.phase in ENDED else "dead: it last said that it lives"
         yield f"{beat.mode}: {how} {clock(beat.beat)}, {_ago(now - beat.beat)} ago ({where})"
+    if beat.phase == FINISHED:
+        yield "the run came to its end: `bot report` shows what it brought"
     for request in _held(requests):
         state = "" if request.taken else ", not taken up yet"
         came = f"; {request.answer}" if request.answer and not request.done else ""

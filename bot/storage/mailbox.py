@@ -19,6 +19,9 @@ from bot.storage.connection import faults
 from bot.storage.database import Database
 
 STALE_MS: Final = 10_000  # a bot that has not said for so long that it lives is taken for dead
+STOPPED: Final = "stopped"
+FINISHED: Final = "finished"  # the run came to its end, and nobody stopped it
+ENDED: Final = (STOPPED, FINISHED)
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,7 +48,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     host: str
     pid: int
     born: str
-    phase: str  # starting | trading | stopped
+    phase: str  # starting | trading | stopped | finished
     since: int
     beat: int
     standing: str | None
@@ -53,7 +56,7 @@ class Heartbeat(msgspec.Struct, frozen=True, kw_only=True):
     def is_alive(self, now: int) -> bool:
         """On this host also by the process itself, so that a death shows at once."""
         here = self.host == socket.gethostname()
-        if self.phase == "stopped" or (here and born(self.pid) != self.born):
+        if self.phase in ENDED or (here and born(self.pid) != self.born):
             return False
         return now - self.beat < STALE_MS
 

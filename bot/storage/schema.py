@@ -297,7 +297,7 @@ heartbeats = Table(
     Column("host", String, nullable=False),
     Column("pid", BigInteger, nullable=False),
     Column("born", String, nullable=False),  # of the process, to tell it from a later one of that number
-    Column("phase", String, nullable=False),  # starting | trading | stopped
+    Column("phase", String, nullable=False),  # starting | trading | stopped | finished
     Column("since", BigInteger, nullable=False),  # wall time of the start
     Column("beat", BigInteger, nullable=False),  # wall time
     Column("standing", Text),  # JSON of bot.engine.standing.Standing
