@@ -79,6 +79,7 @@ def run_pretrain(
 ) -> None:
     """Pretrain on the sources alone and print the model's card. export: where to write a copy."""
     sources, interval = settings.market.sources, settings.market.decision_minutes * MINUTE_MS
+    models = settings.storage.models(simulated=data is None)
     if data is None:
         market = SimulatedMarket.of(settings)
         tables = [market.history(name) for name in sources]
@@ -87,15 +88,15 @@ def run_pretrain(
     if until is not None:
         tables = [table.between(int(table.start[0]), until) for table in tables]
     console = Console()
-    job = Pretraining([table.resampled(interval) for table in tables], settings, models_directory(settings))
+    job = Pretraining([table.resampled(interval) for table in tables], settings, models)
     model = asyncio.run(with_stop(lambda stop: source_model(job, settings, console, stop)))
     if model is not None:
         console.print(msgspec.json.format(msgspec.json.encode(model.card)).decode(), highlight=False)
         if data is not None:
-            Champions(Registry(models_directory(settings))).promote(model.model_id)
+            Champions(Registry(models)).promote(model.model_id)
         if export is not None:
             Registry(export).save(model.weights, model.card)
-        console.print(f"Kept as {model.model_id} in {models_directory(settings)}", highlight=False)
+        console.print(f"Kept as {model.model_id} in {models}", highlight=False)
 
 
 def run_report(
@@ -114,8 +115,8 @@ def run_report(
             from bot.research.listings_table import lines, rows_of  # here: trees and tables take a second
             from bot.research.report_data import load
 
-            data = load(database, run.id)
-            for line in lines(rows_of(data, listings, models_directory(settings)), data):
+            data, models = load(database, run.id), settings.storage.models(simulated=run.simulated)
+            for line in lines(rows_of(data, listings, models), data):
                 Console(highlight=False).print(line, soft_wrap=True, markup=False)
     _show(run, path)
 
@@ -137,7 +138,8 @@ def _run(
     console = Console()
     for note in market.notes:
         console.print(f"Note: {note}", highlight=False, soft_wrap=True)
-    pretraining = Pretraining(_histories(settings, market), settings, models_directory(settings))
+    models = settings.storage.models(simulated=market.simulated)
+    pretraining = Pretraining(_histories(settings, market), settings, models)
     view = TerminalView(
         market.title,
         simulated=market.simulated,
@@ -197,7 +199,7 @@ async def _trade(
 ) -> bool:
     """Whether the run came to its end; on the way out nothing is lost."""
     models = {pretrained.model_id: pretrained}
-    registry = Registry(models_directory(settings))
+    registry = Registry(settings.storage.models(simulated=market.simulated))
     worker = AdaptationWorker(
         registry.directory, pretrained.model_id, pretraining.replay_path, settings.adaptation
     )
@@ -419,7 +421,3 @@ def earlier_listings(
 
 def _balance(settings: Settings) -> Decimal:
     return exact(settings.account.initial_balance)
-
-
-def models_directory(settings: Settings) -> Path:
-    return settings.storage.directory / "models"

@@ -400,6 +400,11 @@ class Storage(Section):
         """What `Database.open` takes."""
         return self.database or self.directory / "bot.sqlite"
 
+    def models(self, *, simulated: bool) -> Path:
+        """Models of invented prices lie apart: no run on real ones may find and begin with them."""
+        models = self.directory / "models"
+        return models / "simulated" if simulated else models
+
 
 class ExchangeAccount(Section):
     """A customer of the local exchange. Not a real key: it opens nothing but a loopback port."""

@@ -8,6 +8,7 @@ from typer.testing import CliRunner, Result
 from bot.cli import app
 from bot.core.errors import DataError, UsageError
 from bot.core.types import DAY_MS
+from bot.settings import Storage
 from strategies.learning import shipped
 from strategies.learning.champions import KEPT, Champions
 from strategies.learning.registry import Registry
@@ -96,6 +97,20 @@ def test_the_commands_list_show_compare_and_roll_back(registry):
     assert "moved by" in compared.output
     back = invoke(registry, "rollback")
     assert f"{ids[0]} is the champion again" in back.output
+
+
+def test_models_of_the_simulated_market_are_told_apart_and_never_begin_a_run_on_real_prices(registry):
+    real = registry.save(weights(1), card(seed=1))
+    simulated = Registry(Storage(directory=registry.directory.parent).models(simulated=True))
+    invented = simulated.save(weights(2), card(seed=2))
+    lines = invoke(registry, "list").output.splitlines()
+    (row,) = (line for line in lines if real.model_id in line)
+    assert " real " in row
+    (row,) = (line for line in lines if invented.model_id in line)
+    assert " simulated " in row
+    assert registry.cards().keys() == {real.model_id}, "where a run on real prices looks"
+    assert "made from simulated prices" in invoke(registry, "show", invented.model_id).output
+    assert "simulated" not in invoke(registry, "show", real.model_id).output
 
 
 def test_what_cannot_be_done_is_told_without_a_traceback(registry):

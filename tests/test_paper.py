@@ -145,7 +145,7 @@ def test_other_settings_do_not_continue_a_stored_run(home: Path) -> None:
 
 def test_a_damaged_replay_file_is_made_again_from_the_bars(home: Path) -> None:
     """And the same bits come out: what was learnt before stays valid."""
-    (path,) = (home / "var" / "models").glob("replay-*.npz")
+    (path,) = (home / "var" / "models" / "simulated").glob("replay-*.npz")
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     done = bot(home, "pretrain")
@@ -209,9 +209,9 @@ def test_a_full_disk_is_told_and_no_trade_is_lost(home: Path) -> None:
 
 
 def keep_the_source_model(home: Path, where: str) -> None:
-    models = home / where / "models"
+    models = home / where / "models" / "simulated"
     models.mkdir(parents=True)
-    for file in (home / "var" / "models").iterdir():
+    for file in (home / "var" / "models" / "simulated").iterdir():
         if file.name.startswith("replay") or '"pretrained"' in file.with_suffix(".json").read_text():
             (models / file.name).write_bytes(file.read_bytes())
 

@@ -1,7 +1,6 @@
 """`bot models`: what the registry holds, where it comes from, and which was made champion last."""
 
 from datetime import UTC, datetime
-from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -9,51 +8,52 @@ from rich.console import Console
 from rich.table import Table
 
 from bot.core.errors import DataError, UsageError
+from bot.settings import Storage
 from strategies.learning import shipped
 from strategies.learning.champions import Champions
 from strategies.learning.registry import Model, ModelCard, Registry
 
 
-def list_models(directory: Path) -> None:
+def list_models(storage: Storage) -> None:
     """Every model, the shipped one too; the champions marked: 1 is the newest, 2 the one before, ..."""
-    registry, comes_along = Registry(directory), Registry(shipped.FOLDER)
-    cards, ranks = registry.cards(), Champions(registry).ids()
+    real, invented = storage.models(simulated=False), storage.models(simulated=True)
+    places, ranks = _places(storage), Champions(Registry(real)).ids()
     console = Console()
-    if not cards:
-        console.print(f"No models in {directory}; `bot pretrain` makes one.", highlight=False)
-    table = Table("model", "champion", "kind", "made from", "learnt until", "parent", "whole")
-    for model_id, card in sorted(cards.items(), key=lambda item: (item[1].until, item[0])):
-        rank = str(ranks.index(model_id) + 1) if model_id in ranks else ""
+    if not any(place.directory in (real, invented) for place in places.values()):
+        console.print(f"No models in {real}; `bot pretrain` makes one.", highlight=False)
+    table = Table("model", "champion", "kind", "prices", "made from", "learnt until", "parent", "whole")
+    cards = {model_id: place.cards()[model_id] for model_id, place in places.items()}
+    for model_id in sorted(
+        places, key=lambda one: (places[one].directory == invented, cards[one].until, one)
+    ):
+        place, card = places[model_id], cards[model_id]
         table.add_row(
             model_id,
-            rank,
-            card.kind,
+            str(ranks.index(model_id) + 1) if model_id in ranks else "",
+            "shipped" if place.directory == shipped.FOLDER else card.kind,
+            "simulated" if place.directory == invented else "real",
             _names(card),
             _date(card.until),
             card.parent,
-            _state(registry, model_id),
+            _state(place, model_id),
         )
-    for model_id, card in comes_along.cards().items():
-        if model_id not in cards:
-            state = _state(comes_along, model_id)
-            table.add_row(model_id, "", "shipped", _names(card), _date(card.until), "", state)
     console.print(table)
 
 
-def show_model(directory: Path, model_id: str) -> None:
+def show_model(storage: Storage, model_id: str) -> None:
     """The card, and the models that it descends from. Raises DataError for a damaged model."""
-    registry = Registry(directory)
-    model = _found(registry, model_id)
+    place, model = _found(storage, model_id)
     console = Console()
     console.print(msgspec.json.format(msgspec.json.encode(model.card)).decode(), highlight=False)
-    console.print(" <- ".join(_lineage(registry, model)), highlight=False, soft_wrap=True)
+    if place.directory == storage.models(simulated=True):
+        console.print("made from simulated prices, and for them alone", highlight=False)
+    console.print(" <- ".join(_lineage(place, model)), highlight=False, soft_wrap=True)
     console.print("checksum right", highlight=False)
 
 
-def diff_models(directory: Path, first: str, second: str) -> None:
+def diff_models(storage: Storage, first: str, second: str) -> None:
     """What differs between two cards, and how far their weights are apart."""
-    registry = Registry(directory)
-    a, b = (_found(registry, one) for one in (first, second))
+    a, b = (_found(storage, one)[1] for one in (first, second))
     table = Table("", a.model_id, b.model_id)
     old, new = msgspec.to_builtins(a.card), msgspec.to_builtins(b.card)
     for key in old:
@@ -70,20 +70,29 @@ def diff_models(directory: Path, first: str, second: str) -> None:
             console.print(f"  {name:<24} moved by {apart:.2%} of its norm", highlight=False)
 
 
-def roll_back(directory: Path) -> None:
+def roll_back(storage: Storage) -> None:
     """Make the champion before the current one current again."""
-    model = Champions(Registry(directory)).rollback()
+    model = Champions(Registry(storage.models(simulated=False))).rollback()
     Console().print(f"{model.model_id} is the champion again.", highlight=False)
 
 
-def _found(registry: Registry, start: str) -> Model:
-    """The only model whose id begins with `start`, here or shipped."""
-    where = {model_id: one for one in (Registry(shipped.FOLDER), registry) for model_id in one.cards()}
-    found = [model_id for model_id in where if model_id.startswith(start)]
+def _places(storage: Storage) -> dict[str, Registry]:
+    """Where each model lies, by its id: kept, else shipped, else of the simulated market."""
+    kept, invented = (Registry(storage.models(simulated=simulated)) for simulated in (False, True))
+    return {
+        model_id: place for place in (invented, Registry(shipped.FOLDER), kept) for model_id in place.cards()
+    }
+
+
+def _found(storage: Storage, start: str) -> tuple[Registry, Model]:
+    """The only model whose id begins with `start`, and where it lies. Raises UsageError, DataError."""
+    places = _places(storage)
+    found = [model_id for model_id in places if model_id.startswith(start)]
     if len(found) != 1:
-        known = ", ".join(found or sorted(where)[:8]) or "none"
+        known = ", ".join(found or sorted(places)[:8]) or "none"
         raise UsageError(f"{len(found)} models begin with {start!r}; there are {known}")
-    return where[found[0]].load(found[0])
+    place = places[found[0]]
+    return place, place.load(found[0])
 
 
 def _lineage(registry: Registry, model: Model) -> list[str]:

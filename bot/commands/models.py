@@ -17,10 +17,10 @@ app = typer.Typer(
 @app.command("list", epilog=EPILOG)
 @told
 def list_models(config: ConfigOption = None, directory: DirectoryOption = None) -> None:
-    """List every stored model, the champions numbered, the newest 1."""
+    """List every model, from real prices or from simulated ones; the champions numbered, the newest 1."""
     from bot.commands.model_tables import list_models
 
-    list_models(settings_of(config, directory).storage.directory / "models")
+    list_models(settings_of(config, directory).storage)
 
 
 @app.command(epilog=EPILOG)
@@ -33,7 +33,7 @@ def show(
     """Check a model and print its card and its ancestors."""
     from bot.commands.model_tables import show_model
 
-    show_model(settings_of(config, directory).storage.directory / "models", model)
+    show_model(settings_of(config, directory).storage, model)
 
 
 @app.command(epilog=EPILOG)
@@ -47,7 +47,7 @@ def diff(
     """Print what differs between two models."""
     from bot.commands.model_tables import diff_models
 
-    diff_models(settings_of(config, directory).storage.directory / "models", first, second)
+    diff_models(settings_of(config, directory).storage, first, second)
 
 
 @app.command(epilog=EPILOG)
@@ -56,4 +56,4 @@ def rollback(config: ConfigOption = None, directory: DirectoryOption = None) -> 
     """Make the champion before the current one current again: the next start on Bybit begins with it."""
     from bot.commands.model_tables import roll_back
 
-    roll_back(settings_of(config, directory).storage.directory / "models")
+    roll_back(settings_of(config, directory).storage)

@@ -32,10 +32,10 @@ def lines(beat: Heartbeat, requests: Sequence[Request], now: int) -> Iterator[st
     """`now`: wall time, ms UTC."""
     where = f"process {beat.pid} on {beat.host}"
     if beat.is_alive(now):
-        yield f"{beat.mode}: alive, {beat.phase} since {clock(beat.since)} ({where})"
+        yield f"{beat.mode}: alive, {beat.phase} since {clock(beat.since)} UTC ({where})"
     else:
         how = beat.phase if beat.phase in ENDED else "dead: it last said that it lives"
-        yield f"{beat.mode}: {how} {clock(beat.beat)}, {_ago(now - beat.beat)} ago ({where})"
+        yield f"{beat.mode}: {how} {clock(beat.beat)} UTC, {_ago(now - beat.beat)} ago ({where})"
     if beat.phase == FINISHED:
         yield "the run came to its end: `bot report` shows what it brought"
     for request in _held(requests):

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from rich.console import Console
 
-from bot.app import models_directory, source_model, summary
+from bot.app import source_model, summary
 from bot.care import Care, NoStrategy
 from bot.control import Control, commanded
 from bot.core.errors import BotError
@@ -217,12 +217,13 @@ class LiveRun:
             tokens = [item.symbol for item in followed if item.symbol not in settings.market.sources]
             warn(self._console, await self._preparation.symbols(tokens))
         past = await download_past(settings, self._rest, self._data, followed, self._console)
-        source = source_for(past.sources, settings, models_directory(settings))
+        directory = settings.storage.models(simulated=self._choice.environment.name == "local")
+        source = source_for(past.sources, settings, directory)
         pretrained = await source_model(source, settings, self._console, stop)
         if pretrained is None or stop.is_set():
             return None
         models = {pretrained.model_id: pretrained}
-        registry = Registry(models_directory(settings))
+        registry = Registry(directory)
         worker = AdaptationWorker(
             registry.directory, pretrained.model_id, source.replay_path, settings.adaptation
         )
