@@ -30,6 +30,7 @@ from bot.core.types import MINUTE_MS
 from bot.dashboard.audit_table import audit_table
 from bot.dashboard.lines import LineView
 from bot.engine.portfolio import Portfolio
+from bot.exchange.bybit import wire
 from bot.exchange.bybit.audit import Line
 from bot.exchange.bybit.broker import BrokerSettings, BybitBroker
 from bot.exchange.bybit.environment import Environment, check_key, credentials, local
@@ -129,8 +130,9 @@ async def _trade(
         wiring = Wiring(
             rest, inbox, market, broker,
             engine_of(settings, Exercise(sources), breaker, Portfolio(opening.balance), orders, _BAR),
-            _journal(database, settings, plan, started), LineView(float(opening.balance), console),
-            NoAdaptation(), 0, opened=opening.ts,
+            _journal(database, settings, plan, started),
+            LineView(float(opening.balance), console, unknown=wire.unknown), NoAdaptation(), 0,
+            opened=opening.ts,
         )  # fmt: skip
         for item in await market.open():
             market.follow(item, started // _BAR * _BAR)  # the bar that is open now is the first

@@ -24,6 +24,7 @@ from bot.core.events import (
     EntriesAllowed,
     EntriesBlocked,
     InstrumentDelisted,
+    MarketHealthChanged,
     OperatorCommanded,
     OthersHold,
     TokenLeftOut,
@@ -465,6 +466,21 @@ def test_status_groups_the_tokens_that_are_left_out_by_reason() -> None:
         "not followed: FULLUSDT (all 3 places are taken)",
         "not followed: T0USDT, T1USDT, T2USDT, T3USDT, T4USDT, T5USDT, T6USDT, T7USDT and 2 more "
         "(turnover of … a day < …)",
+    ]
+
+
+def test_status_names_a_fault_of_the_market_data_once_with_the_symbols_that_have_it() -> None:
+    engine = Desk(nothing).engine
+    for number in range(10):
+        engine.step(MarketHealthChanged(START, START, f"T{number}USDT", ("the book is stale",)))
+    beat = Heartbeat(
+        mode="demo", host="h", pid=1, born="", phase="trading", since=0, beat=0,
+        standing=msgspec.json.encode(standing(engine)).decode(),
+    )  # fmt: skip
+    told = [line for line in status.lines(beat, [], 0) if line.startswith("market data")]
+    assert told == [
+        "market data of T0USDT, T1USDT, T2USDT, T3USDT, T4USDT, T5USDT, T6USDT, T7USDT and 2 more: "
+        "the book is stale"
     ]
 
 

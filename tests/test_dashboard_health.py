@@ -1,6 +1,7 @@
 """Both views show the health of the market's data and what blocks entries."""
 
 import io
+from collections import Counter
 from typing import Any
 
 from rich.console import Console
@@ -113,7 +114,37 @@ def test_both_views_say_what_blocks_entries() -> None:
 def test_a_fault_is_news_only_for_a_symbol_that_has_been_well() -> None:
     assert lines(health("nothing heard"))[1:-2] == []
     shown = lines(health("nothing heard"), health(), health(FAULT), health())
-    assert shown[1:-1] == [f"NEWUSDT {FAULT}", "NEWUSDT its data is whole again"]
+    assert shown[1:-1] == [f"NEWUSDT: {FAULT}", "NEWUSDT: its data is whole again"]
+
+
+def test_a_dead_stream_is_one_line_that_counts_its_symbols_and_names_the_first() -> None:
+    names = [f"T{number}USDT" for number in range(300)]
+    well = [health(symbol=name) for name in names]
+    dead = [health(f"the book is stale: gap after {n}", symbol=name) for n, name in enumerate(names)]
+    first = f"{', '.join(names[:8])} and 292 more"
+    shown = lines(*well, *dead)
+    assert [line for line in shown if "gap after …" in line] == [f"{first}: the book is stale: gap after …"]
+    shown = lines(*well, *dead, *well)
+    assert [line for line in shown if "whole again" in line] == [f"{first}: its data is whole again"]
+
+
+def test_a_line_carries_the_second_at_which_it_happened() -> None:
+    out = io.StringIO()
+    view = LineView(1.0, Console(width=200, file=out, color_system=None))
+    view.apply(EntriesBlocked(START + 7_000, START + 7_000, "feed", "late"))
+    assert out.getvalue().startswith("2025-01-01 00:00:07  no entries (feed): late")
+
+
+def test_each_field_that_this_version_does_not_know_is_told_once() -> None:
+    out, clock, unknown = io.StringIO(), Clock(), Counter({"order.data.newField": 3})
+    view = LineView(1.0, Console(width=200, file=out, color_system=None), clock, unknown=unknown)
+    for _ in range(2):
+        view.tick(START)
+        clock.now += 60.0
+    unknown["topic insurance"] = 1
+    view.tick(START)
+    told = [line.partition("know: ")[2] for line in out.getvalue().splitlines() if "does not know" in line]
+    assert told == ["order.data.newField (3)", "topic insurance (1)"]
 
 
 def test_a_status_is_told_and_a_delisted_symbol_is_forgotten() -> None:

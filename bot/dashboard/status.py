@@ -5,16 +5,14 @@ from typing import Final
 
 import msgspec
 
-from bot.core.reasons import kind
 from bot.core.types import Verb
-from bot.dashboard.wording import clock, money
+from bot.dashboard.wording import clock, grouped, money
 from bot.engine.standing import Standing
 from bot.storage.mailbox import ENDED, FINISHED, Heartbeat, Request
 
 FREE: Final = 0
 HELD: Final = 1
 DEAD: Final = 3
-_NAMES: Final = 8  # of tokens in a line
 
 
 def verdict(beat: Heartbeat, requests: Sequence[Request], now: int) -> int:
@@ -57,13 +55,15 @@ def _account(stand: Standing) -> Iterator[str]:
     yield f"equity {equity} USDT, balance {money(stand.balance)}"
     for cause, reason in stand.blocks.items():
         yield f"no entries ({cause}): {reason}"
-    for symbol, faults in sorted(stand.faults.items()):
-        yield f"market data of {symbol}: {'; '.join(faults)}"
+    faults = ((symbol, "; ".join(found)) for symbol, found in sorted(stand.faults.items()))
+    for names, fault in grouped(faults):
+        yield f"market data of {names}: {fault}"
     for rung in stand.rungs:
         yield str(rung)
         if judged := stand.verdicts.get(rung.symbol):
             yield f"  transfer to {judged}"
-    yield from _left_out(stand)
+    for names, reason in grouped(sorted(stand.left_out.items())):
+        yield f"not followed: {names} ({reason})"
     if stand.decided:
         yield f"last decision bar closed {clock(stand.decided)}, {_ago(stand.heard - stand.decided)} ago"
     else:
@@ -78,19 +78,6 @@ def _account(stand: Standing) -> Iterator[str]:
         what = f"{order.side.lower()} {order.leaves:f} {order.symbol}{kind}"
         yield f"order {order.link_id} {what}: {order.status}"
     yield f"{len(stand.positions)} positions, {len(stand.orders)} open orders"
-
-
-def _left_out(stand: Standing) -> Iterator[str]:
-    """The same reason once, with whom it concerns."""
-    groups: dict[str, list[str]] = {}
-    for symbol, reason in sorted(stand.left_out.items()):
-        groups.setdefault(kind(reason), []).append(symbol)
-    for symbols in groups.values():
-        names = ", ".join(symbols[:_NAMES]) + (
-            f" and {len(symbols) - _NAMES} more" if symbols[_NAMES:] else ""
-        )
-        reason, *others = {stand.left_out[symbol] for symbol in symbols}
-        yield f"not followed: {names} ({kind(reason) if others else reason})"
 
 
 def _held(requests: Sequence[Request]) -> list[Request]:

@@ -34,6 +34,7 @@ from bot.ending import LEAVE_SECONDS
 from bot.engine.candidates import Candidates
 from bot.engine.driver import drive
 from bot.engine.portfolio import Portfolio
+from bot.exchange.bybit import wire
 from bot.exchange.bybit.audit import Line
 from bot.exchange.bybit.broker import BybitBroker
 from bot.exchange.bybit.errors import ExchangeError
@@ -118,7 +119,7 @@ class LiveRun:
                 self._salt,
             )  # fmt: skip
             try:
-                view = LineView(float(opening.balance), self._console)
+                view = LineView(float(opening.balance), self._console, unknown=wire.unknown)
                 await self._watched(broker, opening, journal, view, stop)
             except BaseException as error:
                 journal.interrupt()
