@@ -16,6 +16,7 @@ from bot.commands.options import (
     DirectoryOption,
     FundingOption,
     day,
+    funding_of,
     names_of,
     settings_of,
 )
@@ -275,4 +276,5 @@ def _recorded(
     names = tuple(name.strip().upper() for name in tokens.split(",") if name.strip()) if tokens else None
     if tokens is not None and not names:
         raise typer.BadParameter("--tokens names none; leave it out for every symbol but the sources")
-    return {"directory": data, "funding": funding, "tokens": names, "start": day(start), "days": days}
+    rates = funding_of(data, funding)
+    return {"directory": data, "funding": rates, "tokens": names, "start": day(start), "days": days}

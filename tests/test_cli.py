@@ -2,11 +2,13 @@
 
 import errno
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from bot.cli import app
+from bot.storage.survey import FUNDING_FOLDER
 
 
 def invoke(*arguments: str) -> Result:
@@ -55,6 +57,20 @@ def test_a_folder_without_bars_is_named_with_what_belongs_there(tmp_path: Path) 
     assert told.exit_code == 2
     assert str(tmp_path) in told.output
     assert "SYMBOL/15m.parquet" in told.output
+
+
+@pytest.mark.parametrize("command", [["backtest"], ["paper", "--market", "recorded"]])
+def test_funding_rates_are_found_where_a_download_puts_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setattr(f"bot.app.run_{command[0]}", lambda _, recorded, **__: asked.append(recorded))
+    arguments = [*command, "--data", str(tmp_path)]
+    invoke(*arguments)
+    (tmp_path / FUNDING_FOLDER).mkdir()
+    invoke(*arguments)
+    invoke(*arguments, "--funding", "elsewhere")
+    assert [one["funding"] for one in asked] == [None, tmp_path / "funding", Path("elsewhere")]
 
 
 def test_a_misspelt_variable_is_told_before_anything_happens(monkeypatch: pytest.MonkeyPatch) -> None:

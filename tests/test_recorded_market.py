@@ -238,6 +238,17 @@ def test_funding_is_published_while_the_token_is_listed_and_sets_its_interval(
     assert of(events, InstrumentListed)[0].instrument.funding_interval_ms == 4 * HOUR_MS
 
 
+def test_where_funding_rates_come_from_is_told_and_which_tokens_have_none(
+    directory: Path, tmp_path: Path
+) -> None:
+    rates = tmp_path / "funding"
+    record_funding(rates, "NEWUSDT", BEGIN + np.arange(0, 40 * 24, 8) * HOUR_MS)
+    lacking = "no funding rates for 1 token: costs.default_funding is charged"
+    notes = market(directory, "NEWUSDT", "OLDUSDT", funding_directory=rates).notes
+    assert [note for note in notes if "funding" in note] == [f"funding rates from {rates}", lacking]
+    assert [note for note in market(directory, "NEWUSDT").notes if "funding" in note] == [lacking]
+
+
 def test_a_funding_directory_that_does_not_exist_is_an_error(directory: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such directory of funding rates"):
         market(directory, "NEWUSDT", funding_directory=tmp_path / "nowhere")

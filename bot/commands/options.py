@@ -9,6 +9,7 @@ from rich.console import Console
 
 from bot.core.errors import UsageError
 from bot.settings import Settings, load
+from bot.storage.survey import FUNDING_FOLDER
 
 ConfigOption = Annotated[
     Path | None,
@@ -21,7 +22,9 @@ DataOption = Annotated[
 FundingOption = Annotated[
     Path | None,
     typer.Option(
-        "--funding", help="Folder of funding rates, SYMBOL.parquet. Without it, costs.default_funding."
+        "--funding",
+        help="Folder of funding rates, SYMBOL.parquet. Default: funding/ in the folder of bars, if there. A "
+        "token without rates pays costs.default_funding, long or short.",
     ),
 ]
 DirectoryOption = Annotated[
@@ -66,6 +69,14 @@ def emergency_settings_of(config: Path | None, directory: Path | None) -> Settin
 def _file(config: Path | None) -> Path | None:
     default = Path("config.toml")
     return config or (default if default.exists() else None)
+
+
+def funding_of(data: Path | None, funding: Path | None) -> Path | None:
+    """The folder of funding rates: as told, else where `bot data download` puts those of `data`, if there."""
+    if funding is not None or data is None:
+        return funding
+    beside = data / FUNDING_FOLDER
+    return beside if beside.is_dir() else None
 
 
 def names_of(tokens: str | None) -> tuple[str, ...]:

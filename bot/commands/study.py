@@ -6,7 +6,15 @@ from typing import Annotated
 
 import typer
 
-from bot.commands.options import ConfigOption, DirectoryOption, FundingOption, day, names_of, settings_of
+from bot.commands.options import (
+    ConfigOption,
+    DirectoryOption,
+    FundingOption,
+    day,
+    funding_of,
+    names_of,
+    settings_of,
+)
 
 
 def study(
@@ -74,8 +82,8 @@ def study(
 
     names = names_of(tokens) or None
     options = {
-        "funding": funding, "tokens": names, "since": day(since), "until": day(until), "horizon": horizon,
-        "seed": seed, "foundation": foundation,
+        "funding": funding_of(data, funding), "tokens": names, "since": day(since), "until": day(until),
+        "horizon": horizon, "seed": seed, "foundation": foundation,
     }  # fmt: skip
     run_study(
         settings_of(config, directory),

@@ -60,7 +60,8 @@ def run_study(
     console.print(
         f"{len(planned.tokens)} tokens first seen {_date(planned.since)} to {_date(planned.until)}, days "
         f"{planned.days[0]}-{planned.days[1]}, horizon {planned.horizon} bars, {len(chosen)} arms, "
-        f"in {planned.output}",
+        f"in {planned.output}; "
+        + (f"funding rates from {planned.funding}" if planned.funding else "no funding rates"),
         highlight=False,
         soft_wrap=True,
     )

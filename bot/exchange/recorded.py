@@ -95,6 +95,7 @@ class RecordedMarket:
         self._sources = {name: _read(directory, name, decision_interval_ms) for name in sources}
         recorded = {name: _read(directory, name, decision_interval_ms) for name in sorted(set(tokens))}
         self._directory = directory
+        self._funding_directory = funding_directory
         self._decision_interval = decision_interval_ms
         self.start = _begin(recorded, start, decision_interval_ms)
         self._tokens = _windows(recorded, self.start, end, days_per_token)
@@ -218,6 +219,7 @@ class RecordedMarket:
             f"no bars in the run: {dropped}": dropped,
             f"missing bars: {missing}": missing,
             f"instrument filters inferred for {_counted(inferred)}": inferred,
+            f"funding rates from {self._funding_directory}": self._funding,
             f"no funding rates for {_counted(unfunded)}: costs.default_funding is charged": unfunded,
         }
         return tuple(text for text, holds in notes.items() if holds)
