@@ -19,6 +19,7 @@ from bot.core.types import MINUTE_MS
 from bot.dashboard.progress import WorkProgress
 from bot.dashboard.state import DashboardState
 from bot.dashboard.terminal import TerminalView
+from bot.dashboard.wording import money
 from bot.engine.candidates import Candidates
 from bot.engine.driver import STOP_SECONDS, at_speed, drive, stopped_by_signals
 from bot.engine.engine import Engine
@@ -394,7 +395,7 @@ def _show(run: Run, report: Path) -> None:
         if name == "worst_drawdown":
             console.print(f"  {'deepest drawdown':<20} {value:,.2%}")
         else:
-            console.print(f"  {name:<20} {value:,.0f}" if name == "fills" else f"  {name:<20} {value:,.2f}")
+            console.print(f"  {name:<20} {value:,.0f}" if name == "fills" else f"  {name:<20} {money(value)}")
     console.print(f"Report {report}", soft_wrap=True)
 
 

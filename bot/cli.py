@@ -51,12 +51,16 @@ app.add_typer(model_commands.app, name="models")
 
 TokensOption = Annotated[
     str | None,
-    typer.Option("--tokens", help="Comma-separated tokens to trade. Default: every symbol but the sources."),
+    typer.Option(
+        "--tokens",
+        help="Comma-separated tokens to trade. Default: every one of the folder, or the newest of Bybit.",
+    ),
 ]
 StartOption = Annotated[
     str | None,
     typer.Option(
-        "--start", help="First day of the run, YYYY-MM-DD (UTC). Default: the first token's first bar."
+        "--start",
+        help="Recorded market: first day of the run, YYYY-MM-DD (UTC). Default: the first token's first bar.",
     ),
 ]
 DaysOption = Annotated[
@@ -64,7 +68,8 @@ DaysOption = Annotated[
     typer.Option(
         "--days",
         min=1,
-        help="Simulated market: days of the run. Recorded market: days per token from its first bar.",
+        help="Simulated market: days of the run, by default simulation.days. Recorded market: days of each "
+        "token from its first bar in the run, by default all.",
     ),
 ]
 SeedOption = Annotated[int | None, typer.Option("--seed", min=0, help="Seed of the simulated market.")]
@@ -82,7 +87,8 @@ def paper(
     market: Annotated[
         Literal["simulated", "recorded", "bybit"],
         typer.Option(
-            "--market", help="Simulated: made up by seed. Recorded: bars from --data. Bybit: live, no key."
+            "--market",
+            help="simulated: made up by seed. recorded: bars from --data. bybit: the live market, no key.",
         ),
     ] = "simulated",
     data: DataOption = None,
@@ -105,7 +111,10 @@ def paper(
 
     Pretrains the model on BTC and ETH (kept for the next run), then trades every token that is listed while
     it adapts to it, in a live view, and ends with a summary and an HTML report. Ctrl-C stops within two
-    seconds and loses nothing: the next start goes on where this one stopped.
+    seconds and loses nothing: the next start goes on where this one stopped, and --fresh begins a new run.
+
+    With --market bybit it prints lines and trades until it is stopped; each start is a run of its own, with
+    the model that comes along or the champion of `bot models`.
     """
     if market != "bybit" and (url is not None or environment is not None):
         raise UsageError("--environment and --url say which exchange's market: give --market bybit with them")
@@ -137,10 +146,10 @@ def backtest(
     config: ConfigOption = None,
     directory: DirectoryOption = None,
 ) -> None:
-    """Run the same engine over recorded bars (or the simulated market, without --data) and report.
+    """Run the engine of `bot paper` over recorded bars (or the simulated market, without --data) and report.
 
-    The model is pretrained on the sources' bars up to the start of the run and adapts to each token as paper
-    trading would; the orders are the same, byte for byte.
+    The model is pretrained on the bars of BTC and ETH up to the start of the run and adapts to each token as
+    in paper trading; the orders are the same, byte for byte. Each backtest is a new run, from the beginning.
 
     Example: bot backtest --data ~/bars --tokens NEWUSDT,OTHERUSDT --days 60
     """

@@ -35,6 +35,7 @@ from bot.core.types import DAY_MS, FillOrigin, OrderRequest, OrderType, Rung, Si
 from bot.core.verdict import Gain, Verdict
 from bot.dashboard.progress import WorkProgress
 from bot.dashboard.terminal import TerminalView
+from bot.dashboard.wording import money
 from tests.builders import BAR, START, listed
 
 NAN = float("nan")
@@ -338,6 +339,10 @@ def test_the_summary_names_market_result_and_report(tmp_path):
         "report.html",
     ):
         assert part in shown
+
+
+def test_what_rounds_to_nothing_has_no_sign() -> None:
+    assert [money(value) for value in (-0.004, -0.006, 1_234.5)] == ["0.00", "-0.01", "1,234.50"]
 
 
 def test_messages_that_change_nothing_cost_next_to_nothing():

@@ -19,12 +19,14 @@ EnvironmentOption = Annotated[
     str | None,
     typer.Option(
         "--environment", "-e",
-        help="mainnet, testnet, demo, or a regional host such as mainnet-eu. Default: mainnet.",
+        help="Of Bybit: mainnet, testnet, demo, or a regional host such as mainnet-eu. Default: mainnet.",
     ),
 ]  # fmt: skip
 UrlOption = Annotated[
     str | None,
-    typer.Option("--url", help="A local exchange instead, http://127.0.0.1:PORT (see `bot exchange`)."),
+    typer.Option(
+        "--url", help="A local exchange instead of Bybit, http://127.0.0.1:PORT (see `bot exchange`)."
+    ),
 ]
 
 

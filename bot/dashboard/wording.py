@@ -16,7 +16,8 @@ def clock(ts: int, *, seconds: bool = False) -> str:
 
 
 def money(value: float) -> str:
-    return f"{value:,.2f}"
+    """With a minus only where a cent is left of it."""
+    return f"{value:z,.2f}"
 
 
 def signed(value: float, form: str) -> str:
