@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator
 from decimal import Decimal
@@ -148,6 +149,23 @@ async def test_a_position_of_others_is_asked_about_once(exchange: LocalExchange)
     assert len(closed.cancelled) == 1
     assert rounds > 3
     assert Counter(asked) == {"ETHUSDT": 1, "BTCUSDT": 2}
+
+
+async def test_what_is_on_record_is_closed_while_nobody_says_whose_the_others_are(
+    exchange: LocalExchange, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(closing, "_ROUNDS", 2)
+    await hold(exchange)
+    rest = Rest(local(exchange.url), Credentials(KEY, SECRET))
+    await rest.measure_clock()
+    exchange.arm("bad_gateway", "/v5/execution/list", lasts_ms=60_000)
+    owners = Ownership(leave=True, earlier=[tag_of(START, 1)], past={"BTCUSDT": [(0, math.inf)]})
+    with pytest.raises(RuntimeFault, match=r"other positions may be ours or not: .*execution/list"):
+        await Closing(rest, lambda _: None, owners).run()
+    assert held(exchange) == {"ETHUSDT": Decimal(1)}
+    orders = await rest.orders.open_orders(settle_coin="USDT")
+    assert [item.order_link_id for item in orders if not item.reduce_only] == ["by-hand"]
+    rest.close()
 
 
 @pytest.mark.parametrize("fault", ["ack_lost", "drop", "server_error", "bad_gateway", "too_many_visits"])
