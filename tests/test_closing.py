@@ -243,6 +243,23 @@ def test_what_runs_on_another_account_held_says_nothing_of_this_one(
     assert "(--all cancels them, too)\n" in result.output
 
 
+def test_the_key_of_an_account_that_no_run_was_on_is_refused_and_the_request_stands(
+    exchange: LocalExchange, tmp_path: Path
+) -> None:
+    """Nothing of the bot is there to close: that would pass for done."""
+    asyncio.run(hold(exchange))
+    had(tmp_path, 7, "ETHUSDT")
+    result = flatten(exchange, tmp_path, BOT_BYBIT__FOREIGN_POSITIONS="adopt")
+    assert result.exit_code == 2
+    assert f"the key is one of account {exchange.account.uid}, on which no run of testnet" in result.output
+    assert len(held(exchange)) == 2
+    with Database.open(tmp_path / "bot.sqlite") as database:
+        (request,) = Mailbox(database, "testnet").in_force()
+        assert not request.done
+    assert flatten(exchange, tmp_path, "--all").exit_code == 0
+    assert held(exchange) == {}
+
+
 def test_where_the_exchange_does_not_say_which_account_it_is_the_ids_of_orders_do(
     exchange: LocalExchange, tmp_path: Path
 ) -> None:
