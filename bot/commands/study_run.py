@@ -44,8 +44,11 @@ def run_study(
         study_predictions,
         study_table,
     )
+    from strategies.learning import foundation
 
-    chosen = _arms(arms, options.get("foundation", ""))
+    chosen = _arms(arms, options["foundation"])
+    if name := options["foundation"].partition("=")[0]:
+        foundation.require(name)
     planned = study_data.plan(
         data,
         output or settings.storage.directory / "study",
