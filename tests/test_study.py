@@ -502,6 +502,12 @@ def test_an_arm_that_means_what_it_says_is_left_alone(scale):
     assert loss(calibrated, token.y) == pytest.approx(loss(scores.raw, token.y), abs=0.001)
 
 
+def test_an_arm_that_is_too_timid_is_not_sharpened():
+    token, scores = taught(5, 0.5, 3.0)
+    calibrated = study_predictions._calibrated(token, scores, 0)
+    np.testing.assert_allclose(calibrated[960:], scores.raw[960:])
+
+
 def test_an_arm_is_calibrated_about_the_share_of_its_training():
     token, scores = taught(3, 3.0, 0.0)
     calibrated = study_predictions._calibrated(
@@ -513,7 +519,7 @@ def test_an_arm_is_calibrated_about_the_share_of_its_training():
 @pytest.mark.parametrize("twin", [0, 1])
 @pytest.mark.parametrize("cut", [500, 1_000, 1_900])
 def test_a_later_label_changes_no_slope(twin, cut):
-    token, scores = taught(4, 1.0, 1.0)
+    token, scores = taught(4, 1.0, 0.5)
     poisoned = token._replace(y=np.where(np.arange(len(token.y)) < cut, token.y, 1 - token.y))
     before = study_predictions._calibrated(token, scores, twin)
     after = study_predictions._calibrated(poisoned, scores, twin)
