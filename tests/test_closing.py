@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator
 from decimal import Decimal
@@ -150,6 +151,23 @@ async def test_a_position_of_others_is_asked_about_once(exchange: LocalExchange)
     assert Counter(asked) == {"ETHUSDT": 1, "BTCUSDT": 2}
 
 
+async def test_what_is_on_record_is_closed_while_nobody_says_whose_the_others_are(
+    exchange: LocalExchange, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(closing, "_ROUNDS", 2)
+    await hold(exchange)
+    rest = Rest(local(exchange.url), Credentials(KEY, SECRET))
+    await rest.measure_clock()
+    exchange.arm("bad_gateway", "/v5/execution/list", lasts_ms=60_000)
+    owners = Ownership(leave=True, earlier=[tag_of(START, 1)], past={"BTCUSDT": [(0, math.inf)]})
+    with pytest.raises(RuntimeFault, match=r"other positions may be ours or not: .*execution/list"):
+        await Closing(rest, lambda _: None, owners).run()
+    assert held(exchange) == {"ETHUSDT": Decimal(1)}
+    orders = await rest.orders.open_orders(settle_coin="USDT")
+    assert [item.order_link_id for item in orders if not item.reduce_only] == ["by-hand"]
+    rest.close()
+
+
 @pytest.mark.parametrize("fault", ["ack_lost", "drop", "server_error", "bad_gateway", "too_many_visits"])
 async def test_it_goes_on_through_faults_and_never_turns_a_position(
     exchange: LocalExchange, fault: str
@@ -223,6 +241,23 @@ def test_what_runs_on_another_account_held_says_nothing_of_this_one(
     assert "positions of others are left: ETHUSDT +1.00" in result.output
     assert "open orders of others are left: ETHUSDT by-hand, ETHUSDT t" in result.output
     assert "(--all cancels them, too)\n" in result.output
+
+
+def test_the_key_of_an_account_that_no_run_was_on_is_refused_and_the_request_stands(
+    exchange: LocalExchange, tmp_path: Path
+) -> None:
+    """Nothing of the bot is there to close: that would pass for done."""
+    asyncio.run(hold(exchange))
+    had(tmp_path, 7, "ETHUSDT")
+    result = flatten(exchange, tmp_path, BOT_BYBIT__FOREIGN_POSITIONS="adopt")
+    assert result.exit_code == 2
+    assert f"the key is one of account {exchange.account.uid}, on which no run of testnet" in result.output
+    assert len(held(exchange)) == 2
+    with Database.open(tmp_path / "bot.sqlite") as database:
+        (request,) = Mailbox(database, "testnet").in_force()
+        assert not request.done
+    assert flatten(exchange, tmp_path, "--all").exit_code == 0
+    assert held(exchange) == {}
 
 
 def test_where_the_exchange_does_not_say_which_account_it_is_the_ids_of_orders_do(

@@ -23,7 +23,7 @@ from bot.core.events import (
     PositionAdopted,
 )
 from bot.core.records import EquityMarked, Refused
-from bot.core.types import OrderRequest, OrderType, Side
+from bot.core.types import DAY_MS, OrderRequest, OrderType, Side
 from bot.exchange.bybit.audit import audit
 from bot.exchange.bybit.environment import Credentials, local
 from bot.exchange.bybit.ownership import Ownership
@@ -265,14 +265,24 @@ async def test_an_entry_whose_fill_no_run_has_booked_is_ours_and_the_persons_is_
         rest.close()
 
 
-async def test_a_position_that_only_the_exchange_knows_to_be_ours_is_ours(exchange: LocalExchange) -> None:
-    """The database has given the order up; its tag says whose it was. That of another bot does not."""
+@pytest.mark.parametrize("days", [0, 6])
+async def test_a_position_that_only_the_exchange_knows_to_be_ours_is_ours(
+    exchange: LocalExchange, days: int
+) -> None:
+    """The database has given the order up; its tag says whose it was, also after days without a bot. That of
+    another bot does not."""
     person = Rest(local(exchange.url), KEYS)
     await person.measure_clock()
     started = person.clock.now_ms()
     await trade(person, OURS, "Buy", "1", order_link_id=Orders(tag_of(started, 5)).next_id(OURS))
     await trade(person, THEIRS, "Buy", "0.1", order_link_id=Orders(tag_of(started, 6)).next_id(THEIRS))
     person.close()
+
+    def age() -> None:
+        for made in exchange.account.executions:
+            made["execTime"] = str(int(made["execTime"]) - days * DAY_MS)
+
+    exchange.do(age)
     async with two(exchange, earlier=[tag_of(started, 5)]) as (desk, _):
         await desk.until(lambda: held(exchange)[OURS][1], what="a stop")
         assert set(desk.engine.portfolio.positions) == {OURS}

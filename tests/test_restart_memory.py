@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from rich.console import Console
 
 from bot.core.commands import PlaceOrder
-from bot.core.events import PositionAdopted
+from bot.core.events import OrderRejected, PositionAdopted
 from bot.core.records import BreakerTripped, EquityMarked
 from bot.core.types import DAY_MS, HOUR_MS, FillOrigin, OrderRequest, OrderType, Side
 from bot.engine.portfolio import Portfolio
@@ -168,11 +168,36 @@ def entry(ids: Orders, ts: int) -> PlaceOrder:
     )
 
 
-def of_the_ledger(ts: int, link: str = "") -> Transaction:
+def of_the_ledger(ts: int, link: str = "", size: int | None = None) -> Transaction:
     return Transaction(
         id=f"{ts}", symbol="NEWUSDT", type="TRADE", category="linear", currency="USDT", order_link_id=link,
-        transaction_time=ts, change=Decimal(-4),
+        transaction_time=ts, change=Decimal(-4), size=None if size is None else Decimal(size),
     )  # fmt: skip
+
+
+def test_an_entry_that_was_filled_before_it_was_given_up_is_ours_to_its_end(tmp_path: Path) -> None:
+    """No list had told of it. What is on record of other entries begins nothing."""
+    with Database.open(tmp_path / "bot.sqlite") as database:
+        journal, ids = begun(database, START)
+        lost, booked = entry(ids, START + 1), entry(ids, START + 60_000)
+        journal.write(lost)
+        journal.write(OrderRejected(START + 7_000, START + 7_000, lost.order.link_id, "never received"))
+        journal.write(booked)
+        for side, link, ts in (("Buy", booked.order.link_id, 60_100), ("Sell", "", 61_000)):
+            made = fill(Side(side), "20", "10", symbol="NEWUSDT", ts=START + ts)
+            journal.write(replace(made, link_id=link))
+        journal.finish({})
+        owners = ownership_of(Settings(), database, earlier_runs(database, "testnet", "1"), START + HOUR_MS)
+        stopped = of_the_ledger(START + 40_000, "", 0)
+        lines = [
+            of_the_ledger(START + 20, lost.order.link_id, 20), stopped,
+            of_the_ledger(START + 60_100, booked.order.link_id, 20), of_the_ledger(START + 61_005),
+        ]  # fmt: skip
+        assert not owners.books(stopped)
+        assert owners.recall(lines) == [stopped]
+        assert all(map(owners.books, lines))
+        assert owners.claims == []
+        assert not owners.books(of_the_ledger(START + 56_000))  # a person
 
 
 def test_a_stop_is_ours_after_any_number_of_restarts_also_where_no_run_saw_the_entry_filled(

@@ -137,8 +137,9 @@ async def test_what_others_moved_meanwhile_is_told_apart_from_what_our_books_had
             assert changes[Decimal(30)].until == exchange.account.ledger[-1].ts
 
 
-async def test_what_our_books_had_otherwise_is_told_of_each_token() -> None:
-    """One that our books have as the exchange has it is none of them."""
+@pytest.mark.parametrize("sign", [1, -1])
+async def test_what_our_books_had_otherwise_is_told_of_each_token(sign: int) -> None:
+    """One that our books have as the exchange has it is none of them. Gains are told before losses."""
     with local_exchange(manual=False) as exchange:
         settings = WalletSettings(QUICKLY.pauses, settle=0.1)
         async with watching(exchange, settings) as (broker, heard):
@@ -148,11 +149,13 @@ async def test_what_our_books_had_otherwise_is_told_of_each_token() -> None:
             broker.submit(PlaceOrder(exchange.venue.world.now, request))
             await heard.until(OrderFilled, 1)
             for symbol, amount in (("BTCUSDT", -40), ("BTCUSDT", 5), ("NEWUSDT", 30)):
-                moved(exchange, symbol, amount)
-            assert "-5.00 USDT, unexplained" in (await broker.reconcile()).wallet
+                moved(exchange, symbol, amount * sign)
+            assert f"{-5 * sign:+.2f} USDT, unexplained" in (await broker.reconcile()).wallet
             assert (await broker.reconcile()).wallet == ""
             changes = heard.of(BalanceChanged)
-            assert {change.symbol: change.amount for change in changes} == {"BTCUSDT": -35, "NEWUSDT": 30}
+            told = [(change.symbol, change.amount) for change in changes]
+            assert dict(told) == {"BTCUSDT": -35 * sign, "NEWUSDT": 30 * sign}
+            assert told[0][1] > told[1][1]
             assert all(change.ours for change in changes)
 
 

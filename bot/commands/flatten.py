@@ -151,7 +151,10 @@ async def _close(
 
 
 async def _owners(rest: "Rest", settings: Settings | None, mode: str) -> Ownership | None:
-    """By what the runs on this very account left on record; None where that cannot be read."""
+    """By what the runs on this very account left on record; None where that cannot be read.
+
+    Raises UsageError where they were all on other accounts: what the bot holds cannot be closed by this key.
+    """
     from bot.live.account import earlier_runs, ownership_of
 
     if settings is None:
@@ -159,10 +162,18 @@ async def _owners(rest: "Rest", settings: Settings | None, mode: str) -> Ownersh
     try:
         account = str((await rest.account.key()).user_id)
         with database_of(settings) as database:
-            return ownership_of(settings, database, earlier_runs(database, mode, account), wall_ms())
+            runs = [run for run in database.runs() if run.kind == mode]
+            earlier = earlier_runs(database, mode, account)
+            owners = ownership_of(settings, database, earlier, wall_ms())
     except BotError as error:
         say(f"Warning: {error}. Ours is what an order of this program has opened within seven days.")
         return None
+    if runs and not earlier:
+        raise UsageError(
+            f"the key is one of account {account}, on which no run of {mode} on record has been: nothing is "
+            "done. Take the key of the bot, or --all to close everything on that account"
+        )
+    return owners
 
 
 def _warn(error: BotError) -> None:

@@ -6,7 +6,7 @@ another one for what is still there.
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
@@ -74,39 +74,47 @@ class Closing:
                 await self._sleep(min(_PAUSE * number, _LONGEST_PAUSE))
             try:
                 orders = await self._rest.orders.open_orders(settle_coin=SETTLE)
-                opening = [item for item in orders if not item.reduce_only]
-                entries = [item for item in opening if self._is_own(item)]
                 held = [item for item in await self._rest.account.positions() if item.size]
-                positions = [item for item in held if await self._is_ours(item)]
             except ExchangeError as error:
                 if error.kind not in (Kind.RETRY, Kind.UNKNOWN):
                     raise
                 trouble = str(error)
                 continue
-            if not entries and not positions:
-                others = [f"{item.symbol} {item.signed_size:+f}" for item in held]
-                return Closed(sorted(closed), sorted(cancelled), [_name(item) for item in opening], others)
+            opening = [item for item in orders if not item.reduce_only]
+            entries = [item for item in opening if self._is_own(item)]
+            ours = [item for item in held if self._holds(item.symbol)]
             if entries:
                 self._tell(f"cancelling {', '.join(map(_name, entries))}")
                 work = cancel_many(self._rest.orders, entries, orders)
                 trouble = await self._try(work, "entries are not cancelled") or trouble
                 cancelled.update(order.order_id for order in entries)
-            await asyncio.gather(*(self._look_up(position.symbol) for position in positions))
-            for found in await asyncio.gather(*map(self._close, positions)):
-                trouble = found or trouble
-            closed.update(position.symbol for position in positions)
+            trouble = await self._close_all(ours) or trouble
+            closed.update(item.symbol for item in ours)
+            try:  # what is ours for certain does not wait for this
+                traced = [item for item in held if item not in ours and await self._is_ours(item)]
+            except ExchangeError as error:
+                trouble = f"other positions may be ours or not: {error}"
+                continue
+            trouble = await self._close_all(traced) or trouble
+            closed.update(item.symbol for item in traced)
+            if not entries and not ours and not traced:
+                others = [f"{item.symbol} {item.signed_size:+f}" for item in held]
+                return Closed(sorted(closed), sorted(cancelled), [_name(item) for item in opening], others)
         raise RuntimeFault(f"not flat after {_ROUNDS} rounds ({trouble or 'no reason told'}): close by hand")
 
     def _is_own(self, order: Order) -> bool:
         link_id, owners = order.order_link_id, self._owners
         return owners is None or (bool(run_tag(link_id)) and (self._blind or not owners.is_another(link_id)))
 
+    def _holds(self, symbol: str) -> bool:
+        """By what is on record, or has been traced."""
+        return self._owners is None or self._owners.holds(symbol)
+
     async def _is_ours(self, position: Position) -> bool:
-        """By what is on record, or by the orders that opened it: asked for once, but for a position that has
-        just changed, since lists lag. Raises ExchangeError."""
+        """By the orders that opened it: asked for once, but for a position that has just changed, since lists
+        lag. Raises ExchangeError."""
         owners, symbol, now = self._owners, position.symbol, self._rest.clock.now_ms()
-        if owners is None or owners.holds(symbol):
-            return True
+        assert owners is not None
         as_it_is = (position.signed_size, position.updated_time)
         if self._traced.get(symbol) == as_it_is:
             return False
@@ -117,6 +125,12 @@ class Closing:
         if position.updated_time < now - _SETTLED:
             self._traced[symbol] = as_it_is
         return owners.holds(symbol)
+
+    async def _close_all(self, positions: Sequence[Position]) -> str:
+        """What went wrong, in words."""
+        await asyncio.gather(*(self._look_up(position.symbol) for position in positions))
+        troubles = await asyncio.gather(*map(self._close, positions))
+        return next(filter(None, reversed(troubles)), "")
 
     async def _close(self, position: Position) -> str:
         """At most what one market order may have; the next round closes the rest."""

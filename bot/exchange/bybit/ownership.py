@@ -50,12 +50,14 @@ class Ownership:
     """leave: positions of others are left alone; if not, whatever the account has is ours.
 
     earlier: tags of this installation's earlier runs. past: when symbols were theirs, oldest first (ms, from
-    and to; without an end where they may still have something). started: of the run that asks, ms.
+    and to; without an end where they may still have something). unfilled: ids of their entries of which no
+    fill is on record. started: of the run that asks, ms.
     """
 
     def __init__(
         self, *, leave: bool = False, earlier: Collection[str] = (),
-        past: Mapping[str, Sequence[tuple[int, float]]] = MappingProxyType({}), started: int = 0,
+        past: Mapping[str, Sequence[tuple[int, float]]] = MappingProxyType({}),
+        unfilled: Collection[str] = (), started: int = 0,
     ) -> None:  # fmt: skip
         self.leave = leave
         self.earlier = frozenset(earlier)
@@ -68,6 +70,7 @@ class Ownership:
         self._tags = set(self.earlier)
         self._started = started
         self._record = past
+        self._unfilled = frozenset(unfilled)
         self._spans = {symbol: [self._past(*span) for span in spans] for symbol, spans in past.items()}
         self._theirs: dict[str, int] = {}  # the exchange's time of the newest that others did, ms
         self._heard: dict[str, int] = {}  # when the stream last spoke of their position, by our clock, ms
@@ -148,19 +151,20 @@ class Ownership:
             self.relatives.add(position.symbol)
 
     def recall(self, lines: Iterable[Transaction]) -> list[Transaction]:
-        """What orders of earlier runs brought about that is not on record: they had been given up, and were
-        carried out while no bot ran.
+        """What entries of earlier runs brought about that is not on record: they had been given up, and were
+        carried out after all, or had been before and no list had told.
 
-        lines: the ledger, oldest first. From such an order on the symbol was ours until it was flat.
+        lines: the ledger, oldest first. From such an entry on the symbol was ours until it was flat.
         """
         since: dict[str, int] = {}
         found = []
         for line in filter(_is_execution, lines):
             symbol, ts = line.symbol, line.transaction_time
-            if self._is_tagged(line.order_link_id) and not self._is_on_record(symbol, ts):
+            if line.order_link_id in self._unfilled:
                 since.setdefault(symbol, ts)
             if symbol in since:
-                found.append(line)
+                if not self._is_on_record(symbol, ts):
+                    found.append(line)
                 if line.size == 0:
                     self._spans.setdefault(symbol, []).insert(0, self._past(since.pop(symbol), ts))
         for symbol in since.keys() - set(self.claims):

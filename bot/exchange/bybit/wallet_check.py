@@ -179,7 +179,8 @@ class WalletCheck:
         }
         changes[largest] = amount - sum(changes.values(), _ZERO)  # and what was rounded elsewhere
         now = self._rest.clock.now_ms()
-        for symbol, change in changes.items():
+        gains_first = sorted(changes.items(), key=lambda item: -item[1])  # what they make good trips nothing
+        for symbol, change in gains_first:
             if change:
                 reason = f"{change:+.2f} {SETTLE} that our books had otherwise ({_kinds(lines)})"
                 self._emit(BalanceChanged(now, now, change, reason, ours=True, symbol=symbol))
