@@ -400,7 +400,7 @@ def test_a_token_begins_with_its_first_whole_decision_bar(data, tmp_path):
 def test_a_folder_holds_one_study(data, tmp_path):
     assert study.claim(planned(data, tmp_path)) == ""
     assert study.claim(planned(data, tmp_path, tokens=("AAAUSDT",))) == "", "more tokens may be added"
-    with pytest.raises(UsageError, match="another horizon; choose another --output"):
+    with pytest.raises(UsageError, match="another study, by its horizon; choose another --output"):
         study.claim(planned(data, tmp_path, horizon=8))
 
 
@@ -414,7 +414,7 @@ def test_a_study_whose_bars_have_changed_is_refused(data, tmp_path):
     assert study.claim(one) == "", "the same bytes, written later"
     table = barfiles.read(path)
     barfiles.write(tmp_path / "bars", table.between(int(table.start[0]), int(table.start[-1])))
-    with pytest.raises(UsageError, match=r"another files; .*\n  BBBUSDT/15m.parquet is not what it was$"):
+    with pytest.raises(UsageError, match=r"by its files; .*\n  BBBUSDT/15m.parquet is not what it was$"):
         study.claim(planned(tmp_path / "bars", tmp_path / "study"))
 
 
@@ -434,7 +434,7 @@ def test_a_study_from_before_fingerprints_goes_on_with_a_warning_and_keeps_them_
     told = json.loads((tmp_path / "study.json").read_text())
     old = {key: value for key, value in told.items() if key != "files"}
     (tmp_path / "study.json").write_text(json.dumps(old))
-    with pytest.raises(UsageError, match="another seed"):
+    with pytest.raises(UsageError, match="by its seed"):
         study.claim(planned(data, tmp_path, seed=2))
     assert "kept no fingerprints of its files" in study.claim(one)
     assert json.loads((tmp_path / "study.json").read_text()) == told

@@ -73,7 +73,7 @@ def claim(study: Study) -> str:
     stored = {"files": told["files"], **begun}
     if changed := sorted(key for key in told if stored.get(key) != told[key]):
         raise UsageError(
-            f"{study.output} holds a study with another {', '.join(changed)}; choose another --output"
+            f"{study.output} holds another study, by its {', '.join(changed)}; choose another --output"
             + "".join(f"\n  {name} is not what it was" for name in _differing(told["files"], stored["files"]))
         )
     if unknown or not path.exists():
