@@ -1,5 +1,7 @@
 """`bot study` on a small folder of bars with a planted momentum: causal, resumable, deterministic, judged."""
 
+import json
+import re
 import shutil
 from dataclasses import replace
 from importlib.util import find_spec
@@ -14,9 +16,9 @@ from hypothesis import strategies as st
 from scipy.special import expit, logit
 
 from bot.commands.study_run import _arms, _remarks
-from bot.core.errors import UsageError
+from bot.core.errors import DataError, UsageError
 from bot.core.types import DAY_MS
-from bot.market.bars import BarTable
+from bot.market.bars import COLUMNS, BarTable
 from bot.research import (
     study,
     study_comparisons,
@@ -26,11 +28,13 @@ from bot.research import (
     study_table,
 )
 from bot.research.bootstrap import ClusterBootstrap, between
+from bot.research.study_case import Case
 from bot.research.study_data import Market, Study, cuts
 from bot.research.study_files import Scores
-from bot.research.study_pooled import shuffled
+from bot.research.study_pooled import earlier_listings, shuffled, source_series
 from bot.settings import Model
 from bot.storage import barfiles
+from bot.storage.barfiles import FundingTable
 from strategies.learning.calibration import negative_log_likelihood
 from strategies.learning.dataset import LabelledSeries
 from strategies.learning.few_shot import mixture
@@ -113,6 +117,15 @@ def predicted(one: Study, processes: int, *, twins: int) -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder(tmp_path_factory.mktemp("bars"))
+
+
+@pytest.fixture(scope="module")
+def prepared(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Study:
+    """Its rows are there, and nothing else."""
+    one = planned(data, tmp_path_factory.mktemp("prepared"))
+    for symbol in (*SOURCES, *LISTED):
+        study_data.prepare(one, symbol)
+    return one
 
 
 @pytest.fixture(scope="module")
@@ -203,14 +216,12 @@ def test_nothing_that_happens_later_changes_a_prediction(done, data, tmp_path, h
         ).mean() > 0.8  # always short says the same whatever comes
 
 
-def test_a_finished_study_is_not_done_again_and_another_one_is_refused(done, data):
+def test_a_finished_study_is_not_done_again(done):
     one, before = done
     times = {path: path.stat().st_mtime_ns for path in (one.output / "scores").rglob("*.npz")}
     again = predicted(one, 1, twins=1)
     pd.testing.assert_frame_equal(before, again)
     assert times == {path: path.stat().st_mtime_ns for path in times}
-    with pytest.raises(UsageError, match="another horizon"):
-        study.run(planned(data, one.output, horizon=8), ARMS, 1, Told(), 0)
 
 
 def test_the_planted_momentum_is_found_and_its_shuffled_twin_finds_nothing(done):
@@ -339,11 +350,118 @@ def test_pooled_models_are_fitted_at_the_beginning_and_then_every_month(data, tm
         ({"since": BEGIN}, "after the first bars of the sources"),
         ({"since": BEGIN + 50 * DAY_MS}, "no token"),
         ({"tokens": ("NOPEUSDT",)}, "NOPEUSDT: no bars"),
+        ({"tokens": ("AAAUSDT", "BTCUSDT")}, "BTCUSDT is a source"),
+        ({"interval": 5 * 60_000, "tokens": ("AAAUSDT",)}, "no bars that make up decision bars of 5 minutes"),
     ],
 )
 def test_a_range_that_leaves_nothing_is_refused(data, tmp_path, changes, message):
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises((UsageError, DataError), match=message):
         planned(data, tmp_path, **changes)
+
+
+def test_a_token_of_coarse_bars_only_is_named_with_what_it_has(data, tmp_path):
+    shutil.copytree(data, tmp_path / "bars")
+    hourly = bars("HOURUSDT", 37, 9).resampled(4 * STEP)
+    barfiles.write(tmp_path / "bars", hourly)
+    why = "HOURUSDT: its bars (1h) make up no decision bar; choose another --interval"
+    one = planned(tmp_path / "bars", tmp_path / "study")
+    assert study_data.left_out(one, ()) == [why]
+    with pytest.raises(UsageError, match=re.escape(why)):
+        planned(tmp_path / "bars", tmp_path / "study", tokens=("AAAUSDT", "HOURUSDT"))
+
+
+def test_a_token_that_was_asked_for_and_lies_outside_the_range_is_named(data, tmp_path):
+    one = planned(data, tmp_path, tokens=("OLDUSDT", "AAAUSDT"))
+    assert one.tokens == ("AAAUSDT",)
+    (note,) = study_data.left_out(one, ("OLDUSDT", "AAAUSDT"))
+    assert note.startswith("OLDUSDT: its first bar is not in the range")
+
+
+def test_a_token_begins_with_its_first_whole_decision_bar(data, tmp_path):
+    """Its first five-minute bar lies in January, its first decision bar in February: one cut, one chain."""
+    shutil.copytree(data, tmp_path / "bars")
+    february = BEGIN + 31 * DAY_MS
+    quarter = bars("FINEUSDT", 31, 9)
+    columns = {name: np.repeat(getattr(quarter, name), 3) for name in COLUMNS}
+    starts = february - 2 * STEP // 3 + STEP // 3 * np.arange(3 * len(quarter))
+    barfiles.write(tmp_path / "bars", BarTable("FINEUSDT", STEP // 3, starts, **columns))
+    one = planned(
+        tmp_path / "bars", tmp_path / "study", since=BEGIN + 29 * DAY_MS, tokens=("FINEUSDT",), days=(3, 4)
+    )
+    assert dict(one.listings)["FINEUSDT"] == february
+    jobs = [job for stage in study._stages(one, ("base_rate", "chain"), 0) for job in stage]
+    assert [job.cut for job in jobs if job.stage == "chain"] == [february]
+    assert study_data.bars_of(one, "FINEUSDT").start[0] == february
+
+
+# --- files, rows, labels -----------------------------------------------------------------------------------
+
+
+def test_a_folder_holds_one_study(data, tmp_path):
+    assert study.claim(planned(data, tmp_path)) == ""
+    assert study.claim(planned(data, tmp_path, tokens=("AAAUSDT",))) == "", "more tokens may be added"
+    with pytest.raises(UsageError, match="another study, by its horizon; choose another --output"):
+        study.claim(planned(data, tmp_path, horizon=8))
+
+
+def test_a_study_whose_bars_have_changed_is_refused(data, tmp_path):
+    """Bars that are added to a token leave range and listings what they were."""
+    shutil.copytree(data, tmp_path / "bars")
+    one = planned(tmp_path / "bars", tmp_path / "study")
+    study.claim(one)
+    path = tmp_path / "bars" / "BBBUSDT" / "15m.parquet"
+    path.write_bytes(path.read_bytes())
+    assert study.claim(one) == "", "the same bytes, written later"
+    table = barfiles.read(path)
+    barfiles.write(tmp_path / "bars", table.between(int(table.start[0]), int(table.start[-1])))
+    with pytest.raises(UsageError, match=r"by its files; .*\n  BBBUSDT/15m.parquet is not what it was$"):
+        study.claim(planned(tmp_path / "bars", tmp_path / "study"))
+
+
+def test_a_study_whose_funding_rates_have_changed_is_refused(data, tmp_path):
+    rates = FundingTable("AAAUSDT", BEGIN + 8 * 3_600_000 * np.arange(9), np.full(9, 1e-4))
+    barfiles.write_funding(tmp_path / "funding", rates)
+    one = planned(data, tmp_path / "study", funding=tmp_path / "funding")
+    study.claim(one)
+    barfiles.write_funding(tmp_path / "funding", replace(rates, rate=-rates.rate))
+    with pytest.raises(UsageError, match=r"funding AAAUSDT.parquet is not what it was"):
+        study.claim(one)
+
+
+def test_a_study_from_before_fingerprints_goes_on_with_a_warning_and_keeps_them_from_then_on(data, tmp_path):
+    one = planned(data, tmp_path)
+    study.claim(one)
+    told = json.loads((tmp_path / "study.json").read_text())
+    old = {key: value for key, value in told.items() if key != "files"}
+    (tmp_path / "study.json").write_text(json.dumps(old))
+    with pytest.raises(UsageError, match="by its seed"):
+        study.claim(planned(data, tmp_path, seed=2))
+    assert "kept no fingerprints of its files" in study.claim(one)
+    assert json.loads((tmp_path / "study.json").read_text()) == told
+    assert study.claim(one) == ""
+
+
+def test_labels_that_matured_less_than_an_embargo_before_a_cut_are_not_learnt(prepared):
+    cut, token = BEGIN + 44 * DAY_MS, Market.load(prepared, "AAAUSDT")
+    case = Case(prepared, token, token.series, 0)
+    learnt = [
+        case.learnt(cut),
+        *source_series(prepared, cut, np.arange(token.series.x.shape[1]), 0),
+        *earlier_listings(prepared, cut),
+    ]
+    assert len(learnt) == 6
+    assert prepared.embargo == 4 * STEP
+    for series in learnt:
+        assert series.t_known[series.y >= 0].max() == cut - 4 * STEP
+
+
+def test_tokens_without_a_bar_to_judge_are_named_and_nothing_to_judge_is_an_error(prepared):
+    facts = study_table.outcomes(prepared)
+    assert study_table.not_judged(prepared, facts) == []
+    late = replace(prepared, days=(16, 17))
+    assert study_table.not_judged(late, study_table.outcomes(late)) == ["BBBUSDT"]
+    with pytest.raises(DataError, match="no bar of any token can be judged"):
+        study_table.outcomes(replace(prepared, days=(30, 40)))
 
 
 # --- calibration -------------------------------------------------------------------------------------------
@@ -384,6 +502,12 @@ def test_an_arm_that_means_what_it_says_is_left_alone(scale):
     assert loss(calibrated, token.y) == pytest.approx(loss(scores.raw, token.y), abs=0.001)
 
 
+def test_an_arm_that_is_too_timid_is_not_sharpened():
+    token, scores = taught(5, 0.5, 3.0)
+    calibrated = study_predictions._calibrated(token, scores, 0)
+    np.testing.assert_allclose(calibrated[960:], scores.raw[960:])
+
+
 def test_an_arm_is_calibrated_about_the_share_of_its_training():
     token, scores = taught(3, 3.0, 0.0)
     calibrated = study_predictions._calibrated(
@@ -395,7 +519,7 @@ def test_an_arm_is_calibrated_about_the_share_of_its_training():
 @pytest.mark.parametrize("twin", [0, 1])
 @pytest.mark.parametrize("cut", [500, 1_000, 1_900])
 def test_a_later_label_changes_no_slope(twin, cut):
-    token, scores = taught(4, 1.0, 1.0)
+    token, scores = taught(4, 1.0, 0.5)
     poisoned = token._replace(y=np.where(np.arange(len(token.y)) < cut, token.y, 1 - token.y))
     before = study_predictions._calibrated(token, scores, twin)
     after = study_predictions._calibrated(poisoned, scores, twin)

@@ -44,8 +44,11 @@ def run_study(
         study_predictions,
         study_table,
     )
+    from strategies.learning import foundation
 
-    chosen = _arms(arms, options.get("foundation", ""))
+    chosen = _arms(arms, options["foundation"])
+    if name := options["foundation"].partition("=")[0]:
+        foundation.require(name)
     planned = study_data.plan(
         data,
         output or settings.storage.directory / "study",
@@ -65,19 +68,23 @@ def run_study(
         highlight=False,
         soft_wrap=True,
     )
+    for note in (*study_data.left_out(planned, options["tokens"] or ()), study.claim(planned)):
+        if note:
+            console.print(note, highlight=False, soft_wrap=True)
     with WorkProgress("study", console=console) as progress:
         study.run(planned, chosen, jobs, progress, twins)
+    facts = study_table.outcomes(planned)
     path = planned.output / "predictions.parquet"
     study_predictions.write(
         path, (one for token in planned.tokens for one in study_predictions.of_token(planned, token, chosen))
     )
-    facts = study_table.outcomes(planned)
     said = study_table.predicted(planned, path, facts)
     rows = list(study_table.table(planned, facts, said))
     pairs = list(study_comparisons.comparisons(planned.days, facts, said))
-    text = "\n".join(
-        [*study_table.lines(rows), "", *study_comparisons.lines(pairs), "", *_remarks(planned.output, rows)]
-    )
+    remarks = _remarks(planned.output, rows)
+    if silent := study_table.not_judged(planned, facts):
+        remarks.append(f"No bar to judge: {', '.join(silent)}.")
+    text = "\n".join([*study_table.lines(rows), "", *study_comparisons.lines(pairs), "", *remarks])
     (planned.output / "table.md").write_text(text + "\n", encoding="utf-8")
     if study_arms.needs(chosen)[1]:
         page = study_explained.explained(planned)

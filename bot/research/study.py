@@ -1,6 +1,6 @@
 """`bot study`: walk forward in calendar order over a folder of listings, every arm on every token.
 
-Three stages: rows and the source network; the models that tokens share, at each cut; every arm on every
+Stages: every symbol's rows; the source network; the models that tokens share, at each cut; every arm on every
 token. A job is a pure function of the study and its name, and leaves one file: what is there is not done
 again, so an interrupted study goes on where it was, and any number of processes gives the same bits.
 """
@@ -18,7 +18,7 @@ from typing import Final, NamedTuple, Protocol
 from bot.core.errors import RuntimeFault, UsageError
 from bot.core.interrupt import interrupts_held_back
 from bot.core.types import DAY_MS
-from bot.research.study_data import Study, cut_before, cuts, prepare
+from bot.research.study_data import Study, cut_before, cuts, fingerprints, is_prepared, prepare
 from bot.research.study_files import chain_key, registry, scores_path, source_key, trees_path
 from strategies.features.spec import VERSION
 from strategies.learning.files import write_atomically
@@ -27,7 +27,7 @@ NICE: Final = 10
 
 
 class Job(NamedTuple):
-    """stage: "source", "chain", "trees" or "scores"; cost: rough seconds, for the bar only."""
+    """stage: "rows", "source", "chain", "trees" or "scores"; cost: rough seconds, for the bar only."""
 
     stage: str
     cost: float
@@ -55,11 +55,40 @@ COSTS: Final = {
 UNTAUGHT: Final = ("base_rate", "chronos", "moirai")  # no label trains them: they need no twin
 
 
+def claim(study: Study) -> str:
+    """Write down what the folder is the study of, or check that it is the same one; a warning, or nothing.
+
+    Raises UsageError when it holds another study, or one of files that have changed since.
+    """
+    path = study.output / "study.json"
+    settings = {**asdict(study), "model": study.model.model_dump(), "features": VERSION}
+    for moved in ("output", "tokens"):  # more tokens may be added to a study
+        settings.pop(moved)
+    if not study.foundation:
+        settings.pop("foundation")
+    text = json.dumps({**settings, "files": fingerprints(study)}, default=str, indent=1, sort_keys=True)
+    told = json.loads(text)
+    begun = json.loads(path.read_text()) if path.exists() else told
+    unknown = "files" not in begun  # by an earlier version
+    stored = {"files": told["files"], **begun}
+    if changed := sorted(key for key in told if stored.get(key) != told[key]):
+        raise UsageError(
+            f"{study.output} holds another study, by its {', '.join(changed)}; choose another --output"
+            + "".join(f"\n  {name} is not what it was" for name in _differing(told["files"], stored["files"]))
+        )
+    if unknown or not path.exists():
+        write_atomically(path, text.encode())
+    if unknown:
+        return f"{study.output} kept no fingerprints of its files; they are taken for what they were"
+    return ""
+
+
+def _differing(some: dict[str, str], others: dict[str, str]) -> list[str]:
+    return sorted({name for name, _ in some.items() ^ others.items()})
+
+
 def run(study: Study, arms: tuple[str, ...], processes: int, progress: Progress, twins: int) -> None:
-    """Do every job that is not done. twins: how many each arm has. Raises UsageError when the folder holds
-    another study."""
-    _claim(study)
-    prepare(study)
+    """Do every job that is not done, in a folder that `claim` let pass. twins: how many each arm has."""
     stages = [[job for job in stage if not _is_done(study, job)] for stage in _stages(study, arms, twins)]
     progress.total(sum(job.cost for stage in stages for job in stage))
     if not any(stages):
@@ -89,6 +118,7 @@ def _stages(study: Study, arms: tuple[str, ...], twins: int) -> list[list[Job]]:
 
     kinds = range(twins + 1)
     source, chain, trees = needs(arms)
+    rows = [Job("rows", 1.0, 0, symbol=name) for name in (*study.sources, *dict(study.listings))]
     first = [Job("source", 60.0, twin) for twin in kinds if source]
     firsts = [first for name, first in study.listings if name in study.tokens]
     listed = sorted({cut_before(study, first) for first in firsts})
@@ -102,7 +132,7 @@ def _stages(study: Study, arms: tuple[str, ...], twins: int) -> list[list[Job]]:
         for symbol in study.tokens
         if not (twin and arm in UNTAUGHT)
     ]
-    return [stage for stage in (first, second, third) if stage]
+    return [stage for stage in (rows, first, second, third) if stage]
 
 
 def _begin() -> None:
@@ -127,7 +157,9 @@ def _nothing() -> None:
 def _do(study: Study, job: Job) -> None:
     from bot.research import study_arms, study_pooled
 
-    if job.stage == "source":
+    if job.stage == "rows":
+        prepare(study, job.symbol)
+    elif job.stage == "source":
         study_pooled.fit_source(study, job.twin)
     elif job.stage == "chain":
         study_pooled.fit_chain(study, job.cut, job.twin)
@@ -139,6 +171,8 @@ def _do(study: Study, job: Job) -> None:
 
 
 def _is_done(study: Study, job: Job) -> bool:
+    if job.stage == "rows":
+        return is_prepared(study, job.symbol)
     if job.stage == "source":
         return registry(study).find_pretrained(source_key(job.twin)) is not None
     if job.stage == "chain":
@@ -146,23 +180,3 @@ def _is_done(study: Study, job: Job) -> bool:
     if job.stage == "trees":
         return trees_path(study, job.cut, job.twin).exists()
     return scores_path(study, job.arm, job.symbol, job.twin).exists()
-
-
-def _claim(study: Study) -> None:
-    """Write down what this folder is the study of, or check that it is the same one."""
-    path = study.output / "study.json"
-    told = {**asdict(study), "model": study.model.model_dump(), "features": VERSION}
-    for moved in ("output", "tokens"):  # more tokens may be added to a study
-        told.pop(moved)
-    if not study.foundation:
-        told.pop("foundation")
-    text = json.dumps(told, default=str, indent=1, sort_keys=True)
-    if path.exists():
-        stored = json.loads(path.read_text())
-        changed = sorted(key for key in json.loads(text) if stored.get(key) != json.loads(text)[key])
-        if changed:
-            raise UsageError(
-                f"{study.output} holds a study with another {', '.join(changed)}; choose another --output"
-            )
-        return
-    write_atomically(path, text.encode())

@@ -4,6 +4,7 @@ A label here is the sign of the return from the next bar's open to the close `ho
 barriers. Features are those of the live path. Their source statistics come from bars before the study.
 """
 
+import hashlib
 import zlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from bot.core.errors import DataError, UsageError
 from bot.core.types import DAY_MS
-from bot.exchange.recorded import discover
+from bot.exchange.recorded import Recording, discover
 from bot.market.bars import BarTable
 from bot.settings import Model
 from bot.storage import barfiles
@@ -37,7 +38,7 @@ _ARRAYS: Final = ("starts", "x", "y", "weight", "log_vol", "t_known")
 class Study:
     """What is studied; every result is a function of this and of the files.
 
-    tokens: evaluated; listings: every token of the folder with its first bar (ms), in that order: what a
+    tokens: evaluated; listings: every token with its first decision bar (ms), in that order: what a
     pooled model may learn from, once known. since, until: ms, first bars of the tokens lie in [since, until).
     foundation: "name=place" of a pretrained forecaster, or empty.
     days: first and last day after the first bar that are evaluated, both included. interval: ms of a bar.
@@ -91,13 +92,13 @@ def plan(
     until = end if until is None else until
     if since <= begin:
         raise UsageError("--since must lie after the first bars of the sources: a model learns from them")
-    names = {one.symbol for one in found}
-    if unknown := sorted(set(tokens or ()) - names):
-        raise UsageError(f"{', '.join(unknown)}: no bars in {data}")
+    firsts = {one.symbol: first for one in found if (first := _first_bar(data, one, interval)) is not None}
+    if refused := sorted(set(tokens or ()) - set(firsts)):
+        raise UsageError(_why_not(data, refused[0], sources))
     inside = [
         one.symbol
         for one in found
-        if since <= one.first < until
+        if since <= firsts.get(one.symbol, until) < until
         and (tokens is None or one.symbol in tokens)
         and one.last - one.first >= days[0] * DAY_MS
     ]
@@ -106,11 +107,53 @@ def plan(
             f"no token of {data} has its first bar from --since on and {days[0]} days of bars; "
             "choose an earlier --since"
         )
-    listings = tuple((one.symbol, one.first) for one in found)
+    listings = tuple(sorted(firsts.items(), key=lambda one: (one[1], one[0])))
     return Study(
         data, funding, output, sources, tuple(inside), listings, since, until, days, horizon, interval, seed,
         taker_fee, model or Model(), foundation,
     )  # fmt: skip
+
+
+def _first_bar(data: Path, one: Recording, interval: int) -> int | None:
+    """ms, open of the first decision bar, which days and cuts count from; None without a whole one."""
+    if barfiles.INTERVALS[one.interval] == interval:
+        return one.first
+    whole = _decision_bars(data, one.symbol, interval).start
+    return int(whole[0]) if len(whole) else None
+
+
+def _why_not(data: Path, name: str, sources: tuple[str, ...]) -> str:
+    if name in sources:
+        return f"{name} is a source (market.sources), which no study judges; choose tokens"
+    there = barfiles.intervals(data / name)
+    if not there:
+        return f"{name}: no bars in {data}"
+    return f"{name}: its bars ({', '.join(there)}) make up no decision bar; choose another --interval"
+
+
+def left_out(study: Study, wanted: tuple[str, ...]) -> list[str]:
+    """Notes on the symbols that are not judged: those without decision bars, and others of `wanted`."""
+    known = {*study.sources, *(symbol for symbol, _ in study.listings)}
+    others = sorted({folder.name for folder in study.data.iterdir() if barfiles.intervals(folder)} - known)
+    return [
+        *(_why_not(study.data, name, study.sources) for name in others),
+        *(
+            f"{name}: its first bar is not in the range, or it has fewer than {study.days[0]} days of bars"
+            for name in wanted
+            if name not in study.tokens
+        ),
+    ]
+
+
+def fingerprints(study: Study) -> dict[str, str]:
+    """SHA-256 of each file that the study reads, by its name below the folder of bars or of funding rates."""
+    symbols = (*study.sources, *(symbol for symbol, _ in study.listings))
+    bars = [barfiles.find(study.data, name, study.interval) for name in symbols]
+    read = {str(path.relative_to(study.data)): path for path in bars}
+    if study.funding is not None:
+        rates = [study.funding / f"{name}.parquet" for name in symbols]
+        read |= {f"funding {path.name}": path for path in rates if path.exists()}
+    return {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in read.items()}
 
 
 def cuts(study: Study) -> list[int]:
@@ -176,25 +219,19 @@ class Market:
         return (day >= study.days[0]) & (day <= study.days[1])
 
 
-def prepare(study: Study) -> list[str]:
-    """Compute the rows of every symbol that has none yet; the names of those computed."""
-    missing = [
-        name
-        for name in (*study.sources, *(symbol for symbol, _ in study.listings))
-        if not _path(study, name).exists()
-    ]
-    if not missing:
-        return []
+def is_prepared(study: Study, symbol: str) -> bool:
+    return _path(study, symbol).exists()
+
+
+def prepare(study: Study, symbol: str) -> None:
+    """Compute the symbol's rows."""
     references = [bars_of(study, name) for name in study.sources]
-    statistics = source_statistics(study)
-    for name in missing:
-        if name in study.sources:
-            number = study.sources.index(name)
-            table, others = references[number], _others(references, number)
-        else:
-            table, others = bars_of(study, name), (references[0], references[min(1, len(references) - 1)])
-        _market(study, table, *others, statistics).save(_path(study, name))
-    return missing
+    if symbol in study.sources:
+        number = study.sources.index(symbol)
+        table, others = references[number], _others(references, number)
+    else:
+        table, others = bars_of(study, symbol), (references[0], references[min(1, len(references) - 1)])
+    _market(study, table, *others, source_statistics(study)).save(_path(study, symbol))
 
 
 def _market(
@@ -219,8 +256,17 @@ def _market(
     return Market(series, outcomes.ret[ready], int(table.start[0]), features.until[ready])
 
 
+_known_statistics: dict[Path, SourceStatistics] = {}
+
+
 def source_statistics(study: Study) -> SourceStatistics:
     """Location and scale of the sources' raw features before the study."""
+    if study.output not in _known_statistics:
+        _known_statistics[study.output] = _source_statistics(study)
+    return _known_statistics[study.output]
+
+
+def _source_statistics(study: Study) -> SourceStatistics:
     references = [bars_of(study, name) for name in study.sources]
     raw = []
     for number, table in enumerate(references):
@@ -237,7 +283,11 @@ def _others(references: list[BarTable], number: int) -> tuple[BarTable, BarTable
 
 def bars_of(study: Study, symbol: str) -> BarTable:
     """The symbol's decision bars."""
-    return barfiles.read(barfiles.find(study.data, symbol, study.interval)).resampled(study.interval)
+    return _decision_bars(study.data, symbol, study.interval)
+
+
+def _decision_bars(data: Path, symbol: str, interval: int) -> BarTable:
+    return barfiles.read(barfiles.find(data, symbol, interval)).resampled(interval)
 
 
 def _funding(study: Study, table: BarTable) -> NDArray[np.float64] | None:

@@ -8,7 +8,8 @@ named `frozen`, `frozen+prior` (with the token's intercept), `frozen~shuffled` (
 
 Arms differ in how sure they are of themselves, and some have no temperature. So that they are compared by
 what they know, each is calibrated alike: what it says beyond its training's share of "up" is multiplied by a
-slope from the token's labels, refitted daily; the intercept is fitted on the result.
+slope from the token's labels, refitted daily; the intercept is fitted on the result. The slope may calm and
+never sharpens: few labels that went well would make any arm too sure.
 
 A twin's labels have changed places wherever the pairing of rows and labels can teach: in training, in early
 stopping, in calibration, in the ensemble's weights. Shares of "up" are the true ones: a shuffle keeps them,
@@ -113,7 +114,7 @@ def _calibrated(token: _Token, scores: Scores, twin: int) -> Floats:
     for rows, seen, y in _days(token, len(beyond), twin):
         # the intercept is fitted too, lest the slope learn the share of "up"; `prior` has a better one
         line = fit_line(beyond[:seen], y[:seen], token.weight[:seen], line, _TOLERANCE)
-        found[rows] = known[rows] + line[1] * beyond[rows]
+        found[rows] = known[rows] + min(line[1], 1.0) * beyond[rows]
     return found
 
 

@@ -19,12 +19,14 @@ import numpy as np
 import pyarrow.dataset as pds
 from numpy.typing import NDArray
 
+from bot.core.errors import DataError
 from bot.core.types import DAY_MS
 from bot.research.bootstrap import ClusterBootstrap, Estimate, between, percentile_interval
 from bot.research.predictions import correctness, log_losses
 from bot.research.study_data import Market, Study
 from bot.research.study_files import TWIN, twins_of
 from bot.research.study_predictions import BASE
+from strategies.features.spec import RAW_WARM_UP
 from strategies.learning.skill import weighted_auc
 
 Floats = NDArray[np.float64]
@@ -71,6 +73,7 @@ class Row(NamedTuple):
 
 
 def outcomes(study: Study) -> Outcomes:
+    """Raises DataError when no token has a row."""
     parts = []
     for number, symbol in enumerate(study.tokens):
         market = Market.load(study, symbol)
@@ -86,7 +89,19 @@ def outcomes(study: Study) -> Outcomes:
                 market.series.weight[rows].astype(np.float64),
             )
         )
-    return Outcomes(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    facts = Outcomes(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    if not len(facts.key):
+        raise DataError(
+            f"{study.data}: no bar of any token can be judged; features need {RAW_WARM_UP} bars "
+            "without a gap: see `bot data check`"
+        )
+    return facts
+
+
+def not_judged(study: Study, facts: Outcomes) -> list[str]:
+    """The tokens without a row."""
+    judged = set((facts.key >> _TIME_BITS).tolist())
+    return [symbol for number, symbol in enumerate(study.tokens) if number not in judged]
 
 
 def predicted(study: Study, path: Path, facts: Outcomes) -> dict[str, Floats]:

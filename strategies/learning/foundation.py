@@ -87,21 +87,25 @@ _KNOWN: Final[dict[str, tuple[str, Callable[[str], Forecaster], str]]] = {
 NAMES: Final = tuple(_KNOWN)
 
 
-def load(name: str, place: str) -> Forecaster:
-    """place: a folder, or the name of a model on the hub.
-
-    Raises UsageError for a name that is not known or whose package is not installed, DataError for a place
-    that holds no such model.
-    """
+def require(name: str) -> None:
+    """Raises UsageError for a name that is not known or whose package is not installed."""
     if name == "lag_llama":
         raise UsageError("lag_llama: its checkpoints are pickles, which may run code; none is loaded here")
     if name not in _KNOWN:
         raise UsageError(f"no forecaster {name!r}; choose from {', '.join(NAMES)}")
-    package, make, remedy = _KNOWN[name]
+    package, _, remedy = _KNOWN[name]
     if find_spec(package) is None:
         raise UsageError(f"{name} needs the package {package}, which is not installed: {remedy}")
+
+
+def load(name: str, place: str) -> Forecaster:
+    """place: a folder, or the name of a model on the hub.
+
+    Raises UsageError as `require` does, DataError for a place that holds no such model.
+    """
+    require(name)
     try:
-        return make(place)
+        return _KNOWN[name][1](place)
     except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
         raise DataError(f"{place}: not a model of {name} ({_first_line(error)})") from None
 
