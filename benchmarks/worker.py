@@ -24,7 +24,7 @@ import torch
 from bot.core.commands import AdaptModel, ExtendChain
 from bot.core.events import AdaptationFailed, CandidateArrived
 from bot.settings import Adaptation, Settings
-from strategies.arm import NetworkArm
+from strategies.contest.arm import NetworkArm
 from strategies.features.spec import COUNT, VERSION
 from strategies.learning.architecture import Architecture
 from strategies.learning.child import MEMORY_MB

@@ -93,9 +93,7 @@ class Breaker:
             out += self._fall(ts, equity)
         return out
 
-    def mark_token(
-        self, ts: int, symbol: str, pnl: float, equity: float
-    ) -> list[BreakerTripped | BreakerReleased]:
+    def mark_token(self, ts: int, symbol: str, pnl: float, equity: float) -> list[BreakerTripped]:
         """Take the P&L of one token since ever (realised, unrealised and costs), quote coin."""
         day = ts // DAY_MS
         known = self._token_days.get(symbol)

@@ -15,7 +15,7 @@ import numpy as np
 
 from bot.core.records import ROLLING, QualityMeasured
 from bot.core.types import DAY_MS
-from strategies.arm import log_loss
+from strategies.contest.arm import log_loss
 
 DAYS: Final = 14  # of the rolling figures, the UTC day under way included
 AGES: Final = ((3, "0-2"), (8, "3-7"), (15, "8-14"), (31, "15-30"), (61, "31-60"))  # days; up to, name

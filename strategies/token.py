@@ -14,10 +14,10 @@ from bot.core.records import LabelMatured, StageChanged
 from bot.core.signal import Action, Signal
 from bot.core.types import MINUTE_MS, Position, Side, Stage
 from bot.settings import Settings
-from strategies.arm import log_loss
 from strategies.base import Advice
 from strategies.chain import Chain
 from strategies.contest import SAID_BASE, Contest
+from strategies.contest.arm import log_loss
 from strategies.features.pipeline import FeatureRow
 from strategies.labels import Labeler, Matured
 from strategies.ladder import Evidence, climb

@@ -1,9 +1,13 @@
 """`bot flatten` without a bot: every position closed by REST alone, whatever the exchange does meanwhile."""
 
 import asyncio
+import json
+import math
+from collections import Counter
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -20,6 +24,7 @@ from bot.exchange.bybit.environment import Credentials, local
 from bot.exchange.bybit.ownership import Ownership
 from bot.exchange.bybit.requests import NewOrder
 from bot.exchange.bybit.rest import Rest
+from bot.exchange.bybit.wire.private import Execution
 from bot.execution.orders import Orders, tag_of
 from bot.storage.database import Database
 from bot.storage.journal import Journal
@@ -62,7 +67,8 @@ def held(exchange: LocalExchange) -> dict[str, Decimal]:
     return exchange.do(lambda: {item.contract.symbol: item.qty for item in exchange.account.held()})
 
 
-async def close(exchange: LocalExchange, owners: Ownership | None = None) -> tuple[list[str], str]:
+async def close(exchange: LocalExchange, *, everything: bool = False) -> tuple[list[str], str]:
+    """Every position, as where they are adopted, or really everything."""
     told: list[str] = []
     rest = Rest(local(exchange.url), Credentials(KEY, SECRET))
     await rest.measure_clock()
@@ -71,7 +77,7 @@ async def close(exchange: LocalExchange, owners: Ownership | None = None) -> tup
         await asyncio.sleep(0.05)
 
     try:
-        closed = await Closing(rest, told.append, owners or Ownership(), sleep=briefly).run()
+        closed = await Closing(rest, told.append, None if everything else Ownership(), sleep=briefly).run()
         return told, f"{closed.positions} {len(closed.cancelled)} {closed.left}"
     finally:
         rest.close()
@@ -86,6 +92,80 @@ async def test_everything_is_closed_and_the_order_of_a_stranger_is_named(exchang
     assert "sell 1.00 ETHUSDT to close it" in told
     told, done = await close(exchange)
     assert (told, done) == ([], "[] 0 ['ETHUSDT by-hand']")
+
+
+async def test_where_everything_is_to_go_nothing_stays_that_could_open_a_position(
+    exchange: LocalExchange,
+) -> None:
+    """A stranger's entry that waits for a price is among them."""
+    await hold(exchange)
+    rest = Rest(local(exchange.url), Credentials(KEY, SECRET))
+    await rest.measure_clock()
+    waiting = NewOrder(
+        symbol="BTCUSDT", side="Buy", order_type="Market", qty=Decimal("0.01"), trigger_price=Decimal(70_000),
+        trigger_direction=1,
+    )  # fmt: skip
+    await rest.orders.create(waiting)
+    _, done = await close(exchange, everything=True)
+    assert done == "['BTCUSDT', 'ETHUSDT'] 3 []"
+    assert held(exchange) == {}
+    assert await rest.orders.open_orders(settle_coin="USDT") == []
+    rest.close()
+
+
+async def test_a_position_of_others_is_asked_about_once(exchange: LocalExchange) -> None:
+    """However many rounds the rest takes; again when it has changed, as often as it is new."""
+    await hold(exchange)
+    rest = Rest(local(exchange.url), Credentials(KEY, SECRET))
+    await rest.measure_clock()
+    asked: list[str] = []
+    executions = rest.orders.executions
+
+    async def counted(**query: Any) -> list[Execution]:
+        asked.append(query["symbol"])
+        return await executions(**query)
+
+    rest.orders.executions = counted  # type: ignore[method-assign]
+    rounds = 0
+
+    async def after(_: float) -> None:
+        nonlocal rounds
+        rounds += 1
+        if rounds == 3:
+            await rest.orders.create(
+                NewOrder(symbol="BTCUSDT", side="Sell", order_type="Market", qty=Decimal("0.01"))
+            )
+            exchange.do(lambda: age("BTCUSDT"))
+
+    def age(*symbols: str) -> None:
+        for item in exchange.account.held():
+            item.updated -= 60_000 if item.contract.symbol in symbols else 0
+
+    exchange.do(lambda: age("BTCUSDT", "ETHUSDT"))
+    exchange.arm("bad_gateway", "/v5/order/cancel*", count=5)
+    owners = Ownership(leave=True, earlier=[tag_of(START, 1)])
+    closed = await Closing(rest, lambda _: None, owners, sleep=after).run()
+    rest.close()
+    assert len(closed.cancelled) == 1
+    assert rounds > 3
+    assert Counter(asked) == {"ETHUSDT": 1, "BTCUSDT": 2}
+
+
+async def test_what_is_on_record_is_closed_while_nobody_says_whose_the_others_are(
+    exchange: LocalExchange, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(closing, "_ROUNDS", 2)
+    await hold(exchange)
+    rest = Rest(local(exchange.url), Credentials(KEY, SECRET))
+    await rest.measure_clock()
+    exchange.arm("bad_gateway", "/v5/execution/list", lasts_ms=60_000)
+    owners = Ownership(leave=True, earlier=[tag_of(START, 1)], past={"BTCUSDT": [(0, math.inf)]})
+    with pytest.raises(RuntimeFault, match=r"other positions may be ours or not: .*execution/list"):
+        await Closing(rest, lambda _: None, owners).run()
+    assert held(exchange) == {"ETHUSDT": Decimal(1)}
+    orders = await rest.orders.open_orders(settle_coin="USDT")
+    assert [item.order_link_id for item in orders if not item.reduce_only] == ["by-hand"]
+    rest.close()
 
 
 @pytest.mark.parametrize("fault", ["ack_lost", "drop", "server_error", "bad_gateway", "too_many_visits"])
@@ -124,7 +204,7 @@ def test_the_command_closes_everything_even_without_database_or_configuration(
     result = flatten(exchange, tmp_path, "--all", "--config", str(tmp_path / "config.toml"))
     assert "No bot that trades answers for testnet: closing on local from here" in result.output
     assert result.exit_code == 0, result.output
-    assert "flat: 2 positions closed, 1 entries cancelled; open orders of others are left" in result.output
+    assert "flat: 2 positions closed, 2 entries cancelled\n" in result.output
     assert held(exchange) == {}
     assert "Nothing holds the next start back" in result.output
     assert broken == "bot.sqlite" or not (tmp_path / "bot.sqlite").exists()
@@ -140,15 +220,64 @@ def test_without_a_database_what_an_order_of_this_program_opened_is_closed(
     assert "positions of others are left: ETHUSDT +1.00 (--all closes them, too)" in result.output
 
 
+def had(home: Path, account: int, symbol: str) -> None:
+    """A run on an account that held something in the end."""
+    config = json.dumps({"choice": {"account": str(account)}})
+    with Database.open(home / "bot.sqlite") as database:
+        journal = Journal.start(database, **{**RUN, "kind": "testnet", "config_json": config})
+        journal.write(PositionAdopted(1, 1, symbol, Decimal(1), Decimal(1), None, ""))
+        journal.finish({})
+
+
+def test_what_runs_on_another_account_held_says_nothing_of_this_one(
+    exchange: LocalExchange, tmp_path: Path
+) -> None:
+    asyncio.run(hold(exchange))
+    had(tmp_path, 7, "ETHUSDT")
+    had(tmp_path, exchange.account.uid, "BTCUSDT")
+    result = flatten(exchange, tmp_path)
+    assert result.exit_code == 0, result.output
+    assert held(exchange) == {"ETHUSDT": Decimal(1)}
+    assert "positions of others are left: ETHUSDT +1.00" in result.output
+    assert "open orders of others are left: ETHUSDT by-hand, ETHUSDT t" in result.output
+    assert "(--all cancels them, too)\n" in result.output
+
+
+def test_the_key_of_an_account_that_no_run_was_on_is_refused_and_the_request_stands(
+    exchange: LocalExchange, tmp_path: Path
+) -> None:
+    """Nothing of the bot is there to close: that would pass for done."""
+    asyncio.run(hold(exchange))
+    had(tmp_path, 7, "ETHUSDT")
+    result = flatten(exchange, tmp_path, BOT_BYBIT__FOREIGN_POSITIONS="adopt")
+    assert result.exit_code == 2
+    assert f"the key is one of account {exchange.account.uid}, on which no run of testnet" in result.output
+    assert len(held(exchange)) == 2
+    with Database.open(tmp_path / "bot.sqlite") as database:
+        (request,) = Mailbox(database, "testnet").in_force()
+        assert not request.done
+    assert flatten(exchange, tmp_path, "--all").exit_code == 0
+    assert held(exchange) == {}
+
+
+def test_where_the_exchange_does_not_say_which_account_it_is_the_ids_of_orders_do(
+    exchange: LocalExchange, tmp_path: Path
+) -> None:
+    asyncio.run(hold(exchange, ours=Orders(tag_of(START, 3)).next_id("BTCUSDT")))
+    had(tmp_path, exchange.account.uid, "ETHUSDT")
+    exchange.arm("bad_gateway", "/v5/user/query-api", lasts_ms=60_000)
+    result = flatten(exchange, tmp_path)
+    assert result.exit_code == 0, result.output
+    assert "Ours is what an order of this program has opened within seven days" in result.output
+    assert held(exchange) == {"ETHUSDT": Decimal(1)}
+
+
 @pytest.mark.parametrize("policy", ["leave", "adopt"])
 def test_with_a_database_what_is_ours_is_closed_and_the_request_is_done(
     exchange: LocalExchange, tmp_path: Path, policy: str
 ) -> None:
     asyncio.run(hold(exchange))
-    with Database.open(tmp_path / "bot.sqlite") as database:
-        journal = Journal.start(database, **{**RUN, "kind": "testnet"})
-        journal.write(PositionAdopted(1, 1, "BTCUSDT", Decimal("-0.01"), Decimal(60_000), None, ""))
-        journal.finish({})
+    had(tmp_path, exchange.account.uid, "BTCUSDT")
     result = flatten(exchange, tmp_path, BOT_BYBIT__FOREIGN_POSITIONS=policy)
     assert result.exit_code == 0, result.output
     assert held(exchange) == ({"ETHUSDT": Decimal(1)} if policy == "leave" else {})

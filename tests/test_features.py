@@ -23,7 +23,7 @@ from bot.core.events import MicrostructureSampled
 from bot.core.records import Readiness
 from bot.market import book_samples, trades
 from bot.market.bars import COLUMNS, BarTable
-from strategies.features import kernel, normaliser, pipeline, spec
+from strategies.features import inputs, kernel, normaliser, spec
 from strategies.features.document import page
 from strategies.features.normaliser import MIN_SAMPLES, NORMAL_MAD, PRIOR_SAMPLES, STRIDE, SourceStatistics
 from strategies.features.pipeline import (
@@ -535,7 +535,7 @@ def test_no_feature_changes_when_the_future_does(
     change: Callable[[BarTable], BarTable],
     of: str,
 ) -> None:
-    monkeypatch.setattr(pipeline, "CHUNK", 97)  # the future is also in chunks of its own
+    monkeypatch.setattr(inputs, "CHUNK", 97)  # the future is also in chunks of its own
     references = [change(btc), change(eth)] if of == "references" else [btc, eth]
     table = change(token) if of == "token" else token
     funding, books = np.full(SIZE, 1e-4), micro

@@ -23,7 +23,7 @@ from bot.core.events import (
     PositionAdopted,
 )
 from bot.core.records import EquityMarked, Refused
-from bot.core.types import OrderRequest, OrderType, Side
+from bot.core.types import DAY_MS, OrderRequest, OrderType, Side
 from bot.exchange.bybit.audit import audit
 from bot.exchange.bybit.environment import Credentials, local
 from bot.exchange.bybit.ownership import Ownership
@@ -226,8 +226,8 @@ async def test_a_persons_order_is_told_and_keeps_us_out_and_stays(exchange: Loca
 # --- through deaths and starts ------------------------------------------------------------------------------
 
 
-def died(database: Database, started: int, symbol: str) -> str:
-    """A run that was killed when its entry had left; its id."""
+def died(database: Database, started: int, symbol: str, *, given_up: bool = False) -> str:
+    """A run that was killed when its entry had left, or was given up; its id."""
     config = json.dumps({"choice": {"account": "1", "environment": "local"}})
     journal = Journal.start(
         database, kind="testnet", title="", simulated=True, config_json=config, seed=5, started=started,
@@ -236,6 +236,8 @@ def died(database: Database, started: int, symbol: str) -> str:
     link = Orders(tag_of(started, 5)).next_id(symbol)
     order = OrderRequest(link_id=link, symbol=symbol, side=Side.BUY, type=OrderType.MARKET, qty=Decimal(20))
     journal.write(PlaceOrder(started, order))
+    if given_up:
+        journal.write(OrderRejected(started, started, link, "the exchange never received it"))
     journal.commit()
     return link
 
@@ -263,14 +265,24 @@ async def test_an_entry_whose_fill_no_run_has_booked_is_ours_and_the_persons_is_
         rest.close()
 
 
-async def test_a_position_that_only_the_exchange_knows_to_be_ours_is_ours(exchange: LocalExchange) -> None:
-    """The database has given the order up; its tag says whose it was. That of another bot does not."""
+@pytest.mark.parametrize("days", [0, 6])
+async def test_a_position_that_only_the_exchange_knows_to_be_ours_is_ours(
+    exchange: LocalExchange, days: int
+) -> None:
+    """The database has given the order up; its tag says whose it was, also after days without a bot. That of
+    another bot does not."""
     person = Rest(local(exchange.url), KEYS)
     await person.measure_clock()
     started = person.clock.now_ms()
     await trade(person, OURS, "Buy", "1", order_link_id=Orders(tag_of(started, 5)).next_id(OURS))
     await trade(person, THEIRS, "Buy", "0.1", order_link_id=Orders(tag_of(started, 6)).next_id(THEIRS))
     person.close()
+
+    def age() -> None:
+        for made in exchange.account.executions:
+            made["execTime"] = str(int(made["execTime"]) - days * DAY_MS)
+
+    exchange.do(age)
     async with two(exchange, earlier=[tag_of(started, 5)]) as (desk, _):
         await desk.until(lambda: held(exchange)[OURS][1], what="a stop")
         assert set(desk.engine.portfolio.positions) == {OURS}
@@ -295,4 +307,38 @@ async def test_what_others_win_and_lose_between_two_runs_is_no_loss_of_ours(
             (mark,) = database.frame(4, "equity").to_dict("records")
             assert mark["day_drawdown"] == pytest.approx(0, abs=1e-9)
             assert mark["equity"] == pytest.approx(float(wallet(exchange)))
+        rest.close()
+
+
+async def test_a_given_up_entry_that_filled_and_was_stopped_out_while_no_bot_ran_is_our_loss(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a person lost meanwhile is not. Each start knows it, the first one tells it."""
+    with local_exchange(with_a_token, manual=False) as exchange:
+        rest = Rest(local(exchange.url), KEYS)
+        await rest.measure_clock()
+        async with starting(exchange, tmp_path, monkeypatch, bybit=Bybit()) as database:
+            await until(lambda: len(database.frame(2, "equity")))
+        with Database.open(tmp_path / "bot.sqlite") as database:
+            link = died(database, rest.clock.now_ms() - 60_000, "ETHUSDT", given_up=True)
+        await trade(rest, "ETHUSDT", "Buy", "1", order_link_id=link, stop_loss=Decimal(2_400))
+        exchange.move("ETHUSDT", 0.95)
+        await until(lambda: held(exchange) == {})
+        lost = 10_000 - float(wallet(exchange))
+        assert lost > 95
+        await trade(rest, "BTCUSDT", "Buy", "0.05")
+        exchange.move("BTCUSDT", 0.9)
+        await trade(rest, "BTCUSDT", "Sell", "0.05", reduce_only=True)
+        assert wallet(exchange) < 9_750 - lost
+        await until(lambda: time.time() * 1_000 > exchange.venue.world.now + 50)  # it had been moved on
+        text = "an order that had been given up was carried out after all while no bot ran"
+        told = [f"{text}: {-lost:+.2f} USDT, which is ours"]
+        for start in (5, 7):
+            async with starting(exchange, tmp_path, monkeypatch, bybit=Bybit()) as database:
+                await until(lambda run=start: len(database.frame(run, "equity")))
+                (mark,) = database.frame(start, "equity").to_dict("records")
+                assert mark["day_drawdown"] == pytest.approx(lost / (float(wallet(exchange)) + lost))
+                alarms = database.frame(start, "alarms")
+                assert [item for item in alarms["text"] if text in item] == told
+                told = []
         rest.close()

@@ -250,6 +250,42 @@ def test_a_stop_that_is_told_after_its_position_was_seen_to_be_gone_is_ours() ->
     assert book.owners.strange == 1
 
 
+def test_what_an_order_did_that_was_given_up_is_ours_until_its_symbol_is_flat() -> None:
+    """By the ledger alone; a minute later somebody else is there."""
+    link, theirs = EARLIER.next_id(SYMBOL), ANOTHER.next_id(SYMBOL)
+    owners = leaving(past={SYMBOL: [(START, START + 1)]}, unfilled=[link], started=START + 90_000)
+
+    def line(seconds: int, size: int | None, link: str = "", **changes: Any) -> Transaction:
+        made = Transaction(
+            id=f"{seconds}", type="TRADE", currency="USDT", transaction_time=START + seconds * 1_000,
+            symbol=SYMBOL, category="linear", order_link_id=link,
+            size=None if size is None else Decimal(size),
+        )  # fmt: skip
+        return msgspec.structs.replace(made, **changes)
+
+    before, after = line(-1, 0), line(80, -5, theirs)
+    elsewhere = line(25, 0, symbol=ELSEWHERE)
+    ours = [line(2, 5, link), line(3, 10, link), line(30, None, type="SETTLEMENT"), line(40, 0)]
+    lines = [before, *ours[:2], elsewhere, *ours[2:], after]
+    assert not owners.books(ours[-1])
+    assert owners.recall(lines) == ours
+    assert [item for item in lines if owners.books(item)] == ours
+    assert not owners.holds(SYMBOL)
+
+
+def test_where_the_ledger_does_not_tell_an_end_the_symbol_is_ours_until_a_look() -> None:
+    link = EARLIER.next_id(SYMBOL)
+    owners = leaving(unfilled=[link], started=START + 90_000)
+    filled = Transaction(
+        id="1", type="TRADE", currency="USDT", transaction_time=START, symbol=SYMBOL, category="linear",
+        order_link_id=link, size=Decimal(5),
+    )  # fmt: skip
+    assert owners.recall([filled]) == [filled]
+    assert owners.holds(SYMBOL)
+    assert owners.release(SYMBOL, START + 91_000)
+    assert owners.is_ours(SYMBOL, "", START + 80_000)
+
+
 # --- by any story -------------------------------------------------------------------------------------------
 
 

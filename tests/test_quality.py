@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from bot.core.records import ROLLING, LabelMatured
 from bot.core.types import DAY_MS, HOUR_MS
 from bot.research import predictions
-from strategies.arm import log_loss
+from strategies.contest.arm import log_loss
 from strategies.quality import DAYS, OLDER, Quality, Tally, age_group
 from tests.builders import START
 from tests.test_token import HORIZON, KNOWS, Life

@@ -9,8 +9,8 @@ from msgspec.structs import replace
 from rich.console import Console
 
 from bot.core.commands import PlaceOrder
-from bot.core.events import PositionAdopted
-from bot.core.records import EquityMarked
+from bot.core.events import OrderRejected, PositionAdopted
+from bot.core.records import BreakerTripped, EquityMarked
 from bot.core.types import DAY_MS, HOUR_MS, FillOrigin, OrderRequest, OrderType, Side
 from bot.engine.portfolio import Portfolio
 from bot.exchange.bybit.account_book import Held
@@ -72,9 +72,10 @@ async def test_a_restart_counts_entries_ages_and_losses_from_where_the_last_run_
         await lose(exchange, rest, "BTCUSDT")  # while no bot ran, say
         now = max(rest.clock.now_ms(), exchange.venue.world.now) + 1  # its market was moved on
         traded(database, now)
-        breaker, books, orders = Breaker(Risk(), 10_000), Portfolio(Decimal(10_000)), Orders()
+        risk = Risk(token_daily_loss=0.01)
+        breaker, books, orders = Breaker(risk, 10_000), Portfolio(Decimal(10_000)), Orders()
         opening = Opening(now, Decimal(10_000), {"ETHUSDT": Held(Decimal(1)), "BTCUSDT": Held(Decimal(-1))})
-        memory = Memory(Risk(), database, earlier_runs(database, "testnet", "1"), now, Ownership())
+        memory = Memory(risk, database, earlier_runs(database, "testnet", "1"), now, Ownership())
         await memory.restore(rest, opening, breaker, books, orders, Console(quiet=True))
         rest.close()
         assert orders.entries_since(now - DAY_MS) == 3
@@ -88,10 +89,29 @@ async def test_a_restart_counts_entries_ages_and_losses_from_where_the_last_run_
         assert books.positions["BTCUSDT"].opened == now  # it is short, and we had bought
         lost = float(10_000 - exchange.account.wallet)
         assert lost > 10
-        almost = 50 - lost + 1e-6  # of the 50 that a token may lose on a day
+        almost = 100 - lost + 1e-6  # of the 100 that a token may lose on a day
         assert breaker.mark_token(now, "BTCUSDT", 0.01 - almost, 10_000) == []
         assert breaker.mark_token(now, "BTCUSDT", -almost, 10_000) != []
         assert breaker.mark_token(now, "ETHUSDT", -almost, 10_000) == []
+
+
+async def test_a_token_that_lost_too_much_while_no_bot_ran_is_halted_at_the_start(tmp_path: Path) -> None:
+    with local_exchange() as exchange, Database.open(tmp_path / "bot.sqlite") as database:
+        exchange.advance(500)
+        rest = Rest(local(exchange.url), KEYS)
+        await rest.measure_clock()
+        await lose(exchange, rest, "BTCUSDT")
+        now = max(rest.clock.now_ms(), exchange.venue.world.now) + 1
+        breaker, opening = Breaker(Risk(), 10_000), Opening(now, Decimal(9_900), {})
+        memory = Memory(Risk(), database, [], now, Ownership())
+        (tripped,) = await memory.restore(
+            rest, opening, breaker, Portfolio(Decimal(9_900)), Orders(), Console(quiet=True)
+        )
+        rest.close()
+        assert isinstance(tripped, BreakerTripped)
+        assert tripped.symbol == "BTCUSDT"
+        assert breaker.token_reason("BTCUSDT") == tripped.reason
+        assert not breaker.halted
 
 
 @pytest.mark.parametrize("late", [0, 1, 9_000])
@@ -148,11 +168,36 @@ def entry(ids: Orders, ts: int) -> PlaceOrder:
     )
 
 
-def of_the_ledger(ts: int, link: str = "") -> Transaction:
+def of_the_ledger(ts: int, link: str = "", size: int | None = None) -> Transaction:
     return Transaction(
         id=f"{ts}", symbol="NEWUSDT", type="TRADE", category="linear", currency="USDT", order_link_id=link,
-        transaction_time=ts, change=Decimal(-4),
+        transaction_time=ts, change=Decimal(-4), size=None if size is None else Decimal(size),
     )  # fmt: skip
+
+
+def test_an_entry_that_was_filled_before_it_was_given_up_is_ours_to_its_end(tmp_path: Path) -> None:
+    """No list had told of it. What is on record of other entries begins nothing."""
+    with Database.open(tmp_path / "bot.sqlite") as database:
+        journal, ids = begun(database, START)
+        lost, booked = entry(ids, START + 1), entry(ids, START + 60_000)
+        journal.write(lost)
+        journal.write(OrderRejected(START + 7_000, START + 7_000, lost.order.link_id, "never received"))
+        journal.write(booked)
+        for side, link, ts in (("Buy", booked.order.link_id, 60_100), ("Sell", "", 61_000)):
+            made = fill(Side(side), "20", "10", symbol="NEWUSDT", ts=START + ts)
+            journal.write(replace(made, link_id=link))
+        journal.finish({})
+        owners = ownership_of(Settings(), database, earlier_runs(database, "testnet", "1"), START + HOUR_MS)
+        stopped = of_the_ledger(START + 40_000, "", 0)
+        lines = [
+            of_the_ledger(START + 20, lost.order.link_id, 20), stopped,
+            of_the_ledger(START + 60_100, booked.order.link_id, 20), of_the_ledger(START + 61_005),
+        ]  # fmt: skip
+        assert not owners.books(stopped)
+        assert owners.recall(lines) == [stopped]
+        assert all(map(owners.books, lines))
+        assert owners.claims == []
+        assert not owners.books(of_the_ledger(START + 56_000))  # a person
 
 
 def test_a_stop_is_ours_after_any_number_of_restarts_also_where_no_run_saw_the_entry_filled(

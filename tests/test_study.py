@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.special import expit, logit
 
 from bot.commands.study_run import _arms, _remarks
 from bot.core.errors import UsageError
@@ -26,9 +27,11 @@ from bot.research import (
 )
 from bot.research.bootstrap import ClusterBootstrap, between
 from bot.research.study_data import Market, Study, cuts
+from bot.research.study_files import Scores
 from bot.research.study_pooled import shuffled
 from bot.settings import Model
 from bot.storage import barfiles
+from strategies.learning.calibration import negative_log_likelihood
 from strategies.learning.dataset import LabelledSeries
 from strategies.learning.few_shot import mixture
 from strategies.learning.prior import PSEUDO_LABELS, intercepts
@@ -163,21 +166,28 @@ def test_a_label_is_the_sign_of_the_return_from_the_next_open_to_the_last_close(
     assert market.series.weight[row] == pytest.approx(1 / 16)
 
 
-def test_nothing_that_happens_later_changes_a_prediction(done, data, tmp_path):
-    """Every file is rewritten from a moment on (prices times ten, another course); all that was said before
-    must be the same, bit for bit, by another number of processes."""
-    _, before = done
+def rewritten(table: BarTable, moment: int, seed: int) -> BarTable:
+    """From the moment on, prices times ten, on another course."""
+    late = table.start >= moment
+    course = np.exp(np.cumsum(np.random.default_rng(seed).normal(0, 0.02, len(table)) * late))
+    factor = np.where(late, 10.0 * course, 1.0)
+    changed = {name: getattr(table, name) * factor for name in ("open", "high", "low", "close")}
+    return replace(table, **changed)
+
+
+def cut_off(table: BarTable, moment: int, seed: int) -> BarTable:
+    return table.between(int(table.start[0]), moment)
+
+
+@pytest.mark.parametrize("happens", [rewritten, cut_off])
+def test_nothing_that_happens_later_changes_a_prediction(done, data, tmp_path, happens):
+    """All that was said before must be the same, bit for bit, by another number of processes."""
+    one, before = done
     moment = BEGIN + 45 * DAY_MS
-    shutil.copytree(data, tmp_path / "bars")
     for number, symbol in enumerate((*SOURCES, *LISTED)):
-        table = barfiles.read(tmp_path / "bars" / symbol / "15m.parquet")
-        late = table.start >= moment
-        course = np.exp(np.cumsum(np.random.default_rng(number).normal(0, 0.02, len(table)) * late))
-        factor = np.where(late, 10.0 * course, 1.0)
-        changed = {name: getattr(table, name) * factor for name in ("open", "high", "low", "close")}
-        columns = {name: getattr(table, name) for name in ("volume", "turnover")} | changed
-        barfiles.write(tmp_path / "bars", BarTable(symbol, STEP, table.start, **columns))
-    after = predicted(planned(tmp_path / "bars", tmp_path / "study"), 1, twins=0)
+        table = barfiles.read(data / symbol / "15m.parquet")
+        barfiles.write(tmp_path / "bars", happens(table, moment, number))
+    after = predicted(planned(tmp_path / "bars", tmp_path / "study", until=one.until), 1, twins=0)
     keys = ["token", "arm", "t"]
     early = before[before["t"] + STEP <= moment].astype({"token": str, "arm": str})
     both = early.merge(after.astype({"token": str, "arm": str}), on=keys, suffixes=("", "_after"))
@@ -185,7 +195,12 @@ def test_nothing_that_happens_later_changes_a_prediction(done, data, tmp_path):
     np.testing.assert_array_equal(both["p_up"], both["p_up_after"])
     late = before[before["t"] > moment + DAY_MS].astype({"token": str, "arm": str})
     other = late.merge(after.astype({"token": str, "arm": str}), on=keys, suffixes=("", "_after"))
-    assert (other["p_up"] != other["p_up_after"]).mean() > 0.8  # always short says the same whatever comes
+    if happens is cut_off:
+        assert other.empty
+    else:
+        assert (
+            other["p_up"] != other["p_up_after"]
+        ).mean() > 0.8  # always short says the same whatever comes
 
 
 def test_a_finished_study_is_not_done_again_and_another_one_is_refused(done, data):
@@ -329,6 +344,76 @@ def test_pooled_models_are_fitted_at_the_beginning_and_then_every_month(data, tm
 def test_a_range_that_leaves_nothing_is_refused(data, tmp_path, changes, message):
     with pytest.raises(UsageError, match=message):
         planned(data, tmp_path, **changes)
+
+
+# --- calibration -------------------------------------------------------------------------------------------
+
+
+def taught(seed: int, scale: float, truth: float) -> tuple[study_predictions._Token, Scores]:
+    """A token of 40 days and an arm: its scores vary by `scale`, the true log odds are `truth` times them."""
+    rng = np.random.default_rng(seed)
+    n = 40 * 96
+    said = scale * rng.standard_normal(n)
+    y = (rng.random(n) < expit(truth * said)).astype(float)
+    starts, weight, nothing = STEP * np.arange(n), np.full(n, 1 / 4), np.zeros(n, np.float32)
+    series = LabelledSeries(
+        "AAAUSDT", STEP, starts, np.zeros((n, 1), np.float32), y.astype(np.int8), weight, nothing, starts
+    )
+    market = Market(series, np.zeros(n), 0, starts)
+    known = np.maximum(np.arange(n) - 16, 0)
+    token = study_predictions._Token(SimpleNamespace(seed=1), "AAAUSDT", market, y, weight, known)
+    return token, Scores(said, np.full(n, 0.5), np.full(n, np.nan), starts)
+
+
+def loss(score: np.ndarray, y: np.ndarray) -> float:
+    return negative_log_likelihood(score[288:], y[288:])
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.5, 3.0])
+def test_an_arm_that_is_too_sure_costs_no_more_than_saying_nothing(scale):
+    token, scores = taught(1, scale, 0.0)
+    calibrated = study_predictions._calibrated(token, scores, 0)
+    assert loss(scores.raw, token.y) > np.log(2) + 0.02
+    assert loss(calibrated, token.y) < np.log(2) + 0.01
+
+
+@pytest.mark.parametrize("scale", [0.1, 0.4, 1.0])
+def test_an_arm_that_means_what_it_says_is_left_alone(scale):
+    token, scores = taught(2, scale, 1.0)
+    calibrated = study_predictions._calibrated(token, scores, 0)
+    assert loss(calibrated, token.y) == pytest.approx(loss(scores.raw, token.y), abs=0.001)
+
+
+def test_an_arm_is_calibrated_about_the_share_of_its_training():
+    token, scores = taught(3, 3.0, 0.0)
+    calibrated = study_predictions._calibrated(
+        token, scores._replace(raw=scores.raw + logit(0.3), share=np.full(len(token.y), 0.3)), 0
+    )
+    assert expit(calibrated[-960:]).mean() == pytest.approx(0.3, abs=0.02)
+
+
+@pytest.mark.parametrize("twin", [0, 1])
+@pytest.mark.parametrize("cut", [500, 1_000, 1_900])
+def test_a_later_label_changes_no_slope(twin, cut):
+    token, scores = taught(4, 1.0, 1.0)
+    poisoned = token._replace(y=np.where(np.arange(len(token.y)) < cut, token.y, 1 - token.y))
+    before = study_predictions._calibrated(token, scores, twin)
+    after = study_predictions._calibrated(poisoned, scores, twin)
+    np.testing.assert_array_equal(before[: cut + 17], after[: cut + 17])
+    assert (before[cut + 113 :] != after[cut + 113 :]).all()
+
+
+def test_a_twins_slope_learns_nothing():
+    """Half the tokens' scores are right and half are reversed: true labels tell which, a twin's do not."""
+    arms = [taught(seed, 0.5, 1.0 if seed % 2 else -1.0) for seed in range(12)]
+
+    def auc(twin: int) -> float:
+        said = [study_predictions._calibrated(token, scores, twin)[960:] for token, scores in arms]
+        y = np.concatenate([token.y[960:] for token, _ in arms])
+        return weighted_auc(np.concatenate(said), y, np.ones(len(y)))
+
+    assert auc(0) > 0.53
+    assert np.mean([auc(twin) for twin in range(1, 9)]) == pytest.approx(0.5, abs=0.01)
 
 
 # --- the prior and the ensemble ----------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from bot.core.verdict import ADAPTED, ENSEMBLE, FROZEN, SCRATCH
 from bot.settings import Settings
 from strategies.base import Advice
 from strategies.chain import Chain
-from strategies.contest import CHAINED, CHALLENGER
+from strategies.contest.roster import CHAINED, CHALLENGER
 from strategies.features.pipeline import FeatureRow
 from strategies.features.spec import COUNT, NAMES, VERSION
 from strategies.learning.architecture import Architecture

@@ -9,7 +9,7 @@ import pytest
 
 from bot.core.commands import PlaceOrder
 from bot.core.events import BalanceChanged, EntriesAllowed, EntriesBlocked, OrderFilled
-from bot.core.records import EquityMarked
+from bot.core.records import Alarm, EquityMarked
 from bot.core.types import OrderRequest, OrderType, Side
 from bot.exchange.bybit.broker import BrokerSettings, BybitBroker
 from bot.exchange.bybit.environment import Credentials, local
@@ -133,7 +133,30 @@ async def test_what_others_moved_meanwhile_is_told_apart_from_what_our_books_had
             changes = {change.amount: change for change in heard.of(BalanceChanged)}
             assert {amount: change.ours for amount, change in changes.items()} == {-500: True, 30: False}
             assert changes[Decimal(-500)].reason == "-500.00 USDT that our books had otherwise (TRADE)"
+            assert changes[Decimal(-500)].symbol == "ETHUSDT"
             assert changes[Decimal(30)].until == exchange.account.ledger[-1].ts
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+async def test_what_our_books_had_otherwise_is_told_of_each_token(sign: int) -> None:
+    """One that our books have as the exchange has it is none of them. Gains are told before losses."""
+    with local_exchange(manual=False) as exchange:
+        settings = WalletSettings(QUICKLY.pauses, settle=0.1)
+        async with watching(exchange, settings) as (broker, heard):
+            request = OrderRequest(
+                link_id="t-1", symbol="ETHUSDT", side=Side.BUY, type=OrderType.MARKET, qty=Decimal("0.5")
+            )
+            broker.submit(PlaceOrder(exchange.venue.world.now, request))
+            await heard.until(OrderFilled, 1)
+            for symbol, amount in (("BTCUSDT", -40), ("BTCUSDT", 5), ("NEWUSDT", 30)):
+                moved(exchange, symbol, amount * sign)
+            assert f"{-5 * sign:+.2f} USDT, unexplained" in (await broker.reconcile()).wallet
+            assert (await broker.reconcile()).wallet == ""
+            changes = heard.of(BalanceChanged)
+            told = [(change.symbol, change.amount) for change in changes]
+            assert dict(told) == {"BTCUSDT": -35 * sign, "NEWUSDT": 30 * sign}
+            assert told[0][1] > told[1][1]
+            assert all(change.ours for change in changes)
 
 
 class Busy:
@@ -282,3 +305,14 @@ def test_a_transfer_is_no_loss_and_what_our_books_had_otherwise_is(ours: bool) -
     assert isinstance(marked, EquityMarked)
     assert marked.ledger == (0 if ours else START + 7)
     assert marked.day_drawdown == (pytest.approx(0.05) if ours else 0)
+
+
+def test_what_our_books_had_otherwise_counts_for_the_limit_of_its_token() -> None:
+    desk = Desk(nothing)
+    lost = BalanceChanged(START + BAR, START + BAR, Decimal(-60), "moved", ours=True, symbol="NEWUSDT")
+    desk.runner.advance([lost])
+    assert "NEWUSDT lost 0.60% of equity" in desk.breaker.token_reason("NEWUSDT")
+    assert not desk.breaker.halted
+    assert desk.engine.portfolio.equity == 9_940
+    (alarm,) = desk.journal.of(Alarm)
+    assert (alarm.symbol, alarm.text) == ("NEWUSDT", "moved")

@@ -2,7 +2,8 @@
 
 import os
 from collections.abc import Callable
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,7 +25,10 @@ from bot.core.types import Verb
 from bot.exchange.bybit.environment import Credentials, Environment, credentials
 from bot.exchange.bybit.ownership import Ownership
 from bot.settings import Settings
-from bot.storage.mailbox import Mailbox, Request, wall_ms
+from bot.storage.mailbox import Heartbeat, Mailbox, Request, wall_ms
+
+if TYPE_CHECKING:
+    from bot.exchange.bybit.rest import Rest
 
 
 def flatten(
@@ -35,7 +39,7 @@ def flatten(
     ] = False,
     everything: Annotated[
         bool,
-        typer.Option("--all", help="Close what others hold on the account, too; from here, as --direct."),
+        typer.Option("--all", help="What others hold and have ordered, too; from here, as --direct."),
     ] = False,
     region: RegionOption = None,
     url: UrlOption = None,
@@ -45,53 +49,60 @@ def flatten(
     """Close every position at the market, cancel entries, and open nothing before `bot resume`.
 
     A running bot does it. When none runs (or hangs, or still starts) it is done from here with the key of
-    --mode testnet, demo or live; without a key by the bot, where one starts. Positions of others are left
-    alone and named, unless --all is given or `bybit.foreign_positions` is "adopt"; without a database ours
-    are those that an order of this program opened within seven days. Waits until all is closed; exit code 4
-    when it is not.
+    --mode testnet, demo or live; without a key by the bot, where one starts. What others hold and have
+    ordered is left alone and named. --all closes and cancels that as well: every position, and every order
+    that could open one. `bybit.foreign_positions = "adopt"` closes their positions and leaves their orders.
+    Without a database ours is what an order of this program opened within seven days. Waits until all is
+    closed; exit code 4 when it is not.
     """
-    chosen: str | None = mode
-    settings, beat, owners = None, None, None
-    try:
-        settings = emergency_settings_of(config, directory)
-        chosen, beat = find(mode, settings)
-        owners = _owners(settings, chosen)
-    except BotError as error:  # a broken file or database must not keep anybody from closing positions
-        if mode in (None, "paper"):
-            raise
-        _warn(error)
-    assert chosen is not None
+    settings, chosen, beat = _bot(mode, config, directory)
     trading = beat is not None and beat.phase == "trading"
-    asks = settings is not None and not direct and not everything  # the bot that runs
-    environment, keys = None, None
-    if chosen != "paper" and not (trading and asks):
-        environment = environment_of(chosen, region, url)
-        try:
-            keys = credentials(environment, os.environ)
-        except UsageError:
-            if beat is None or not asks:  # nobody hears it: nothing is done nor written down
-                raise
-    if settings is not None and keys is None:
-        request = post(Verb.FLATTEN, chosen, reason, settings)
-        if beat is not None:
-            wait(settings, request, FLAT_SECONDS, lambda now: now.done is not None)
-        else:
-            say("Written down; paper positions are closed when the run goes on.")
+    asks = not direct and not everything  # the bot that runs
+    if settings is not None and (chosen == "paper" or (trading and asks)):
+        _ask(settings, chosen, reason, beat)
         return
-    assert environment is not None
-    assert keys is not None
+    environment = environment_of(chosen, region, url)
+    try:
+        keys = credentials(environment, os.environ)
+    except UsageError:
+        if settings is None or beat is None or not asks:  # nobody hears it: nothing is done nor written down
+            raise
+        _ask(settings, chosen, reason, beat)
+        return
     why = "Without the bot" if trading else f"No bot that trades answers for {chosen}"
     say(f"{why}: closing on {environment.name} from here.")
-    blind = owners is None
-    found = Ownership(leave=not everything) if owners is None or everything else owners
 
     def close() -> str:
-        return interruptible(lambda: _close(environment, keys, found, blind=blind))
+        return interruptible(lambda: _close(environment, keys, settings, chosen, everything=everything))
 
-    if settings is None or blind:
+    if settings is None:
         say(close())
     else:
         _on_record(settings, chosen, reason, close)
+
+
+def _bot(
+    mode: str | None, config: Path | None, directory: Path | None
+) -> tuple[Settings | None, str, Heartbeat | None]:
+    """Which one is meant, and its heartbeat if it is alive. A broken file or database must not keep anybody
+    from closing positions: then there are no settings."""
+    try:
+        settings = emergency_settings_of(config, directory)
+        return settings, *find(mode, settings)
+    except BotError as error:
+        if mode is None or mode == "paper":
+            raise
+        _warn(error)
+        return None, mode, None
+
+
+def _ask(settings: Settings, mode: str, reason: str, beat: Heartbeat | None) -> None:
+    """The bot, where one is alive: it is written down for a next start otherwise."""
+    request = post(Verb.FLATTEN, mode, reason, settings)
+    if beat is None:
+        say("Written down; paper positions are closed when the run goes on.")
+    else:
+        wait(settings, request, FLAT_SECONDS, lambda now: now.done is not None)
 
 
 def _on_record(settings: Settings, mode: str, reason: str, close: Callable[[], str]) -> None:
@@ -114,31 +125,55 @@ def _on_record(settings: Settings, mode: str, reason: str, close: Callable[[], s
     say(text)
 
 
-def _owners(settings: Settings, mode: str) -> Ownership:
-    """By what all runs of this mode left on record."""
-    from bot.live.account import ownership_of  # here, not above: help and mistakes answer at once
-
-    with database_of(settings) as database:
-        runs = [run for run in database.runs() if run.kind == mode]
-        return ownership_of(settings, database, runs, wall_ms())
-
-
-async def _close(environment: Environment, keys: Credentials, owners: Ownership, *, blind: bool) -> str:
-    from bot.exchange.bybit.closing import Closing
+async def _close(
+    environment: Environment, keys: Credentials, settings: Settings | None, mode: str, *, everything: bool
+) -> str:
+    from bot.exchange.bybit.closing import Closing  # here, not above: help and mistakes answer at once
     from bot.exchange.bybit.rest import Rest
 
     rest = Rest(environment, keys)
     try:
         await rest.measure_clock()
-        closed = await Closing(rest, say, owners, blind=blind).run()
+        if everything:
+            closing = Closing(rest, say, None)
+        else:
+            owners = await _owners(rest, settings, mode)
+            closing = Closing(rest, say, owners or Ownership(leave=True), blind=owners is None)
+        closed = await closing.run()
     finally:
         rest.close()
     text = f"flat: {len(closed.positions)} positions closed, {len(closed.cancelled)} entries cancelled"
     if closed.others:
         text += f"; positions of others are left: {', '.join(closed.others)} (--all closes them, too)"
     if closed.left:
-        text += f"; open orders of others are left: {', '.join(closed.left)}"
+        text += f"; open orders of others are left: {', '.join(closed.left)} (--all cancels them, too)"
     return text
+
+
+async def _owners(rest: "Rest", settings: Settings | None, mode: str) -> Ownership | None:
+    """By what the runs on this very account left on record; None where that cannot be read.
+
+    Raises UsageError where they were all on other accounts: what the bot holds cannot be closed by this key.
+    """
+    from bot.live.account import earlier_runs, ownership_of
+
+    if settings is None:
+        return None
+    try:
+        account = str((await rest.account.key()).user_id)
+        with database_of(settings) as database:
+            runs = [run for run in database.runs() if run.kind == mode]
+            earlier = earlier_runs(database, mode, account)
+            owners = ownership_of(settings, database, earlier, wall_ms())
+    except BotError as error:
+        say(f"Warning: {error}. Ours is what an order of this program has opened within seven days.")
+        return None
+    if runs and not earlier:
+        raise UsageError(
+            f"the key is one of account {account}, on which no run of {mode} on record has been: nothing is "
+            "done. Take the key of the bot, or --all to close everything on that account"
+        )
+    return owners
 
 
 def _warn(error: BotError) -> None:

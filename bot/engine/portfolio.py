@@ -78,9 +78,16 @@ class Portfolio:
         """What our trading has brought since the beginning, unrealised P&L apart."""
         return self.balance - self._brought
 
-    def apply_transfer(self, changed: BalanceChanged) -> None:
-        self.balance += changed.amount
-        if not changed.ours:
+    @property
+    def realised(self) -> Mapping[str, Decimal]:
+        """Of each token since the beginning, after fees and funding; a copy."""
+        return dict(self._realised)
+
+    def apply_balance(self, changed: BalanceChanged) -> None:
+        if changed.ours:
+            self._realise(changed.symbol, changed.amount)
+        else:
+            self.balance += changed.amount
             self._brought += changed.amount
             self.ledger = max(self.ledger, changed.until)
         self.cash = float(self.balance)

@@ -162,10 +162,12 @@ class PositionKeeper:
         return self.check_drawdown(event.ts, event.symbol)
 
     def on_balance(self, event: BalanceChanged) -> list[Message]:
-        self._account.portfolio.apply_transfer(event)
+        before = self.check_drawdown(event.ts, event.symbol)  # what a token has lost so far begins its day
+        self._account.portfolio.apply_balance(event)
         if not event.ours:
             self._breaker.transfer(float(event.amount))
-        return [Alarm(event.ts, "", event.reason), *self.check_drawdown(event.ts)]
+        alarm = Alarm(event.ts, event.symbol, event.reason)
+        return [*before, alarm, *self.check_drawdown(event.ts, event.symbol)]
 
     def on_stop(self, event: StopMoved) -> list[Message]:
         self._account.portfolio.apply_stop(event)

@@ -58,6 +58,7 @@ def ownership_of(settings: Settings, database: Database, earlier: Sequence[Run],
         leave=settings.bybit.foreign_positions == "leave",
         earlier=[tag_of(run.start_ts, run.seed) for run in earlier],
         past=database.spans(runs),
+        unfilled=database.unfilled(runs),
         started=started,
     )
 

@@ -155,7 +155,9 @@ class LiveRun:
         orders = Orders(tag_of(self._started, self._salt))
         if isinstance(broker, BybitBroker):
             memory = Memory(risk, self._database, self._earlier, self._started, self._owners)
-            await memory.restore(self._rest, opening, breaker, books, orders, self._console)
+            for told in await memory.restore(self._rest, opening, breaker, books, orders, self._console):
+                journal.write(told)
+                view.apply(told)
             self._books = books
             if memory.unseen:  # before any request: a resume that waits ends it
                 self._inbox.put_nowait(EntriesBlocked(self._started, self._started, OPERATOR, memory.unseen))

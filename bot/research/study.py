@@ -52,7 +52,7 @@ COSTS: Final = {
     "moirai": 120.0,
 }  # fmt: skip
 """Rough seconds per token."""
-UNTAUGHT: Final = ("base_rate", "chronos", "moirai")  # no label reaches them: they need no twin
+UNTAUGHT: Final = ("base_rate", "chronos", "moirai")  # no label trains them: they need no twin
 
 
 def run(study: Study, arms: tuple[str, ...], processes: int, progress: Progress, twins: int) -> None:

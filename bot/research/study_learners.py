@@ -82,7 +82,7 @@ def token_trees(case: Case) -> Scores:
 def scratch(case: Case) -> Scores:
     """The same network, which knows nothing but the token."""
     net = pooled.load_net(case.study, source_key(0))
-    vol = case.rows.labelled_until(case.market.first + 3 * DAY_MS).log_vol
+    vol = case.rows.labelled_until(case.market.first + case.study.days[0] * DAY_MS).log_vol
     mean = float(np.nanmean(vol)) if np.isfinite(vol).any() else -5.0
     encoder = fresh_encoder(net.encoder, DROPOUT, mean, case.seed)
     trainer = Trainer(encoder, SCRATCH.rate, 0.0, case.seed, DECAY)
@@ -143,7 +143,6 @@ def _head_of(case: Case, net: Net) -> Scores:
     weights = net.encoder.weights()
     anchor = np.append(weights["direction.weight"][0], weights["direction.bias"]).astype(np.float64)
     anchor /= net.temperature
-    scale = np.nanvar(z[: max(1, len(z) // 4)], axis=0).mean() if whole.any() else 1.0
     n = len(case.rows)
     raw = np.full(n, np.log(net.share_up / (1 - net.share_up)))
     until = np.full(n, net.until, np.int64)
@@ -157,7 +156,7 @@ def _head_of(case: Case, net: Net) -> Scores:
                 known.y[taught].astype(np.float64),
                 known.weight[taught].astype(np.float64),
                 anchor,
-                HEAD_PULL * float(scale),
+                HEAD_PULL * float(z[taught].var(axis=0).mean()),
             )
             until[rows] = begin
         told = z[rows] @ head[:-1] + head[-1]

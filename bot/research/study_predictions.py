@@ -6,6 +6,10 @@
 named `frozen`, `frozen+prior` (with the token's intercept), `frozen~shuffled` (its twin; the second one is
 `frozen~shuffled2`), or both.
 
+Arms differ in how sure they are of themselves, and some have no temperature. So that they are compared by
+what they know, each is calibrated alike: what it says beyond its training's share of "up" is multiplied by a
+slope from the token's labels, refitted daily; the intercept is fitted on the result.
+
 A twin's labels have changed places wherever the pairing of rows and labels can teach: in training, in early
 stopping, in calibration, in the ensemble's weights. Shares of "up" are the true ones: a shuffle keeps them,
 and the intercept, which depends on the labels through their sum alone, is the same for arm and twin.
@@ -27,6 +31,7 @@ from bot.core.errors import RuntimeFault
 from bot.core.types import DAY_MS
 from bot.research.study_data import Market, Study
 from bot.research.study_files import Scores, scores_path, suffix, twins_done
+from strategies.learning.calibration import fit_line
 from strategies.learning.few_shot import mixture
 from strategies.learning.prior import intercepts
 
@@ -37,6 +42,7 @@ POOLED: Final = "pooled_rate"  # the base rate of earlier listings, which a toke
 SHORT: Final = "always_short"
 ENSEMBLE: Final = "ensemble"
 MEMBERS: Final = ("frozen", "chain", "chain_head", "scratch", "full", "mmd", "lgbm_pooled", "lgbm_token")
+_TOLERANCE: Final = 1e-4  # of log slopes: no figure of a study shows less
 _SCHEMA: Final = pa.schema(
     [
         ("token", pa.dictionary(pa.int32(), pa.string())),
@@ -99,24 +105,46 @@ def of_token(study: Study, symbol: str, arms: tuple[str, ...]) -> Iterator[Predi
         )  # fmt: skip
 
 
+def _calibrated(token: _Token, scores: Scores, twin: int) -> Floats:
+    """(n,) log odds that mean what they say, walking forward; about the training's share of "up"."""
+    known = logit(scores.share)
+    beyond = scores.raw - known
+    found, line = np.empty(len(beyond)), (0.0, 1.0)
+    for rows, seen, y in _days(token, len(beyond), twin):
+        # the intercept is fitted too, lest the slope learn the share of "up"; `prior` has a better one
+        line = fit_line(beyond[:seen], y[:seen], token.weight[:seen], line, _TOLERANCE)
+        found[rows] = known[rows] + line[1] * beyond[rows]
+    return found
+
+
 def _mixed(token: _Token, members: Floats, twin: int) -> Floats:
-    """(n,) of the ensemble; members (k, n). A twin's are weighed, each day anew, by the outcomes known when
-    the day begins, which have changed places."""
+    """(n,) of the ensemble; members (k, n). A twin's are weighed by what is known when each day begins."""
     n = members.shape[1]
-    y, weight, known = token.y[:n], token.weight[:n], token.known[:n]
     if not twin:
-        return mixture(members, y, weight, known)
+        return mixture(members, token.y[:n], token.weight[:n], token.known[:n])
+    p = np.empty(n)
+    for rows, seen, y in _days(token, n, twin):
+        end = rows.stop
+        known = np.minimum(token.known[:end], seen)
+        p[rows] = mixture(members[:, :end], y[:end], token.weight[:end], known)[rows]
+    return p
+
+
+def _days(token: _Token, n: int, twin: int) -> Iterator[tuple[slice, int, Floats]]:
+    """(a day's rows, how many labels are known when it begins, the labels), for the first n rows.
+
+    Of a twin, the known labels have changed places, each day anew.
+    """
     series = token.market.series
-    seed = [token.study.seed, twin, zlib.crc32(token.symbol.encode())]
-    p, rng = np.empty(n), np.random.default_rng(seed)
+    rng = np.random.default_rng([token.study.seed, twin, zlib.crc32(token.symbol.encode())])
     day = (series.starts[:n] - token.market.first) // DAY_MS
     for first, end in pairwise([*np.flatnonzero(np.diff(day, prepend=-1)).tolist(), n]):
-        seen = int(known[first])
-        labelled = np.flatnonzero(weight[:seen] > 0)
-        moved = y[:end].copy()
-        moved[labelled] = rng.permutation(y[labelled])
-        p[first:end] = mixture(members[:, :end], moved, weight[:end], np.minimum(known[:end], seen))[first:]
-    return p
+        seen, y = int(token.known[first]), token.y
+        if twin:
+            labelled = np.flatnonzero(token.weight[:seen] > 0)
+            y = y.copy()
+            y[labelled] = rng.permutation(y[labelled])
+        yield slice(first, end), seen, y
 
 
 def _token(study: Study, symbol: str) -> _Token:
@@ -132,8 +160,9 @@ def _forms(token: _Token, arm: str, scores: Scores, twin: int) -> Iterator[tuple
     n = len(scores.raw)
     base = Scores.load(scores_path(token.study, BASE, token.symbol, 0))
     pooled = base.raw - logit(scores.share)  # from the training's share of "up" to the listings'
-    b = intercepts(scores.raw, token.y[:n], token.weight[:n], token.known[:n], pooled)
-    alone, with_prior = expit(scores.raw), expit(scores.raw + b)
+    score = scores.raw if arm == BASE else _calibrated(token, scores, twin)
+    b = intercepts(score, token.y[:n], token.weight[:n], token.known[:n], pooled)
+    alone, with_prior = expit(score), expit(score + b)
     if arm == BASE:
         if not twin:
             yield BASE, with_prior

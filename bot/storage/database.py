@@ -255,6 +255,14 @@ class Database:
         rows = self._rows(query.group_by(table.c.symbol, table.c.side))
         return {(row.symbol, Side(row.side)): row.ts for row in rows}
 
+    def unfilled(self, run_ids: Sequence[int]) -> list[str]:
+        """Ids of the entries of these runs of which no fill is on record."""
+        table = schema.orders
+        query = sa.select(table.c.link_id).where(
+            table.c.run_id.in_(run_ids), sa.not_(table.c.reduce_only), table.c.avg_price.is_(None)
+        )
+        return [row.link_id for row in self._rows(query)]
+
     def spans(self, run_ids: Sequence[int]) -> dict[str, list[Span]]:
         """When each symbol was theirs by what these runs have on record, oldest first."""
         orders, fills, positions = schema.orders, schema.fills, schema.positions

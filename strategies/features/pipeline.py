@@ -2,9 +2,8 @@
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import repeat
-from struct import Struct
 from typing import NamedTuple, Self
 
 import msgspec
@@ -15,12 +14,9 @@ from bot.core.errors import DataError
 from bot.core.events import BarClosed, MicrostructureSampled
 from bot.market.bars import BarTable
 from strategies.features import kernel, normaliser
+from strategies.features.inputs import Batch, chunks
 from strategies.features.normaliser import PRIOR_SAMPLES, SourceStatistics, robust_statistics, state_type
 from strategies.features.spec import COUNT, NAMES, RAW_WARM_UP, SPEC, WARM_UP
-
-# Rows of a table in work at once: few, so that they stay in the processor's cache, and no power of two, with
-# which all columns would compete for the same few places in it.
-CHUNK = 2000
 
 _NORMALISED = np.flatnonzero([feature.normalised for feature in SPEC])
 _MASKABLE = np.array([feature.maskable for feature in SPEC])
@@ -30,9 +26,6 @@ _MOST_FLOAT = np.finfo(np.float64).max
 _LEAST = np.array([-_MOST_FLOAT if feature.normalised else feature.low for feature in SPEC])
 _MOST = np.array([_MOST_FLOAT if feature.normalised else feature.high for feature in SPEC])
 _SCRATCH = np.zeros(1, kernel.SCRATCH)
-_BAR = Struct(f"{kernel.SPREAD_BPS}d").pack
-_BOOK = Struct(f"{kernel.OWN - kernel.SPREAD_BPS}d").pack
-_NO_BOOK = _BOOK(*[math.nan] * (kernel.OWN - kernel.SPREAD_BPS))
 _NORM_STATE = state_type(len(_NORMALISED))
 
 
@@ -71,22 +64,6 @@ class RawTable(NamedTuple):
     runs: NDArray[np.int64]
 
 
-class _Batch:
-    """Arrays for up to `size` bars on their way through the kernels."""
-
-    def __init__(self, size: int) -> None:
-        self.tokens = np.zeros(size, np.int64)
-        self.starts = np.zeros(size, np.int64)
-        self.columns = np.full((kernel.INPUTS + len(kernel.LOGGED), size), np.nan)
-        self.raw = np.empty((size, COUNT))
-        self.sigma = np.empty(size)
-        self.runs = np.empty(size, np.int64)
-        self.x = np.empty((size, COUNT), np.float32)
-        self.have = np.empty(size, np.int64)
-        self.ready = np.empty(size, np.bool_)
-        self.until = np.empty(size, np.int64)
-
-
 class FeatureBank:
     """Feature state of many tokens. Every bar changes only its own token; nothing refers to later bars.
 
@@ -106,7 +83,7 @@ class FeatureBank:
         self._free: list[int] = []  # places of tokens that were removed
         self._tokens = np.zeros(4, kernel.TOKEN)
         self._norms = np.zeros(4, _NORM_STATE)
-        self._batch = _Batch(1)
+        self._batch = Batch(1)
 
     def __contains__(self, symbol: str) -> bool:
         return symbol in self._index
@@ -165,14 +142,9 @@ class FeatureBank:
             return []
         b = self._batch
         if len(bars) != len(b.tokens):
-            b = self._batch = _Batch(len(bars))
+            b = self._batch = Batch(len(bars))
         b.tokens[:] = [self._index[bar.symbol] for bar in bars]
-        b.starts[:] = [bar.start for bar in bars]
-        b.columns[: kernel.OWN] = _own_inputs(bars, funding_rates, micro).T
-        for row, reference in ((kernel.FIRST_CLOSE, first), (kernel.SECOND_CLOSE, second)):
-            b.columns[row] = math.nan
-            if reference is not None:
-                b.columns[row, b.starts == reference.start] = reference.close
+        b.take(bars, first, second, funding_rates, micro)
         self._advance(b, bars[0].interval)
         results = b.x.copy(), b.sigma.tolist(), b.ready.tolist(), b.have.tolist()
         return list(map(FeatureRow, *results, repeat(WARM_UP), b.until.tolist()))
@@ -199,7 +171,7 @@ class FeatureBank:
             np.empty(n, np.int64),
         )
         token = self._index[table.symbol]
-        for rows, b in _batches(table, first, second, funding, micro):
+        for rows, b in chunks(table, first, second, funding, micro):
             b.tokens[:] = token
             self._advance(b, table.interval)
             result.x[rows] = b.x
@@ -208,7 +180,7 @@ class FeatureBank:
             result.until[rows] = b.until
         return result
 
-    def _advance(self, b: _Batch, interval: int) -> None:
+    def _advance(self, b: Batch, interval: int) -> None:
         kernel.take_logs(b.columns)
         kernel.advance(
             self._tokens, _SCRATCH, b.tokens, b.starts, interval, b.columns, b.raw, b.sigma, b.runs
@@ -247,7 +219,7 @@ def raw_batch(
     result = RawTable(table.start, np.empty((n, COUNT)), np.empty(n), np.empty(n, np.int64))
     state = np.zeros(1, kernel.TOKEN)
     state["launch"] = launch_time
-    for rows, b in _batches(table, first, second, funding, micro):
+    for rows, b in chunks(table, first, second, funding, micro):
         kernel.take_logs(b.columns)
         kernel.advance(
             state, _SCRATCH, b.tokens, b.starts, table.interval, b.columns,
@@ -264,64 +236,3 @@ def fit_source_statistics(sources: Sequence[RawTable]) -> SourceStatistics:
     warm = [source.values[source.runs >= RAW_WARM_UP] for source in sources]
     until = max((int(source.starts[-1]) for source in sources if len(source.starts)), default=0)
     return robust_statistics(np.concatenate([np.empty((0, COUNT)), *warm]), _NORMALISED, _MASKABLE, until)
-
-
-def _own_inputs(
-    bars: Sequence[BarClosed], funding_rates: Sequence[float], micro: Sequence[MicrostructureSampled | None]
-) -> NDArray[np.float64]:
-    """(n, kernel.OWN). Attribute by attribute into bytes: nothing in Python is faster."""
-    parts: list[bytes] = []
-    for bar, rate, seen in zip(bars, funding_rates, micro, strict=True):
-        parts.append(_BAR(bar.open, bar.high, bar.low, bar.close, bar.volume, bar.turnover, rate))
-        parts.append(
-            _NO_BOOK
-            if seen is None or seen.start != bar.start
-            else _BOOK(
-                seen.spread_bps, seen.imbalance_5, seen.imbalance_10, seen.imbalance_50,
-                seen.microprice_bps, seen.ofi, seen.trade_imbalance, seen.large_share,
-            )
-        )  # fmt: skip
-    return np.frombuffer(b"".join(parts)).reshape(len(bars), kernel.OWN)
-
-
-def _batches(
-    table: BarTable,
-    first: BarTable,
-    second: BarTable,
-    funding: NDArray[np.float64] | None,
-    micro: NDArray[np.float64] | None,
-) -> Iterator[tuple[slice, _Batch]]:
-    """The table in chunks of CHUNK rows; the arrays of one chunk are used again for the next."""
-    missing = np.broadcast_to(np.nan, len(table))
-    inputs = (
-        table.open,
-        table.high,
-        table.low,
-        table.close,
-        table.volume,
-        table.turnover,
-        missing if funding is None else funding,
-        *([missing] * (kernel.OWN - kernel.SPREAD_BPS) if micro is None else micro.T),
-        _closes_at(first, table.start),
-        _closes_at(second, table.start),
-    )
-    buffer = _Batch(min(CHUNK, len(table)))
-    for begin in range(0, len(table), CHUNK):
-        rows = slice(begin, min(begin + CHUNK, len(table)))
-        size = rows.stop - rows.start
-        if size != len(buffer.tokens):
-            buffer = _Batch(size)
-        buffer.starts[:] = table.start[rows]
-        for row, values in zip(buffer.columns, inputs, strict=False):
-            row[:] = values[rows]
-        yield rows, buffer
-
-
-def _closes_at(reference: BarTable, starts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The reference's closes of the bars that opened at `starts`, NaN where it has none."""
-    if np.array_equal(reference.start, starts):
-        return reference.close
-    closes = np.full(len(starts), np.nan)
-    _, here, there = np.intersect1d(starts, reference.start, assume_unique=True, return_indices=True)
-    closes[here] = reference.close[there]
-    return closes

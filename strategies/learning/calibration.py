@@ -98,17 +98,24 @@ class Calibrator:
         weight = np.ones(len(y)) if weight is None else weight
         labels = float(weight.sum())
         trust = labels / (labels + self._pseudo_labels)
-        intercept, slope = _fit_line(logit / self._card_temperature, y, weight)
+        intercept, slope = fit_line(logit / self._card_temperature, y, weight)
         self.intercept = trust * intercept
         self.temperature = float(self._card_temperature * np.exp(-trust * np.log(slope)))
 
 
-def _fit_line(score: Floats, y: Floats, weight: Floats) -> tuple[float, float]:
+def fit_line(
+    score: Floats,
+    y: Floats,
+    weight: Floats,
+    start: tuple[float, float] = (0.0, 1.0),
+    tolerance: float = 1e-9,
+) -> tuple[float, float]:
     """(intercept b, slope a > 0) of the logistic regression of y on `score`, slightly pulled to (0, 1).
 
-    Newton's method in (b, log a); the prior and damped steps keep it finite for any data.
+    score, y (0 or 1), weight: (n,). Newton's method in (b, log a) from `start`, until no step is larger than
+    `tolerance`; the prior and damped steps keep it finite for any data.
     """
-    b, log_a = 0.0, 0.0
+    b, log_a = start[0], float(np.log(start[1]))
     for _ in range(25):
         scaled = score * np.exp(log_a)
         p = expit(b + scaled)
@@ -122,6 +129,6 @@ def _fit_line(score: Floats, y: Floats, weight: Floats) -> tuple[float, float]:
             b - float(step[0]),
             float(np.clip(log_a - step[1], -MAX_LOG_TEMPERATURE, MAX_LOG_TEMPERATURE)),
         )
-        if np.abs(step).max() < 1e-9:
+        if np.abs(step).max() < tolerance:
             break
     return b, float(np.exp(log_a))

@@ -6,7 +6,7 @@ another one for what is still there.
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
@@ -27,12 +27,13 @@ from bot.execution.orders import SALTS, Orders, run_tag, tag_of
 _ROUNDS: Final = 12
 _PAUSE: Final = 0.5  # seconds between rounds: an order fills, a list catches up
 _LONGEST_PAUSE: Final = 3.0
+_SETTLED: Final = 10_000  # ms after which the executions of a position are all listed
 _TRACED: Final = 7 * DAY_MS - MINUTE_MS  # of one question for executions
 
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """What was done, by symbol and link id; `left`: open orders of others, which may open something again;
+    """What was done, by symbol and id; `left`: open orders of others, which may open something again;
     `others`: their positions."""
 
     positions: list[str]
@@ -42,17 +43,19 @@ class Closed:
 
 
 class Closing:
-    """tell: takes a line for each thing that is done or refused. owners: whose a symbol is. blind: no
-    database could be asked, so orders of all runs of this program count as ours."""
+    """tell: takes a line for each thing that is done or refused. owners: whose a symbol is; None: everything
+    is to go, whosever it is. blind: no database could be asked, so orders of all runs of this program count
+    as ours."""
 
     def __init__(
-        self, rest: Rest, tell: Callable[[str], None], owners: Ownership, *, blind: bool = False,
+        self, rest: Rest, tell: Callable[[str], None], owners: Ownership | None, *, blind: bool = False,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:  # fmt: skip
         self._rest = rest
         self._tell = tell
         self._owners = owners
-        self._blind = blind or not owners.leave
+        self._blind = blind or (owners is not None and not owners.leave)
+        self._traced: dict[str, tuple[Decimal, int]] = {}  # positions of others, when they were asked about
         self._sleep = sleep
         self._ids = Orders(tag_of(rest.clock.now_ms(), secrets.randbelow(SALTS)))
         self._creates = Bursts(lambda: rest.orders).creates
@@ -71,44 +74,63 @@ class Closing:
                 await self._sleep(min(_PAUSE * number, _LONGEST_PAUSE))
             try:
                 orders = await self._rest.orders.open_orders(settle_coin=SETTLE)
-                entries = [item for item in orders if self._is_own(item) and not item.reduce_only]
                 held = [item for item in await self._rest.account.positions() if item.size]
-                positions = [item for item in held if await self._is_ours(item)]
             except ExchangeError as error:
                 if error.kind not in (Kind.RETRY, Kind.UNKNOWN):
                     raise
                 trouble = str(error)
                 continue
-            if not entries and not positions:
-                foreign = [item for item in orders if not item.reduce_only and not item.stop_order_type]
-                others = [f"{item.symbol} {item.signed_size:+f}" for item in held]
-                return Closed(sorted(closed), sorted(cancelled), [_name(item) for item in foreign], others)
+            opening = [item for item in orders if not item.reduce_only]
+            entries = [item for item in opening if self._is_own(item)]
+            ours = [item for item in held if self._holds(item.symbol)]
             if entries:
                 self._tell(f"cancelling {', '.join(map(_name, entries))}")
                 work = cancel_many(self._rest.orders, entries, orders)
                 trouble = await self._try(work, "entries are not cancelled") or trouble
-                cancelled.update(order.order_link_id for order in entries)
-            await asyncio.gather(*(self._look_up(position.symbol) for position in positions))
-            for found in await asyncio.gather(*map(self._close, positions)):
-                trouble = found or trouble
-            closed.update(position.symbol for position in positions)
+                cancelled.update(order.order_id for order in entries)
+            trouble = await self._close_all(ours) or trouble
+            closed.update(item.symbol for item in ours)
+            try:  # what is ours for certain does not wait for this
+                traced = [item for item in held if item not in ours and await self._is_ours(item)]
+            except ExchangeError as error:
+                trouble = f"other positions may be ours or not: {error}"
+                continue
+            trouble = await self._close_all(traced) or trouble
+            closed.update(item.symbol for item in traced)
+            if not entries and not ours and not traced:
+                others = [f"{item.symbol} {item.signed_size:+f}" for item in held]
+                return Closed(sorted(closed), sorted(cancelled), [_name(item) for item in opening], others)
         raise RuntimeFault(f"not flat after {_ROUNDS} rounds ({trouble or 'no reason told'}): close by hand")
 
     def _is_own(self, order: Order) -> bool:
-        link_id = order.order_link_id
-        return bool(run_tag(link_id)) and (self._blind or not self._owners.is_another(link_id))
+        link_id, owners = order.order_link_id, self._owners
+        return owners is None or (bool(run_tag(link_id)) and (self._blind or not owners.is_another(link_id)))
+
+    def _holds(self, symbol: str) -> bool:
+        """By what is on record, or has been traced."""
+        return self._owners is None or self._owners.holds(symbol)
 
     async def _is_ours(self, position: Position) -> bool:
-        """By what is on record, or by the orders that opened it. Raises ExchangeError."""
-        if not self._owners.holds(position.symbol):
-            now = self._rest.clock.now_ms()
-            found = await self._rest.orders.executions(
-                symbol=position.symbol, start=now - _TRACED, end=now + MINUTE_MS
-            )
-            for execution in found if self._blind else ():
-                self._owners.know(execution.order_link_id)
-            self._owners.trace(position, found)
-        return self._owners.holds(position.symbol)
+        """By the orders that opened it: asked for once, but for a position that has just changed, since lists
+        lag. Raises ExchangeError."""
+        owners, symbol, now = self._owners, position.symbol, self._rest.clock.now_ms()
+        assert owners is not None
+        as_it_is = (position.signed_size, position.updated_time)
+        if self._traced.get(symbol) == as_it_is:
+            return False
+        found = await self._rest.orders.executions(symbol=symbol, start=now - _TRACED, end=now + MINUTE_MS)
+        for execution in found if self._blind else ():
+            owners.know(execution.order_link_id)
+        owners.trace(position, found)
+        if position.updated_time < now - _SETTLED:
+            self._traced[symbol] = as_it_is
+        return owners.holds(symbol)
+
+    async def _close_all(self, positions: Sequence[Position]) -> str:
+        """What went wrong, in words."""
+        await asyncio.gather(*(self._look_up(position.symbol) for position in positions))
+        troubles = await asyncio.gather(*map(self._close, positions))
+        return next(filter(None, reversed(troubles)), "")
 
     async def _close(self, position: Position) -> str:
         """At most what one market order may have; the next round closes the rest."""

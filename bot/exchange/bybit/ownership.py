@@ -50,12 +50,14 @@ class Ownership:
     """leave: positions of others are left alone; if not, whatever the account has is ours.
 
     earlier: tags of this installation's earlier runs. past: when symbols were theirs, oldest first (ms, from
-    and to; without an end where they may still have something). started: of the run that asks, ms.
+    and to; without an end where they may still have something). unfilled: ids of their entries of which no
+    fill is on record. started: of the run that asks, ms.
     """
 
     def __init__(
         self, *, leave: bool = False, earlier: Collection[str] = (),
-        past: Mapping[str, Sequence[tuple[int, float]]] = MappingProxyType({}), started: int = 0,
+        past: Mapping[str, Sequence[tuple[int, float]]] = MappingProxyType({}),
+        unfilled: Collection[str] = (), started: int = 0,
     ) -> None:  # fmt: skip
         self.leave = leave
         self.earlier = frozenset(earlier)
@@ -66,13 +68,10 @@ class Ownership:
         }  # no look has told
         self.relatives: set[str] = set()  # held by others, opened by an unknown run of this program
         self._tags = set(self.earlier)
-        self._spans = {
-            symbol: [
-                _Span(since, last=started, until=max(until, min(until + _LATE, started)))
-                for since, until in spans
-            ]
-            for symbol, spans in past.items()
-        }
+        self._started = started
+        self._record = past
+        self._unfilled = frozenset(unfilled)
+        self._spans = {symbol: [self._past(*span) for span in spans] for symbol, spans in past.items()}
         self._theirs: dict[str, int] = {}  # the exchange's time of the newest that others did, ms
         self._heard: dict[str, int] = {}  # when the stream last spoke of their position, by our clock, ms
 
@@ -89,9 +88,7 @@ class Ownership:
 
     def books(self, line: Transaction) -> bool:
         """Whether a line of the ledger comes to our books as an execution."""
-        linear = line.category in ("", "linear")  # a person's spot trades move our coin, too
-        ours = self.is_ours(line.symbol, line.order_link_id, line.transaction_time)
-        return line.type in _EXECUTED and linear and ours
+        return _is_execution(line) and self.is_ours(line.symbol, line.order_link_id, line.transaction_time)
 
     @property
     def claims(self) -> list[str]:
@@ -153,6 +150,27 @@ class Ownership:
         elif any(map(run_tag, links)):
             self.relatives.add(position.symbol)
 
+    def recall(self, lines: Iterable[Transaction]) -> list[Transaction]:
+        """What entries of earlier runs brought about that is not on record: they had been given up, and were
+        carried out after all, or had been before and no list had told.
+
+        lines: the ledger, oldest first. From such an entry on the symbol was ours until it was flat.
+        """
+        since: dict[str, int] = {}
+        found = []
+        for line in filter(_is_execution, lines):
+            symbol, ts = line.symbol, line.transaction_time
+            if line.order_link_id in self._unfilled:
+                since.setdefault(symbol, ts)
+            if symbol in since:
+                if not self._is_on_record(symbol, ts):
+                    found.append(line)
+                if line.size == 0:
+                    self._spans.setdefault(symbol, []).insert(0, self._past(since.pop(symbol), ts))
+        for symbol in since.keys() - set(self.claims):
+            self._spans.setdefault(symbol, []).append(self._past(since[symbol], math.inf))
+        return found
+
     def hear(self, position: Position, received: int) -> list[OthersHold]:
         """The stream on a position that is not ours; told when it begins, turns or ends."""
         symbol, was = position.symbol, self.others.get(position.symbol, Other())
@@ -188,6 +206,13 @@ class Ownership:
     def _is_tagged(self, link_id: str) -> bool:
         return run_tag(link_id) in self._tags
 
+    def _past(self, since: int, until: float) -> _Span:
+        """Of earlier runs."""
+        return _Span(since, last=self._started, until=max(until, min(until + _LATE, self._started)))
+
+    def _is_on_record(self, symbol: str, ts: int) -> bool:
+        return any(since <= ts <= until for since, until in self._record.get(symbol, ()))
+
     def _is_claimed(self, symbol: str) -> bool:
         spans = self._spans.get(symbol)
         return bool(spans) and spans[-1].until == math.inf  # type: ignore[index]
@@ -201,6 +226,11 @@ class Ownership:
         if other != Other():
             self.others[symbol] = other
         return OthersHold(now, now, symbol, other.qty, other.orders)
+
+
+def _is_execution(line: Transaction) -> bool:
+    """Of a contract: a person's spot trades move our coin, too."""
+    return line.type in _EXECUTED and line.category in ("", "linear")
 
 
 def opened_by(position: Position, executions: Iterable[Execution]) -> set[str]:

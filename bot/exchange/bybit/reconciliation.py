@@ -246,7 +246,7 @@ class Reconciler:
             if position.size and not self._owners.holds(position.symbol):
                 now = self._rest.clock.now_ms()
                 found = await self._rest.orders.executions(
-                    symbol=position.symbol, start=now - DAY_MS, end=now + MINUTE_MS
+                    symbol=position.symbol, start=now - _LONGEST, end=now + MINUTE_MS
                 )
                 self._owners.trace(position, found)
 

@@ -8,7 +8,8 @@ line of the ledger is the moment at which the two are compared.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final, NamedTuple
@@ -61,6 +62,7 @@ class WalletCheck:
         self._books = Portfolio(_ZERO)  # the money as our books have it
         self._agreed = 0  # ms, when it was last the exchange's
         self._balance = _ZERO  # the exchange's, at that time
+        self._realised: Mapping[str, Decimal] = {}  # by our books, at that time
         self._known: set[str] = set()  # transfers that are in our books already
         self._strange = 0  # of `Ownership.strange`, those whose money is in our books
         self._verdict = Verdict()
@@ -81,7 +83,7 @@ class WalletCheck:
         elif isinstance(event, FundingPaid):
             self._books.apply_funding(event)
         elif isinstance(event, BalanceChanged):
-            self._books.apply_transfer(event)
+            self._books.apply_balance(event)
         elif isinstance(event, PositionAdopted):
             self._books.adopt(event)
 
@@ -132,7 +134,7 @@ class WalletCheck:
         moved = [line for line in lines if line.id not in self._known and not self._owners.books(line)]
         if found := newest(moved, difference):  # what moved less than a cent may have been taken for rounding
             self._strange = strange
-            self._adopt(difference, found, ours=False)
+            self._adopt(difference, found)
             return self._agree(balance, at)
         waited = (now - self._since) / 1_000
         if _is_rounding(difference, balance):
@@ -145,9 +147,9 @@ class WalletCheck:
         if waited >= self._settings.settle and (found := newest(lines, balance - self._balance)):
             without_us = {line.id for line in moved}
             theirs = [line for line in found if line.id in without_us]
-            self._adopt(total(theirs), theirs, ours=False)
+            self._adopt(total(theirs), theirs)
             own = [line for line in found if line.id not in without_us]
-            self._adopt(difference - total(theirs), own, ours=True)
+            self._correct(difference - total(theirs), own)
             return self._agree(balance, at)
         text = f"the wallet differs from our books by {difference:+.2f} {SETTLE}, unexplained"
         lasts = waited >= self._settings.latch and self._looks >= self._settings.looks
@@ -155,20 +157,37 @@ class WalletCheck:
         self._verdict = Verdict(text, lasts)
         return Verdict(text, newly)
 
-    def _adopt(self, amount: Decimal, lines: Sequence[Transaction], *, ours: bool) -> None:
+    def _adopt(self, amount: Decimal, lines: Sequence[Transaction]) -> None:
+        """What came or went without our trading."""
         self._known.update(line.id for line in lines)
-        if not amount:
-            return
+        if amount:
+            now = self._rest.clock.now_ms()
+            reason = f"{amount:+.2f} {SETTLE} without our trading ({_kinds(lines)})"
+            self._emit(BalanceChanged(now, now, amount, reason, until=lines[-1].transaction_time))
+
+    def _correct(self, amount: Decimal, lines: Sequence[Transaction]) -> None:
+        """What our books had otherwise since they last agreed, of each token."""
+        self._known.update(line.id for line in lines)
+        wrong: defaultdict[str, Decimal] = defaultdict(Decimal)
+        for line in lines:
+            wrong[line.symbol] += line.change or _ZERO
+        for symbol, realised in self._books.realised.items():
+            wrong[symbol] -= realised - self._realised.get(symbol, _ZERO)
+        largest = max(wrong, key=lambda symbol: abs(wrong[symbol]), default="")
+        changes = {
+            symbol: change for symbol, change in wrong.items() if symbol != largest and abs(change) >= CENT
+        }
+        changes[largest] = amount - sum(changes.values(), _ZERO)  # and what was rounded elsewhere
         now = self._rest.clock.now_ms()
-        kinds = ", ".join(sorted({line.type for line in lines}))
-        how = "that our books had otherwise" if ours else "without our trading"
-        until = 0 if ours else lines[-1].transaction_time
-        reason = f"{amount:+.2f} {SETTLE} {how} ({kinds})"
-        self._emit(BalanceChanged(now, now, amount, reason, ours, until))
+        gains_first = sorted(changes.items(), key=lambda item: -item[1])  # what they make good trips nothing
+        for symbol, change in gains_first:
+            if change:
+                reason = f"{change:+.2f} {SETTLE} that our books had otherwise ({_kinds(lines)})"
+                self._emit(BalanceChanged(now, now, change, reason, ours=True, symbol=symbol))
 
     def _agree(self, balance: Decimal, at: int) -> Verdict:
         self._books.balance = balance
-        self._balance, self._agreed = balance, at
+        self._balance, self._agreed, self._realised = balance, at, self._books.realised
         self._since = self._looks = self._waiting = 0
         self._verdict = Verdict()
         return self._verdict
@@ -182,6 +201,10 @@ class WalletCheck:
             text = f"for more than {settle:g} s the wallet could not be compared with our books: both move"
             self._verdict = Verdict(text)
         return Verdict(self._verdict.trouble)
+
+
+def _kinds(lines: Iterable[Transaction]) -> str:
+    return ", ".join(sorted({line.type for line in lines}))
 
 
 def _is_rounding(difference: Decimal, balance: Decimal) -> bool:
