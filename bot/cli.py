@@ -206,7 +206,10 @@ def controls(
     """Run the transfer on synthetic markets whose right answer is known, and print the table.
 
     Shows what adaptation wins back, and that it is refused where the labels say no although every distance
-    falls. Ends with exit code 4 when a verdict is wrong. About 15 seconds per kind and seed on one core.
+    falls. Ends with exit code 4, and says why, when a verdict is wrong or a mean over the seeds misses its
+    bound: 75 % of the covariate loss won back, none of it with the alignment detached, at most 1.5 points
+    lost by adapting where nothing has changed and 3 under label shift. About 15 seconds per kind and seed on
+    one core.
     """
     from bot.research.controls import run_controls
 

@@ -113,6 +113,15 @@ def test_models_of_the_simulated_market_are_told_apart_and_never_begin_a_run_on_
     assert "simulated" not in invoke(registry, "show", real.model_id).output
 
 
+def test_models_of_two_pretext_tasks_are_told_apart(registry):
+    first, second = (
+        registry.save(weights(), card(method=method)).model_id for method in ("masked", "contrastive")
+    )
+
+    assert '"method": "masked"' in invoke(registry, "show", first).output
+    assert "contrastive" in invoke(registry, "diff", first, second).output
+
+
 def test_what_cannot_be_done_is_told_without_a_traceback(registry):
     listed = invoke(registry, "list").output
     assert "No models" in listed

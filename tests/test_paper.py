@@ -150,6 +150,7 @@ def test_a_damaged_replay_file_is_made_again_from_the_bars(home: Path) -> None:
     path.write_bytes(whole[: len(whole) // 2])
     done = bot(home, "pretrain")
     assert done.returncode == 0, done.stderr
+    assert '"method": "supervised"' in done.stdout
     assert "kept from an earlier run" not in done.stdout
     assert path.read_bytes() == whole
     assert "kept from an earlier run" in bot(home, "pretrain").stdout

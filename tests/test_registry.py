@@ -70,6 +70,13 @@ def test_saving_leaves_two_files_and_nothing_half_written(registry, saved):
     assert names == [f"{saved.model_id}.json", f"{saved.model_id}.safetensors"]
 
 
+def test_a_card_of_before_the_method_was_told_is_still_read():
+    fields = msgspec.to_builtins(card())
+    del fields["method"]
+
+    assert msgspec.json.decode(msgspec.json.encode(fields), type=ModelCard).method == ""
+
+
 def test_a_pretrained_model_is_found_by_what_it_was_made_from(registry, saved):
     registry.save(weights(1), card(kind="adapted", parent=saved.model_id))
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from bot.core.errors import DataError, UsageError
-from strategies.learning import TransferResult, transfer
-from strategies.learning.controls import Task, World, bayes_accuracy
+from bot.core.errors import DataError, TrainingFailed, UsageError
+from bot.research.controls import RIGHT
+from strategies.learning import TransferResult, transfer, window_training, window_transfer
+from strategies.learning.controls import KINDS, Task, World, bayes_accuracy
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -77,6 +78,26 @@ def test_a_random_walk_ends_in_the_base_rate():
     assert "no arm beats the base rate" in result.reasons[-1]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_market_is_judged_right(kind: str):
+    assert run(task(kind)).verdict in RIGHT[kind]
+
+
+@pytest.mark.slow
+def test_the_tokens_class_share_in_the_sources_batches_is_what_saves_label_shift(monkeypatch):
+    """Seen without the prior's intercept, which makes up for most of it."""
+    given = task("label_shift")
+
+    def lost() -> float:
+        bare = run(given).without_prior
+        return accuracy(bare["frozen"], given) - accuracy(bare["mmd"], given)
+
+    assert lost() <= 0.03
+    monkeypatch.setattr(window_training, "_class_weight", lambda y, share_up: torch.ones(len(y)))
+    assert lost() > 0.1
+
+
 def test_probabilities_have_the_shape_of_the_test_and_every_arm(shifted):
     given, result = shifted
 
@@ -84,6 +105,21 @@ def test_probabilities_have_the_shape_of_the_test_and_every_arm(shifted):
     for p in [*result.by_arm.values(), *result.without_prior.values(), result.probability]:
         assert p.shape == given.test.y.shape
         assert ((p > 0) & (p < 1)).all()
+
+
+def test_no_block_is_calibrated_by_its_own_labels():
+    """Neither where the temperature is the source's nor where matured labels give it, as scratch's."""
+    rng = np.random.default_rng(0)
+    score, y = rng.normal(0, 3, 80), rng.integers(0, 2, 80).astype(np.float64)
+    block = slice(20, 40)
+    turned = y.copy()
+    turned[block] = 1 - y[block]
+
+    for temperature in (1.3, None):
+        arm = window_transfer._Arm(score, score, temperature)
+        first, second = (window_transfer._cross_calibrated(arm, labels) for labels in (y, turned))
+        np.testing.assert_array_equal(first[block], second[block])
+        assert not np.array_equal(first, second)
 
 
 def test_the_same_arguments_give_the_same_bits_and_no_trace_in_the_global_generator():
@@ -177,6 +213,37 @@ def test_windows_too_short_or_narrow_and_unknown_methods_are_errors(good):
         transfer(**narrow)
     with pytest.raises(UsageError, match="no method 'magic'; choose from frozen"):
         transfer(**good, method="magic")
+
+
+@pytest.mark.parametrize("seed", [-1, 2**64])
+def test_a_seed_out_of_range_is_the_first_thing_that_is_told(good, seed):
+    nothing = dict.fromkeys(good)
+
+    with pytest.raises(UsageError, match=f"seed {seed}: it must be at least 0"):
+        transfer(**nothing, seed=seed)
+    with pytest.raises(TypeError, match="integer"):
+        transfer(**nothing, seed=1.5)
+
+
+@pytest.mark.filterwarnings("error")
+def test_seeds_of_numpy_and_arrays_that_cannot_be_written_to_change_nothing(good):
+    expected = transfer(**good, seed=3)
+    before = {name: array.copy() for name, array in good.items()}
+    for array in good.values():
+        array.setflags(write=False)
+
+    result = transfer(**good, seed=np.int64(3))
+
+    np.testing.assert_array_equal(result.probability, expected.probability)
+    for name, array in good.items():
+        np.testing.assert_array_equal(array, before[name])
+
+
+def test_a_value_out_of_all_proportion_is_told_as_training_that_diverged(good):
+    good["target_x"][0, 0, 0] = 1e30
+
+    with pytest.raises(TrainingFailed, match="are the windows of the order of 1"):
+        transfer(**good)
 
 
 def test_importing_the_library_does_not_load_torch():

@@ -82,6 +82,7 @@ class Workshop:
         card = ModelCard(
             kind="pretrained", architecture=SHAPE, features=VERSION, columns=tuple("abcdefghij"),
             location=(0.0,), scale=(1.0,), symbols=("SOURCE",), since=0, until=1, temperature=1.3, metrics={},
+            method="masked",
         )  # fmt: skip
         self.base = self.registry.save(Encoder(SHAPE).weights(), card)
         source = WORLD.series("SOURCE", 1500, "source", 0)
@@ -142,7 +143,7 @@ def test_a_job_becomes_a_candidate_whose_model_is_in_the_registry(workshop, work
         workshop.base.model_id,
         job.cut,
     )
-    assert model.card.temperature == 1.3
+    assert (model.card.temperature, model.card.method) == (1.3, "masked")
     assert not np.array_equal(model.weights["input.weight"], workshop.base.weights["input.weight"])
 
 
@@ -153,6 +154,7 @@ def test_the_scratch_rival_goes_on_from_the_weights_that_the_job_names(workshop,
     assert isinstance(made, CandidateArrived)
     scratch = workshop.registry.load(made.report.scratch)
     assert (scratch.card.kind, scratch.card.until, scratch.card.symbols) == ("scratch", first.cut, ("AAA",))
+    assert scratch.card.method == "", "it had no pretraining"
 
     rivals = []
     for last in ("", made.report.scratch):

@@ -26,6 +26,8 @@ from scipy.signal import lfilter
 from scipy.special import expit
 from scipy.stats import norm
 
+from bot.core.errors import UsageError
+
 Floats = NDArray[np.float64]
 
 KINDS = (
@@ -63,7 +65,9 @@ class World:
     """One draw of directions, shared by a source and its targets. The same seed gives the same bits."""
 
     def __init__(self, seed: int, bars: int = 32, sensors: int = 12) -> None:
-        """sensors: at least LOUD + 2."""
+        """sensors: at least LOUD + 2, else UsageError."""
+        if sensors < LOUD + 2:
+            raise UsageError(f"{sensors} sensors; a world needs {LOUD + 2}")
         self.seed, self.bars, self.sensors = seed, bars, sensors
         rng = np.random.default_rng([seed, 0])
         self._axes = np.linalg.qr(rng.standard_normal((sensors, sensors)))[0]  # rows are directions

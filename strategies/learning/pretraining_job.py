@@ -182,5 +182,6 @@ def _pretrain(
         step=tables[0].interval,
         horizon=horizon,
         barrier_sigmas=settings.label.barrier_sigmas,
+        method=settings.model.method,
     )
     return Registry(models).save(trained.weights, card)

@@ -30,7 +30,8 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     columns: the features that it sees; location, scale: statistics of the source's raw features (all of
     them); until: ms, nothing later was learnt from; parent: the model that it was adapted from, "" for none;
     key: what it was made from, for finding it again; step: ms between decision bars; horizon (bars) and
-    barrier_sigmas: of its label. 0: not told
+    barrier_sigmas: of its label; method: of the source's pretraining, "supervised" or the pretext task before
+    it. 0 or "": not told
     """
 
     kind: str  # "pretrained", "chain", "adapted" or "scratch"
@@ -50,6 +51,7 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     step: int = 0
     horizon: int = 0
     barrier_sigmas: float = 0.0
+    method: str = ""
 
     @property
     def statistics(self) -> SourceStatistics:

@@ -67,7 +67,8 @@ def checked(
     matured_y: ArrayLike,
     test_x: ArrayLike,
 ) -> Checked:
-    """Raises DataError for input that is broken; too few matured labels are a refusal, not an error."""
+    """Raises DataError for input that is broken, a source that cannot teach among it; too few matured labels
+    are a refusal, not an error: every token is young once."""
     source = _windows("source_x", source_x, LEAST_SOURCE)
     shape = source.shape[1:]
     target = _windows("target_x", target_x, LEAST_TARGET, shape)
@@ -114,7 +115,7 @@ def _windows(
             f"{name}: windows of {array.shape[1:]}; at least {LEAST_BARS} bars and {LEAST_FEATURES} features"
         )
     with np.errstate(over="ignore"):
-        windows = np.ascontiguousarray(array, np.float32)
+        windows = np.require(array, np.float32, ["C", "W"])  # torch wants arrays that it could write to
     if not np.isfinite(windows).all():
         column = int(np.flatnonzero(~np.isfinite(windows).all(axis=(0, 1)))[0])
         raise DataError(f"{name}: feature {column} holds NaN or infinity; leave such windows out")

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.nn.utils import clip_grad_norm_
 
-from bot.core.errors import RuntimeFault
+from bot.core.errors import TrainingFailed
 from strategies.learning.alignment import Alignment, alignment
 from strategies.learning.moments import matching_map, moments
 from strategies.learning.window_net import PASS, Embedded, Projection, WindowNet, architecture_for
@@ -212,7 +212,7 @@ def _step(optimiser: torch.optim.Optimizer, loss: Tensor, parameters: list[torch
     torch.autograd.backward(loss)
     norm = clip_grad_norm_(parameters, CLIP)
     if not torch.isfinite(norm):
-        raise RuntimeFault("training diverged; are the windows of the order of 1, as model-ready ones are?")
+        raise TrainingFailed("training diverged; are the windows of the order of 1, as model-ready ones are?")
     optimiser.step()
 
 
