@@ -1,11 +1,14 @@
 """`bot models`: the pointer moves in one step, five champions are kept, and damage is told."""
 
+import io
 import shutil
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from bot.cli import app
+from bot.commands import model_tables
 from bot.core.errors import DataError, UsageError
 from bot.core.types import DAY_MS
 from bot.settings import Storage
@@ -105,12 +108,39 @@ def test_models_of_the_simulated_market_are_told_apart_and_never_begin_a_run_on_
     invented = simulated.save(weights(2), card(seed=2))
     lines = invoke(registry, "list").output.splitlines()
     (row,) = (line for line in lines if real.model_id in line)
-    assert " real " in row
+    assert "\treal\t" in row
     (row,) = (line for line in lines if invented.model_id in line)
-    assert " simulated " in row
+    assert "\tsimulated\t" in row
     assert registry.cards().keys() == {real.model_id}, "where a run on real prices looks"
     assert "made from simulated prices" in invoke(registry, "show", invented.model_id).output
     assert "simulated" not in invoke(registry, "show", real.model_id).output
+
+
+def test_a_terminal_of_80_columns_shows_whole_ids_and_kinds(registry, monkeypatch):
+    first, second = saved(registry, 2)
+    invented = Registry(Storage(directory=registry.directory.parent).models(simulated=True)).save(
+        weights(2), card(seed=2)
+    )
+    adapted = registry.save(weights(9), card(kind="adapted", symbols=("NEWUSDT",), parent=first, seed=9))
+    path = registry.directory / f"{second}.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x00")
+    out = io.StringIO()
+    terminal = Console(width=80, file=out, force_terminal=True, color_system=None)
+    monkeypatch.setattr(model_tables, "Console", lambda: terminal)
+    model_tables.list_models(Storage(directory=registry.directory.parent))
+    lines = out.getvalue().splitlines()
+    for model_id, kind in (
+        (shipped.load().model_id, "shipped "),
+        (first, "pretrained "),
+        (second, "pretrained "),
+        (adapted.model_id, "adapted "),
+        (invented.model_id, "simulated "),
+    ):
+        (row,) = (line for line in lines if model_id in line)
+        assert kind in row
+        assert any(date in row for date in ("1970-01-01 ", "2026-01-01 "))
+    assert "(damaged)" in out.getvalue()
+    assert max(map(len, lines)) <= 80
 
 
 def test_models_of_two_pretext_tasks_are_told_apart(registry):
@@ -124,7 +154,7 @@ def test_models_of_two_pretext_tasks_are_told_apart(registry):
 
 def test_what_cannot_be_done_is_told_without_a_traceback(registry):
     listed = invoke(registry, "list").output
-    assert "No models" in listed
+    assert "comes along with the program; `bot pretrain` makes one of your own" in listed
     assert shipped.load().model_id in listed
     saved(registry, 1)
     assert invoke(registry, "show", shipped.load().model_id[:6]).exit_code == 0

@@ -7,6 +7,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from bot.commands.plain_table import print_table
 from bot.core.errors import DataError, UsageError
 from bot.settings import Storage
 from strategies.learning import shipped
@@ -15,29 +16,33 @@ from strategies.learning.registry import Model, ModelCard, Registry
 
 
 def list_models(storage: Storage) -> None:
-    """Every model, the shipped one too; the champions marked: 1 is the newest, 2 the one before, ..."""
+    """Every model, the shipped one too; the champions ranked: 1 is the newest, 2 the one before, ..."""
     real, invented = storage.models(simulated=False), storage.models(simulated=True)
     places, ranks = _places(storage), Champions(Registry(real)).ids()
-    console = Console()
-    if not any(place.directory in (real, invented) for place in places.values()):
-        console.print(f"No models in {real}; `bot pretrain` makes one.", highlight=False)
-    table = Table("model", "champion", "kind", "prices", "made from", "learnt until", "parent", "whole")
     cards = {model_id: place.cards()[model_id] for model_id, place in places.items()}
+    rows = []
     for model_id in sorted(
         places, key=lambda one: (places[one].directory == invented, cards[one].until, one)
     ):
         place, card = places[model_id], cards[model_id]
-        table.add_row(
-            model_id,
-            str(ranks.index(model_id) + 1) if model_id in ranks else "",
-            "shipped" if place.directory == shipped.FOLDER else card.kind,
-            "simulated" if place.directory == invented else "real",
-            _names(card),
-            _date(card.until),
-            card.parent,
-            _state(place, model_id),
+        kind = "shipped" if place.directory == shipped.FOLDER else card.kind
+        rows.append(
+            (
+                model_id,
+                str(ranks.index(model_id) + 1) if model_id in ranks else "",
+                " ".join((kind, *_faults(place, model_id))),
+                "simulated" if place.directory == invented else "real",
+                _names(card),
+                _date(card.until),
+            )
         )
-    console.print(table)
+    console = Console()
+    print_table(console, ("model", "rank", "kind", "prices", "made from", "learnt until"), rows)
+    if not any(place.directory in (real, invented) for place in places.values()):
+        console.print(
+            f"It comes along with the program; `bot pretrain` makes one of your own, in {real}.",
+            highlight=False, soft_wrap=True,
+        )  # fmt: skip
 
 
 def show_model(storage: Storage, model_id: str) -> None:
@@ -105,12 +110,13 @@ def _lineage(registry: Registry, model: Model) -> list[str]:
     return line
 
 
-def _state(registry: Registry, model_id: str) -> str:
+def _faults(registry: Registry, model_id: str) -> tuple[str, ...]:
+    """Why it cannot be used, in a word or two; empty for a whole one."""
     try:
         registry.load(model_id)
     except DataError as error:
-        return "other features" if "features" in str(error) else "damaged"
-    return "yes"
+        return ("(other features)" if "features" in str(error) else "(damaged)",)
+    return ()
 
 
 def _names(card: ModelCard) -> str:
@@ -124,4 +130,4 @@ def _short(value: object) -> str:
 
 
 def _date(ms: int) -> str:
-    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
+    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d")
