@@ -322,6 +322,23 @@ def test_a_log_is_told_once_that_a_model_is_waited_for():
     assert [line.startswith("waiting") for line in lines] == [False, True, False, True, False]
 
 
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_live_view_says_that_a_model_is_waited_for_while_the_clock_stands(width):
+    clock = Clock()
+    with view(console(width), clock) as shows:
+        shown = []
+        for second, day in ((1, 1), (2, 1), (70, 1), (71, 2)):
+            clock.now = float(second)
+            shows.tick(START + day * DAY_MS)
+            with shows._console.capture() as drawn:
+                shows._console.print(shows.render())
+            shown.append(drawn.get())
+
+    waits = ["waiting for the adaptation of a model" in one for one in shown]
+    assert waits == [False, True, True, False]
+    assert ["x real time" in one.replace("×", "x") for one in shown] == [not wait for wait in waits]
+
+
 def test_the_summary_names_market_result_and_report(tmp_path):
     on = console()
     shows = view(on)

@@ -27,6 +27,7 @@ from bot.dashboard.wording import clock, money, signed
 
 REFRESH_SECONDS: Final = 0.25
 PLAIN_SECONDS: Final = 5.0
+_WAITING: Final = "waiting for the adaptation of a model"
 UNWELL: Final = 3  # symbols whose faults are spelt out
 _FRAME_COLUMNS: Final = 4
 _FRAME_LINES: Final = 10  # of the view besides the rows of the tables
@@ -87,18 +88,15 @@ class TerminalView:
         if wall < self._due:
             return
         self._due = wall + self._period
-        if self._live is None and now == self._drawn_at > self._start:
-            self._tell_wait()
-            return
-        self._is_waiting = False
-        self._measure_speed(wall)
-        self._draw()
-
-    def _tell_wait(self) -> None:
-        """Once per stay, in a log: the market's time stands still while a model is being adapted."""
+        began = not self._is_waiting
+        self._is_waiting = now == self._drawn_at > self._start  # for a model: the market's time stands still
         if not self._is_waiting:
-            self._console.print("waiting for the adaptation of a model ...", highlight=False)
-        self._is_waiting = True
+            self._measure_speed(wall)
+        elif self._live is None:  # once per stay, in a log
+            if began:
+                self._console.print(f"{_WAITING} ...", highlight=False)
+            return
+        self._draw()
 
     def _measure_speed(self, wall: float) -> None:
         """Market time per wall time, smoothed over the last few drawings."""
@@ -207,7 +205,10 @@ class TerminalView:
         grid.add_column(justify="right", no_wrap=True)
         grid.add_row(
             Text(self._title, style="bold", overflow="ellipsis"),
-            Text.assemble((f"{clock(self._now)} UTC", "bold"), f"  {self._speed_text}"),
+            Text.assemble(
+                (f"{clock(self._now)} UTC", "bold"),
+                f"  {_WAITING if self._is_waiting else self._speed_text}",
+            ),
         )
         return grid
 
