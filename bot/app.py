@@ -63,7 +63,7 @@ def run_paper(settings: Settings, recorded: Mapping[str, Any] | None, *, fresh: 
             if stored.state == "finished":
                 _show_finished(stored, settings, database)
                 return
-        control = Control(database, "paper")
+        control = Control(database, "paper", option=settings.storage.option)
         control.begin()
         _run(settings, market, database, "paper", config, stored, speed, control)
 

@@ -36,6 +36,7 @@ _LAST_SECONDS: Final = 1.0  # for the look that is under way at the end
 class Control:
     """`begin`, then `serving` for as long as the process trades.
 
+    option: of the command line, by which this database is found.
     end: how the process is ended; by default as SIGTERM ends it, so that a hanging start ends as well.
     """
 
@@ -44,11 +45,13 @@ class Control:
         database: Database,
         mode: str,
         *,
+        option: str = "",
         look_seconds: float = LOOK_SECONDS,
         end: Callable[[], None] = lambda: signal.raise_signal(signal.SIGTERM),
     ) -> None:
         self.killed: Request | None = None
         self._mailbox = Mailbox(database, mode)
+        self._hint = f"`bot resume --mode {mode}{option}` lets it start again"
         self._look_seconds = look_seconds
         self._end = end
         self._engine: Engine | None = None
@@ -73,10 +76,9 @@ class Control:
         """Say that we are starting. Raises Latched when a person has killed the bot of this mode."""
         killed = self._mailbox.killed()
         if killed is not None:
-            mode = self._mailbox.mode
             if not killed.taken:
                 self._mailbox.settle(killed.number, wall_ms(), "it was not running, and does not start")
-            raise Latched(f"{killed}; `bot resume --mode {mode}` lets it start again")
+            raise Latched(f"{killed}; {self._hint}")
         self._mailbox.beat(self._heartbeat)
 
     def opening(self, known: Collection[int] = ()) -> list[Request]:
@@ -102,9 +104,7 @@ class Control:
     def require_alive(self) -> None:
         """At the end. Raises Latched when it was a kill."""
         if self.killed is not None:
-            raise Latched(
-                f"ended: {self.killed}; `bot resume --mode {self._mailbox.mode}` lets it start again"
-            )
+            raise Latched(f"ended: {self.killed}; {self._hint}")
 
     def watch(self, engine: Engine) -> None:
         """From now on the engine hears what is delivered."""

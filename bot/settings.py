@@ -7,6 +7,7 @@ Only `load` looks at the environment: settings that a stored run was made with a
 import difflib
 import json
 import os
+import shlex
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -399,6 +400,13 @@ class Storage(Section):
     def target(self) -> str | Path:
         """What `Database.open` takes."""
         return self.database or self.directory / "bot.sqlite"
+
+    @property
+    def option(self) -> str:
+        """What a command line needs to find it: --directory, or nothing where that is the default."""
+        default = type(self).model_fields["directory"].default
+        is_found = self.database or self.directory == default
+        return "" if is_found else f" --directory {shlex.quote(str(self.directory))}"
 
     def models(self, *, simulated: bool) -> Path:
         """Models of invented prices lie apart: no run on real ones may find and begin with them."""

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+import shlex
 import time
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
@@ -35,6 +36,7 @@ from bot.core.verdict import Gain, Verdict
 from bot.dashboard import status
 from bot.engine.driver import drive
 from bot.engine.standing import standing
+from bot.settings import Storage
 from bot.storage.database import Database
 from bot.storage.journal import Journal
 from bot.storage.mailbox import Heartbeat, Mailbox, Request
@@ -384,6 +386,20 @@ def test_without_a_bot_a_request_is_written_down_for_the_next_start(tmp_path: Pa
     with Database.open(tmp_path / "bot.sqlite") as database:
         (request,) = Mailbox(database, "demo").in_force()
         assert (request.verb, request.reason, request.taken) == (Verb.PAUSE, "lunch", None)
+
+
+def test_what_a_killed_bot_says_to_type_names_its_folder_and_lets_it_start(tmp_path: Path) -> None:
+    home = tmp_path / "another folder"
+    Database.open(home / "bot.sqlite").close()
+    command("kill", "--mode", "paper", home=home)
+    code, out = command("paper", home=home)
+    assert code == 5
+    program, *arguments = shlex.split(out.split("`")[1])
+    assert program == "bot"
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    with Database.open(home / "bot.sqlite") as database:
+        assert Mailbox(database, "paper").killed() is None
+    assert Storage().option == "", "the default folder needs no name"
 
 
 @pytest.mark.parametrize("arguments", [(), ("--mode", "live")])

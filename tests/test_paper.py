@@ -300,10 +300,8 @@ def test_a_person_holds_a_running_bot_from_elsewhere_and_the_killed_run_goes_on_
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 5, errors
     refused = bot(home, "paper", directory=where)
-    assert (refused.returncode, "`bot resume --mode paper` lets it start again" in refused.stderr) == (
-        5,
-        True,
-    )
+    hint = f"`bot resume --mode paper --directory {home / where}` lets it start again"
+    assert (refused.returncode, hint in refused.stderr) == (5, True)
     assert bot(home, "status", directory=where).returncode == 3
     assert "next start of paper" in bot(home, "resume", directory=where).stdout
     done = bot(home, "paper", directory=where)

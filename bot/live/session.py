@@ -24,7 +24,7 @@ def run_live(settings: Settings, choice: Choice) -> None:
     console = Console()
     compile_kernels(console)
     with Database.open(settings.storage.target) as database:
-        control = Control(database, choice.kind)
+        control = Control(database, choice.kind, option=settings.storage.option)
         control.begin()
         asyncio.run(
             with_stop(
