@@ -59,7 +59,7 @@ def run_paper(settings: Settings, recorded: Mapping[str, Any] | None, *, fresh: 
         stored = None if fresh else database.latest("paper", market.title)
         config = _config_json(settings, recorded, market)
         if stored is not None:
-            _check_same(stored, config)
+            _check_same(stored, config, settings.storage.option)
             if stored.state == "finished":
                 _show_finished(stored, settings, database)
                 return
@@ -360,22 +360,30 @@ def _config_json(settings: Settings, recorded: Mapping[str, Any] | None, market:
     return json.dumps(config, sort_keys=True)
 
 
-def _check_same(stored: Run, config: str) -> None:
-    """Raises UsageError with the keys that differ if the stored run was made with another configuration."""
+def _check_same(stored: Run, config: str, option: str) -> None:
+    """Raises UsageError with the keys that differ if the stored run was made with another configuration.
+
+    option: of the command line, by which its database is found.
+    """
     if stored.config_hash == config_hash(config):
         return
     old, new = json.loads(stored.config_json), json.loads(config)
-    changed = [
-        f"  {section}.{key}: {old.get(section, {}).get(key)} -> {new.get(section, {}).get(key)}"
+    changed = {
+        f"{section}.{key}": (was, now)
         for section in sorted(old.keys() | new.keys())
         for key in sorted(old.get(section, {}).keys() | new.get(section, {}).keys())
-        if old.get(section, {}).get(key) != new.get(section, {}).get(key)
-    ]
+        if (was := old.get(section, {}).get(key)) != (now := new.get(section, {}).get(key))
+    }
+    finished = stored.state == "finished"
+    wish, back = "see it" if finished else "go on with it", "undo the change"
+    if stored.simulated and changed.keys() <= {"simulation.days", "simulation.seed"}:
+        given = (f" --{key.partition('.')[2]} {was}" for key, (was, _) in changed.items())
+        back = f"type `bot paper{''.join(given)}{option}`"
     raise UsageError(
-        f"the stored run {stored.id} of this market was made with other settings:\n"
-        + "\n".join(changed)
-        + "\n"
-        "start a new one with --fresh, or undo the change to go on with it"
+        f"run {stored.id} of this market is {'finished' if finished else 'not finished'}, "
+        "and was made with other settings:\n"
+        + "".join(f"  {key}: {was} -> {now}\n" for key, (was, now) in changed.items())
+        + f"begin a new one with --fresh (make fresh), or {back} to {wish}"
     )
 
 

@@ -1,6 +1,7 @@
 """Whole runs through the command line: two commands, one engine, nothing lost."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -138,9 +139,15 @@ def test_other_settings_do_not_continue_a_stored_run(home: Path) -> None:
         command(home, "paper"), capture_output=True, text=True, env=environment, timeout=600, check=False
     )
     assert done.returncode == 2
+    assert "run 1 of this market is finished, and was made with other settings" in done.stderr
     assert "risk.stop: 0.015 -> 0.01" in done.stderr
-    assert "--fresh" in done.stderr
+    assert "--fresh (make fresh), or undo the change to see it" in done.stderr
     assert "Traceback" not in done.stderr
+    done = bot(home, "paper", "--days", "40")
+    assert done.returncode == 2
+    days = re.search(r"simulation\.days: (\d+) -> 40", done.stderr)
+    assert days is not None
+    assert f"type `bot paper --days {days[1]} --directory {home / 'var'}` to see it" in done.stderr
 
 
 def test_a_damaged_replay_file_is_made_again_from_the_bars(home: Path) -> None:
