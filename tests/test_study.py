@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from dataclasses import replace
+from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -345,10 +346,34 @@ def test_pooled_models_are_fitted_at_the_beginning_and_then_every_month(data, tm
 
 
 @pytest.mark.parametrize(
+    ("days", "names"),
+    [
+        ((3, 60), ["all", "3-7", "8-14", "15-30", "31-60"]),
+        ((3, 10), ["all", "3-7", "8-10"]),
+        ((5, 20), ["all", "5-7", "8-14", "15-20"]),
+        ((3, 7), ["all"]),
+    ],
+)
+def test_the_ages_of_the_table_are_those_of_the_evaluated_days(days, names):
+    facts = SimpleNamespace(day=np.arange(100))
+    groups = dict(study_table.age_groups(days, facts))
+    assert list(groups) == names
+    assert facts.day[groups["all"]].tolist() == list(range(days[0], days[1] + 1))
+    for name in names[1:]:
+        low, high = map(int, name.split("-"))
+        assert facts.day[groups[name]].tolist() == list(range(low, high + 1))
+
+
+def day(number: int) -> str:
+    return datetime.fromtimestamp((BEGIN + number * DAY_MS) / 1000, UTC).strftime("%Y-%m-%d")
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"since": BEGIN}, "after the first bars of the sources"),
-        ({"since": BEGIN + 50 * DAY_MS}, "no token"),
+        ({"since": BEGIN + 50 * DAY_MS}, rf"first bar from {day(50)} on \(--since\) and 3 days of bars"),
+        ({"since": None, "days": (40, 60)}, rf"from {day(32)} on \(the default, after 60% of the sources'"),
         ({"tokens": ("NOPEUSDT",)}, "NOPEUSDT: no bars"),
         ({"tokens": ("AAAUSDT", "BTCUSDT")}, "BTCUSDT is a source"),
         ({"interval": 5 * 60_000, "tokens": ("AAAUSDT",)}, "no bars that make up decision bars of 5 minutes"),

@@ -87,6 +87,7 @@ def plan(
     found = discover(data, sources, interval)
     spans = [barfiles.extent(barfiles.find(data, name, interval)) for name in sources]
     begin, end = max(first for _, first, _ in spans), min(last for _, _, last in spans)
+    by_default = since is None
     if since is None:
         since = int(begin + DEFAULT_HISTORY * (end - begin)) // DAY_MS * DAY_MS
     until = end if until is None else until
@@ -103,9 +104,11 @@ def plan(
         and one.last - one.first >= days[0] * DAY_MS
     ]
     if not inside:
+        day = datetime.fromtimestamp(since / 1000, UTC).strftime("%Y-%m-%d")
+        default = f"the default, after {DEFAULT_HISTORY:.0%} of the sources' history"
         raise UsageError(
-            f"no token of {data} has its first bar from --since on and {days[0]} days of bars; "
-            "choose an earlier --since"
+            f"no token of {data} has its first bar from {day} on ({default if by_default else '--since'}) "
+            f"and {days[0]} days of bars; choose an earlier --since"
         )
     listings = tuple(sorted(firsts.items(), key=lambda one: (one[1], one[0])))
     return Study(

@@ -152,10 +152,12 @@ def _mean(rows: list[Row]) -> Row:
 
 
 def age_groups(days: tuple[int, int], facts: Outcomes) -> Iterator[tuple[str, NDArray[np.bool_]]]:
-    """(name, its rows): all evaluated days, then by the token's age."""
-    for low, high in (days, *AGES):
-        name = "all" if (low, high) == days else f"{low}-{high}"
-        yield name, (facts.day >= low) & (facts.day <= high)
+    """(name, its rows): all evaluated days, then those of each age, where that is not the same."""
+    first, last = days
+    yield "all", (facts.day >= first) & (facts.day <= last)
+    for low, high in ((max(low, first), min(high, last)) for low, high in AGES):
+        if low <= high and (low, high) != days:
+            yield f"{low}-{high}", (facts.day >= low) & (facts.day <= high)
 
 
 def _row(
