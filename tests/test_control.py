@@ -449,6 +449,18 @@ def test_status_says_how_a_bot_stands_and_its_exit_code_whether_it_is_well(tmp_p
         )[1]  # fmt: skip
 
 
+async def test_status_tells_a_kill_once_and_no_more_after_the_resume_of_a_dead_bot(tmp_path: Path) -> None:
+    with Database.open(tmp_path / "bot.sqlite") as database:
+        daemon, person = Daemon(database), Mailbox(database, "demo")
+        daemon.begin()
+        async with daemon.control.serving(daemon.deliver):
+            person.post(Verb.KILL, "ann", WISH, 1)
+            await until(lambda: daemon.ended)
+    assert command("status", home=tmp_path)[1].count(WISH) == 1
+    command("resume", home=tmp_path)
+    assert WISH not in command("status", home=tmp_path)[1]
+
+
 @pytest.mark.parametrize(("held", "code"), [(False, 0), (True, 1)])
 def test_a_run_that_came_to_its_end_is_not_taken_for_one_that_was_stopped(
     tmp_path: Path, held: bool, code: int

@@ -292,6 +292,7 @@ class BalanceChanged(Event, frozen=True):
 
 HISTORY: Final = "history"  # the cause while the past is played: its bars are not about our account
 OPERATOR: Final = "operator"  # the cause that only a person ends, with `bot resume`
+PAUSED: Final = "paused"  # the cause that a person asked for, by a pause, a flattening or a kill
 RESTART: Final = "restart"  # the cause that only a new run ends
 
 

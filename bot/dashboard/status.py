@@ -5,6 +5,7 @@ from typing import Final
 
 import msgspec
 
+from bot.core.events import PAUSED
 from bot.core.types import Verb
 from bot.dashboard.wording import clock, grouped, money
 from bot.engine.standing import Standing
@@ -36,7 +37,8 @@ def lines(beat: Heartbeat, requests: Sequence[Request], now: int) -> Iterator[st
         yield f"{beat.mode}: {how} {clock(beat.beat)} UTC, {_ago(now - beat.beat)} ago ({where})"
     if beat.phase == FINISHED:
         yield "the run came to its end: `bot report` shows what it brought"
-    for request in _held(requests):
+    held = _held(requests)
+    for request in held:
         state = "" if request.taken else ", not taken up yet"
         came = f"; {request.answer}" if request.answer and not request.done else ""
         yield f"held by {request.verb}, {clock(request.asked)}, {request.by}{_because(request)}{state}{came}"
@@ -44,16 +46,22 @@ def lines(beat: Heartbeat, requests: Sequence[Request], now: int) -> Iterator[st
     if stand is None:
         yield "it has not told how it stands yet"
         return
-    if not beat.is_alive(now):
+    is_alive = beat.is_alive(now)
+    if not is_alive:
         yield "as it last stood:"
-    yield from _account(stand)
+    yield from _account(stand, wish_is_told=bool(held) or not is_alive)
 
 
-def _account(stand: Standing) -> Iterator[str]:
-    """Ages by the run's clock: a simulated market has days of its own."""
+def _account(stand: Standing, *, wish_is_told: bool) -> Iterator[str]:
+    """Ages by the run's clock: a simulated market has days of its own.
+
+    wish_is_told: what a person asked for is told by the requests in force, or was ended by one after a death.
+    """
     equity = "unknown" if stand.equity is None else money(stand.equity)
     yield f"equity {equity} USDT, balance {money(stand.balance)}"
     for cause, reason in stand.blocks.items():
+        if cause == PAUSED and wish_is_told:
+            continue
         yield f"no entries ({cause}): {reason}"
     faults = ((symbol, "; ".join(found)) for symbol, found in sorted(stand.faults.items()))
     for names, fault in grouped(faults):

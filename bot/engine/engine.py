@@ -7,6 +7,7 @@ from bot.core.commands import MoveStop
 from bot.core.events import (
     HISTORY,
     OPERATOR,
+    PAUSED,
     AdaptationFailed,
     BalanceChanged,
     BarClosed,
@@ -56,7 +57,6 @@ from risk.manager import RiskManager
 from strategies.base import Advice, Strategy
 
 _OF_BREAKERS: Final = frozenset({BreakerTripped, BreakerReleased})
-_OPERATOR_WISH: Final = "paused"  # the cause of blocks that a person asked for
 
 
 class Engine:
@@ -254,13 +254,13 @@ class Engine:
         """Told as an alarm: whoever looks at the run must see why it does not trade."""
         told = Alarm(event.ts, "", str(event))
         if event.verb is Verb.RESUME:
-            self.account.blocks.pop(_OPERATOR_WISH, None)
+            self.account.blocks.pop(PAUSED, None)
             if seen_to := self.account.blocks.pop(OPERATOR, ""):
                 told = Alarm(event.ts, "", f"{event}; seen to: {seen_to}")
             self._keeper.flattening = False
             released = self._breaker.release(event.ts, str(event))
             return [told, released] if released else [told]
-        self.account.blocks[_OPERATOR_WISH] = str(event)
+        self.account.blocks[PAUSED] = str(event)
         self._keeper.flattening = self._keeper.flattening or event.verb is Verb.FLATTEN
         return [told, *self._keeper.stop_trading(event.ts)]
 
