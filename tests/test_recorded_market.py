@@ -183,6 +183,7 @@ def test_a_token_whose_bars_end_early_is_delisted_after_its_last_bar(directory: 
     events = list(market(directory, "NEWUSDT", "MIDUSDT").events())
     (delisting,) = of(events, InstrumentDelisted)
     assert (delisting.symbol, delisting.ts) == ("NEWUSDT", BEGIN + 35 * DAY_MS)
+    assert delisting.reason == "its recorded bars end", "no exchange has delisted it"
     last_bar = of(events, BarClosed, "NEWUSDT")[-1]
     assert events.index(delisting) > events.index(last_bar)
     assert last_bar.ts == delisting.ts

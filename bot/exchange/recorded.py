@@ -173,7 +173,8 @@ class RecordedMarket:
                 listing = InstrumentListed(opened, opened, self._instrument(name))
                 scheduled.append((opened, _LISTING, rank, listing))
                 if closed <= self.end - self._decision_interval:
-                    scheduled.append((closed, _DELISTING, rank, InstrumentDelisted(closed, closed, name)))
+                    gone = InstrumentDelisted(closed, closed, name, "its recorded bars end")
+                    scheduled.append((closed, _DELISTING, rank, gone))
             if name in self._funding:
                 rates = self._funding[name]
                 inside = (rates.ts > opened) & (rates.ts <= closed)
