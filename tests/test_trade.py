@@ -177,7 +177,7 @@ def test_a_person_holds_the_daemon_and_its_next_start_and_kills_it(exchange: str
     assert "stopped; 0 positions keep their stops" in person("kill")[1]
     assert process.wait(12) == 5
     code, out = person("trade", "--mode", "testnet", "--url", exchange)
-    hint = f"`bot resume --mode testnet {' '.join(home)}` lets it start again"
+    hint = f"`bot resume --mode testnet --directory {tmp_path / 'var'}` lets it start again"
     assert (code, hint in out) == (5, True), out
     code, out = person("flatten", "--mode", "testnet", "--url", exchange)
     assert (code, "flat: 0 positions closed" in out) == (0, True), out
