@@ -285,8 +285,8 @@ def _recorded(
         raise typer.BadParameter("--market recorded needs --data FOLDER")
     if seed is not None:
         raise typer.BadParameter("--seed is for the simulated market; recorded bars have none")
-    names = tuple(name.strip().upper() for name in tokens.split(",") if name.strip()) if tokens else None
-    if tokens is not None and not names:
+    names = names_of(tokens) or None
+    if tokens is not None and names is None:
         raise typer.BadParameter("--tokens names none; leave it out for every symbol but the sources")
     rates = funding_of(data, funding)
     return {"directory": data, "funding": rates, "tokens": names, "start": day(start), "days": days}

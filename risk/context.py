@@ -1,6 +1,7 @@
 """What an entry is judged by: the wish, the account, the market, and the order that would come of it."""
 
 import math
+from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
 from typing import NamedTuple, Protocol
@@ -95,27 +96,23 @@ class Rooms(NamedTuple):
     depth: float
 
 
+@dataclass(frozen=True)
 class Context:
-    """live: the market is a real one as it happens; there, what is not known of it forbids an entry.
+    """live: the market is a real one as it happens; there, what is not known of it forbids an entry."""
 
-    least: notional of the smallest order, quote coin
-    """
+    signal: Signal
+    side: Side
+    instrument: Instrument
+    account: AccountState
+    breaker: Breaker
+    risk: Risk
+    gate: Gate
+    costs: Costs
+    live: bool
 
-    def __init__(
-        self, signal: Signal, side: Side, instrument: Instrument, account: AccountState, breaker: Breaker,
-        risk: Risk, gate: Gate, costs: Costs, *, live: bool,
-    ) -> None:  # fmt: skip
-        self.signal = signal
-        self.side = side
-        self.instrument = instrument
-        self.account = account
-        self.breaker = breaker
-        self.risk = risk
-        self.gate = gate
-        self.costs = costs
-        self.live = live
-        self.market = account.market(signal.symbol, signal.ts)
-        self.least = max(risk.min_notional, float(instrument.min_notional))
+    @cached_property
+    def market(self) -> MarketFacts:
+        return self.account.market(self.signal.symbol, self.signal.ts)
 
     @cached_property
     def rooms(self) -> Rooms:
@@ -134,6 +131,11 @@ class Context:
         )
 
     # --- the order ------------------------------------------------------------------------------------------
+
+    @cached_property
+    def least(self) -> float:
+        """Notional of the smallest order, quote coin."""
+        return max(self.risk.min_notional, float(self.instrument.min_notional))
 
     @cached_property
     def qty(self) -> Decimal:

@@ -86,9 +86,8 @@ class RiskManager:
 
     def _context(self, signal: Signal, side: Side, instrument: Instrument, account: AccountState) -> Context:
         return Context(
-            signal, side, instrument, account, self._breaker, self._risk, self._gate, self._costs,
-            live=self._live,
-        )  # fmt: skip
+            signal, side, instrument, account, self._breaker, self._risk, self._gate, self._costs, self._live
+        )
 
     def approve_exit(self, symbol: str, side: Side, qty: Decimal, link_id: str) -> Approved:
         """A reduce-only market order of `side` that closes `qty`: always legal."""

@@ -13,11 +13,15 @@ from bot.core.events import BarClosed, CandidateArrived
 from bot.core.records import LabelMatured, StageChanged
 from bot.core.signal import Action, Signal
 from bot.core.types import MINUTE_MS, Position, Side, Stage
+from bot.core.verdict import SCRATCH
 from bot.settings import Settings
 from strategies.base import Advice
 from strategies.chain import Chain
-from strategies.contest import SAID_BASE, Contest
+from strategies.contest.admission import Admission
 from strategies.contest.arm import log_loss
+from strategies.contest.promotion import Promotion
+from strategies.contest.roster import Roster
+from strategies.contest.scoring import SAID_BASE, Scoring
 from strategies.features.pipeline import FeatureRow
 from strategies.labels import Labeler, Matured
 from strategies.ladder import Evidence, climb
@@ -46,16 +50,19 @@ class Token:
         self._memory = TokenMemory(len(self._columns), settings.adaptation.window_bars)
         self._labeler = Labeler(settings.label.horizon_bars, settings.label.barrier_sigmas)
         self._listings = chain.listings
-        self._contest = Contest(symbol, settings, pretrained, chain.base)
+        gate, block = settings.gate, settings.label.horizon_bars * self._interval
+        self._roster = Roster(pretrained, chain.base, block, gate)
+        self._scoring = Scoring(self._roster, block, gate.drift_blocks)
+        self._promotion = Promotion(symbol, gate, self._roster)
+        self._admission = Admission(symbol, gate, self._roster)
         self._quality = Quality(symbol, launched)
         self._spoke: dict[int, str] = {}  # the champion of each bar whose label has not matured
         self._soundness = Soundness(settings, self._interval, launched)
         self._ready = False
         self._rungs = Rungs(symbol)
         self._proof = "no adapted model has proven better"  # why the champion is champion
-        self._verdict = self._contest.verdict(self._proof)
+        self._verdict = self._promotion.verdict(self._scoring.reversal, self._proof)
         self._waits_for = ""
-        block = settings.label.horizon_bars * self._interval
         self._triggers = Triggers(settings.adaptation, block)
         self._last_row = 0
 
@@ -77,12 +84,13 @@ class Token:
             return out + self._step(bar.ts) + self._blind(bar, position)
         x = row.x[self._columns]
         if self._last_row != bar.start - self._interval:
-            self._contest.reset()
+            for arm in self._roster.networks.values():
+                arm.reset()
         self._last_row = bar.start
         self._memory.add(bar.start, x)
         self._listings.add(self.symbol, bar.start, x)
-        prediction = self._contest.predict(bar.start, x)
-        self._spoke[bar.start] = self._contest.champion.name
+        prediction = self._scoring.predict(bar.start, x)
+        self._spoke[bar.start] = self._roster.champion.name
         out += self._step(bar.ts)
         signal = self._signal(bar, row, prediction, position)
         if late and signal.action is Action.ENTER:
@@ -99,7 +107,7 @@ class Token:
         side = Side.BUY if p_up >= 0.5 else Side.SELL
         confidence = max(p_up, 1 - p_up)
         action, reason = self._wish(bar, side, confidence, position)
-        champion = self._contest.champion
+        champion = self._roster.champion
         vetoed = self._settings.gate.conformal and not champion.calibrator.conformal.is_opinion(p_up)
         if action is Action.ENTER and vetoed:
             action, reason = Action.NONE, "the token's conformal set does not rule the other direction out"
@@ -165,7 +173,7 @@ class Token:
     def _learn(self, ts: int, matured: Matured) -> list[Advice]:
         self._memory.label(matured.start, matured.outcome, matured.weight)
         self._listings.label(self.symbol, matured)
-        said = self._contest.score(matured)
+        said = self._scoring.score(matured)
         if said is None:
             return []
         out: list[Advice] = [
@@ -175,16 +183,16 @@ class Token:
             )
         ]  # fmt: skip
         out += self._measure(ts, matured, said)
-        p_up = said.get(self._contest.watched.name)
+        p_up = said.get(self._roster.transferred.name)
         if p_up is not None:
             self._triggers.score(matured.start, log_loss(p_up, matured.outcome), matured.weight)
-        champion = self._contest.champion
-        verdicts = self._contest.crown(ts)
+        champion = self._roster.champion
+        verdicts = self._promotion.crown(ts)
         out += verdicts
-        if self._contest.champion is not champion:
+        if self._roster.champion is not champion:
             self._proof = verdicts[-1].reasons[0]
             out += self._begin_again(ts)
-        self._verdict = self._contest.verdict(self._proof)
+        self._verdict = self._promotion.verdict(self._scoring.reversal, self._proof)
         return [*out, *self._rungs.judge(ts, self._verdict)]
 
     def _measure(self, ts: int, matured: Matured, said: Mapping[str, float]) -> list[Advice]:
@@ -206,11 +214,11 @@ class Token:
 
     def _step(self, ts: int) -> list[Advice]:
         moved = self._move_on_ladder(ts)
-        arm = self._contest.champion.name
+        arm = self._roster.champion.name
         return [*moved, *self._rungs.look(ts, self.stage, arm, self._verdict, self._waits_for)]
 
     def _move_on_ladder(self, ts: int) -> list[Advice]:
-        champion = self._contest.champion
+        champion = self._roster.champion
         proof = champion.against_base
         evidence = Evidence(
             ready=self._ready,
@@ -220,7 +228,7 @@ class Token:
             recent_skill=proof.recent,
             source_accuracy=self._pretrained.card.source_accuracy,
             overconfidence=self._quality.rolling.overconfidence,
-            reversal=self._contest.reversal,
+            reversal=self._scoring.reversal,
             calm=self._soundness.calm,
             trouble=self._soundness.trouble,
             suspended=self._soundness.suspended,
@@ -254,16 +262,17 @@ class Token:
     def _maybe_adapt(self, bar: BarClosed) -> list[Advice]:
         seed = zlib.crc32(f"{self.symbol}:{bar.ts}".encode())
         due = self._triggers.due(self._memory, seed)
-        if due is None or self._contest.is_judging:
+        if due is None or self._promotion.is_near:
             return []
         self._triggers.begun()
         snapshot = self._memory.newest(self._settings.adaptation.window_bars)
-        base, replaced = self._contest.base.model, self._contest.watched.model
+        base, replaced = self._roster.base.model, self._roster.transferred.model
+        scratch = self._roster.networks.get(SCRATCH)
         return [
             AdaptModel(
                 bar.ts, self.symbol, bar.ts, base.model_id, seed, *snapshot,
                 reason=f"{due.cause}: {due.reason}", urgent=due.cause.is_alarm, until=replaced.card.until,
-                scratch=self._contest.scratch,
+                scratch="" if scratch is None else scratch.model.model_id,
             )
         ]  # fmt: skip
 
@@ -271,11 +280,11 @@ class Token:
         self, event: CandidateArrived, model: Model, scratch: Model | None = None
     ) -> list[Advice]:
         """scratch: the rival that the same job trained; None where the labels were too few."""
-        return [self._contest.enter(event.ts, model, event.report, self._past(model), scratch)]
+        return [self._admission.enter(event.ts, model, event.report, self._past(model), scratch)]
 
     def on_chain(self, model: Model) -> None:
         """The chain has gone a step further."""
-        self._contest.rebase(model, self._past(model), in_trade=self.stage in (Stage.SMALL, Stage.FULL))
+        self._admission.rebase(model, self._past(model), in_trade=self.stage in (Stage.SMALL, Stage.FULL))
 
     def _past(self, model: Model) -> NDArray[np.float32]:
         return self._memory.newest_unbroken(model.card.architecture.receptive_field, self._interval)

@@ -321,7 +321,7 @@ def test_weights_that_are_about_to_be_judged_are_not_replaced() -> None:
     judging = False
     for _ in range(300):
         advice = life.bars(1)
-        judging = life.token._contest.is_judging
+        judging = life.token._promotion.is_near
         assert not (judging and [one for one in advice if isinstance(one, AdaptModel)])
         if ("second", ADAPTED, "promoted") in life.verdicts:
             break
@@ -377,7 +377,7 @@ def test_a_chain_that_comes_while_the_token_is_watched_is_its_base_from_then_on(
 def test_a_chain_does_not_replace_a_champion_that_trades_but_by_evidence() -> None:
     life = Life(gain=0.8)
     life.bars(2)
-    life.token._contest.champion.similarity = 0.9  # as an adaptation would have measured
+    life.token._roster.champion.similarity = 0.9  # as an adaptation would have measured
     life.bars(300)
     assert life.token.stage in (Stage.SMALL, Stage.FULL)
     life.extend_chain("chained", -KNOWS)

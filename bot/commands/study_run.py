@@ -68,9 +68,9 @@ def run_study(
         highlight=False,
         soft_wrap=True,
     )
-    for note in (*study_data.left_out(planned, options["tokens"] or ()), study.claim(planned)):
-        if note:
-            console.print(note, highlight=False, soft_wrap=True)
+    for note in study_data.left_out(planned, options["tokens"] or ()):
+        console.print(note, highlight=False, soft_wrap=True)
+    study.claim(planned)
     with WorkProgress("study", console=console) as progress:
         study.run(planned, chosen, jobs, progress, twins)
     facts = study_table.outcomes(planned)

@@ -88,11 +88,11 @@ class LineView:
 
     def _tell_health(self) -> None:
         """One line for all symbols that a fault concerns, or that are well again."""
-        for tone in dict.fromkeys(one.tone for one in self._unhealthy):
-            alike = [one for one in self._unhealthy if one.tone == tone]
-            for names, text in grouped((one.symbol, one.text) for one in alike):
+        heard, self._unhealthy = self._unhealthy, []
+        for tone in dict.fromkeys(one.tone for one in heard):
+            alike = [one for one in heard if one.tone == tone]
+            for names, text in grouped(dict.fromkeys((one.symbol, one.text) for one in alike)):
                 self._line(alike[0].ts, f"{names}: {text}", tone)
-        self._unhealthy.clear()
 
     def _tell_unknown(self, now: int) -> None:
         if new := sorted(self._unknown.keys() - self._unknown_told):
@@ -101,6 +101,7 @@ class LineView:
             self._line(now, f"the exchange sends what this version does not know: {counted}", "warning")
 
     def _line(self, ts: int, text: str, tone: str) -> None:
+        self._tell_health()  # which was heard before
         self._console.print(
             f"{clock(ts, seconds=True)}  {text}",
             style=_STYLES.get(tone),

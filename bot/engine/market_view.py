@@ -98,27 +98,25 @@ class MarketView:
 
     def facts(self, name: str, now: int) -> MarketFacts:
         symbol, instrument = self._of(name), self.instruments.get(name)
-        seen, faults = symbol.liquidity, symbol.faults + symbol.refused
-        funding_rate, next_funding = symbol.funding_rate, _next_funding(instrument, now)
-        if seen is None or now - seen.ts > _OLD * self.interval:
-            return MarketFacts(
-                status=symbol.status,
-                faults=faults,
-                turnover=symbol.turnover,
-                funding_rate=funding_rate,
-                next_funding=next_funding,
-            )
-        return MarketFacts(
+        facts = MarketFacts(
             status=symbol.status,
-            faults=faults,
+            faults=symbol.faults + symbol.refused,
+            turnover=symbol.turnover,
+            funding_rate=symbol.funding_rate,
+            next_funding=_next_funding(instrument, now),
+        )
+        seen = symbol.liquidity
+        if seen is None or now - seen.ts > _OLD * self.interval:
+            return facts
+        return facts._replace(
             turnover=_least(symbol.turnover, self._turnover_by_day(seen, instrument, now)),
             open_interest=seen.open_interest * seen.mark_price,
             spread=seen.spread_bps / 1e4,
             depth=min(seen.bid_depth, seen.ask_depth),
             mid=seen.mid_price,
             mark=seen.mark_price,
-            funding_rate=funding_rate if math.isnan(seen.next_funding_rate) else seen.next_funding_rate,
-            next_funding=seen.next_funding_time if seen.next_funding_time > now else next_funding,
+            funding_rate=facts.funding_rate if math.isnan(seen.next_funding_rate) else seen.next_funding_rate,
+            next_funding=seen.next_funding_time if seen.next_funding_time > now else facts.next_funding,
         )
 
     def _turnover_by_day(self, seen: LiquiditySampled, instrument: Instrument | None, now: int) -> float:

@@ -126,7 +126,9 @@ def run_controls(kinds: Sequence[str] | None, seeds: int, method: str, workers: 
             progress.done(1, f"{outcome.kind}, seed {outcome.seed}")
     console.print(table(outcomes, method))
     if seeds < SEEDS:
-        console.print(f"Means of {seeds} seeds; the bounds are meant for {SEEDS}.", highlight=False)
+        console.print(
+            f"Means of {seeds} seeds; with {SEEDS} they miss their bounds less by chance.", highlight=False
+        )
     missed = faults(outcomes)
     for fault in missed:
         console.print(fault, highlight=False, soft_wrap=True)

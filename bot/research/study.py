@@ -13,7 +13,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import asdict
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from bot.core.errors import RuntimeFault, UsageError
 from bot.core.interrupt import interrupts_held_back
@@ -55,36 +55,38 @@ COSTS: Final = {
 UNTAUGHT: Final = ("base_rate", "chronos", "moirai")  # no label trains them: they need no twin
 
 
-def claim(study: Study) -> str:
-    """Write down what the folder is the study of, or check that it is the same one; a warning, or nothing.
+SCORING: Final = 2
+"""Of how arms come to their scores; another one's are not compared with these."""
+
+
+def claim(study: Study) -> None:
+    """Write down what the folder is the study of, or check that it is the same one.
 
     Raises UsageError when it holds another study, or one of files that have changed since.
     """
     path = study.output / "study.json"
-    settings = {**asdict(study), "model": study.model.model_dump(), "features": VERSION}
+    settings = {**asdict(study), "model": study.model.model_dump(), "features": VERSION, "scoring": SCORING}
     for moved in ("output", "tokens"):  # more tokens may be added to a study
         settings.pop(moved)
     if not study.foundation:
         settings.pop("foundation")
     text = json.dumps({**settings, "files": fingerprints(study)}, default=str, indent=1, sort_keys=True)
-    told = json.loads(text)
-    begun = json.loads(path.read_text()) if path.exists() else told
-    unknown = "files" not in begun  # by an earlier version
-    stored = {"files": told["files"], **begun}
+    if not path.exists():
+        write_atomically(path, text.encode())
+        return
+    told, stored = json.loads(text), json.loads(path.read_text())
     if changed := sorted(key for key in told if stored.get(key) != told[key]):
         raise UsageError(
             f"{study.output} holds another study, by its {', '.join(changed)}; choose another --output"
-            + "".join(f"\n  {name} is not what it was" for name in _differing(told["files"], stored["files"]))
+            + "".join(f"\n  {name} is not what it was" for name in _differing(told, stored))
         )
-    if unknown or not path.exists():
-        write_atomically(path, text.encode())
-    if unknown:
-        return f"{study.output} kept no fingerprints of its files; they are taken for what they were"
-    return ""
 
 
-def _differing(some: dict[str, str], others: dict[str, str]) -> list[str]:
-    return sorted({name for name, _ in some.items() ^ others.items()})
+def _differing(told: dict[str, Any], stored: dict[str, Any]) -> list[str]:
+    """Names of files; none where the folder knows of no files, for it is an earlier version's."""
+    if "files" not in stored:
+        return []
+    return sorted({name for name, _ in told["files"].items() ^ stored["files"].items()})
 
 
 def run(study: Study, arms: tuple[str, ...], processes: int, progress: Progress, twins: int) -> None:

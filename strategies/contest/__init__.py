@@ -11,8 +11,3 @@ From top to bottom: adapted, the base (chain, or frozen where this token's label
 the ensemble where it has proven better than these, and no trade at all, which the ladder decides. Every step
 is a `GateDecided` with its reason.
 """
-
-from strategies.contest.contest import Contest
-from strategies.contest.scoring import SAID_BASE
-
-__all__ = ["SAID_BASE", "Contest"]

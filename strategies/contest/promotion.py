@@ -1,9 +1,9 @@
-"""Who is champion: promotions, probation and roll-backs, by the evidence of matured labels."""
+"""Who is champion, and whether the transfer helps, by the evidence of matured labels."""
 
 import math
 
 from bot.core.records import GateDecided
-from bot.core.verdict import ADAPTED, FROZEN
+from bot.core.verdict import ADAPTED, BASE_RATE, ENSEMBLE, FROZEN, NONE, SCRATCH, Gain, Verdict
 from bot.settings import Gate
 from strategies.contest.arm import Arm, EnsembleArm, NetworkArm
 from strategies.contest.roster import CHAINED, CHALLENGER, Roster
@@ -31,7 +31,7 @@ class Promotion:
         return not leads and self._is_proven(adapted) and math.isnan(adapted.probation.recent)
 
     def crown(self, ts: int) -> list[GateDecided]:
-        """After each label."""
+        """After each label: promotions, the end of a probation, roll-backs."""
         out = self._choose_base(ts)
         adapted, ensemble = self._roster.networks.get(ADAPTED), self._roster.ensemble
         if adapted is not None:
@@ -39,6 +39,33 @@ class Promotion:
         if ensemble is not None:
             out += self._judge_ensemble(ts, ensemble)
         return out
+
+    def verdict(self, reversal: float, proof: str) -> Verdict:
+        """Whether what is transferred helps, with every pair of arms that has a whole block of labels.
+
+        reversal: as in Scoring; proof: why the champion is champion
+        """
+        roster, champion, enough = self._roster, self._roster.champion, self._gate.evidence
+        harm = []
+        if reversal >= enough:
+            harm.append(f"the source's knowledge works against this token: evidence {reversal:.3g}")
+        if self._negative_transfer >= enough:
+            harm.append(f"scratch beats what is transferred: evidence {self._negative_transfer:.3g}")
+        chosen, reason = NONE, "nothing has beaten the base rate yet"
+        if champion.against_base.most >= enough:
+            chosen, reason = champion.name if champion.name in (ADAPTED, ENSEMBLE) else FROZEN, proof
+        gains = tuple(
+            Gain(arm.name, rival, *scores.interval, math.nan, scores.labels, scores.e_value)
+            for arm in sorted(roster.arms, key=lambda arm: arm is not champion)
+            for rival, scores in (
+                (BASE_RATE, arm.against_base),
+                (roster.rival_of(arm.name), arm.against_rival),
+            )
+            if scores.blocks
+        )
+        adapted = roster.networks.get(ADAPTED)
+        lost = math.nan if adapted is None else adapted.backward_transfer
+        return Verdict(chosen, (reason, *harm), gains, lost)
 
     def _choose_base(self, ts: int) -> list[GateDecided]:
         """Frozen instead of the chain, or the chain again, where the token's labels have proven it better."""
@@ -59,7 +86,7 @@ class Promotion:
         elif (
             self._is_proven(adapted)
             and adapted.probation.recent >= 0
-            and self._roster.negative_transfer < self._gate.evidence
+            and self._negative_transfer < self._gate.evidence
         ):
             return [self._promote(ts, adapted, self._proof(adapted))]
         return self._end_probation(ts, adapted)
@@ -83,6 +110,12 @@ class Promotion:
             return []
         reason = f"{self._proof(ensemble)}, {1 - ensemble.share:.0%} of it scratch"
         return [self._promote(ts, ensemble, reason)]
+
+    @property
+    def _negative_transfer(self) -> float:
+        """Evidence that scratch, which knows nothing but this token, is better than what is transferred."""
+        scratch = self._roster.networks.get(SCRATCH)
+        return 0.0 if scratch is None else scratch.against_rival.e_value
 
     def _is_proven(self, arm: Arm) -> bool:
         return arm.against_rival.e_value >= self._gate.evidence

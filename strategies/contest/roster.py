@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bot.core.verdict import ADAPTED, ENSEMBLE, FROZEN, SCRATCH
+from bot.settings import Gate
 from strategies.contest.arm import Arm, EnsembleArm, NetworkArm
 from strategies.learning.registry import Model
 
@@ -14,11 +15,12 @@ CHALLENGER: Final = "challenger"
 
 
 class Roster:
-    """The arms by name. champion: what the token would trade by; base: where adaptation starts."""
+    """The arms by name. champion: what the token would trade by; base: where adaptation starts, and what the
+    adapted arm must beat."""
 
-    def __init__(self, pretrained: Model, chained: Model, *lengths: int) -> None:
-        """chained: `pretrained` itself where there is no chain yet; lengths: as the last three of `Arm`"""
-        self._lengths = lengths
+    def __init__(self, pretrained: Model, chained: Model, block: int, gate: Gate) -> None:
+        """chained: `pretrained` itself where there is no chain yet; block: as in PairedScores"""
+        self._lengths = block, gate.drift_blocks, gate.probation_blocks  # of every arm's scores
         self.networks: dict[str, NetworkArm] = {}
         self.ensemble: EnsembleArm | None = None  # as soon as there is a scratch arm
         nothing = np.empty((0, pretrained.card.architecture.features), np.float32)
@@ -32,9 +34,12 @@ class Roster:
         """rows: (n, F) newest features since the last gap"""
         arm = self.networks[name] = NetworkArm(name, model, *self._lengths)
         arm.use(model, rows)
-        if name == SCRATCH:
-            self.ensemble = EnsembleArm(ENSEMBLE, model, *self._lengths)
         return arm
+
+    def add_scratch(self, model: Model, rows: NDArray[np.float32]) -> None:
+        """And with it the ensemble. rows: as in `add`"""
+        self.add(SCRATCH, model, rows)
+        self.ensemble = EnsembleArm(ENSEMBLE, model, *self._lengths)
 
     @property
     def arms(self) -> list[Arm]:
@@ -42,24 +47,13 @@ class Roster:
 
     @property
     def transferred(self) -> NetworkArm:
-        """The arm whose weights are replaced next."""
+        """The arm whose weights are replaced next: a rise of its losses asks for an adaptation."""
         return self.networks.get(ADAPTED, self.base)
 
     @property
     def member(self) -> NetworkArm:
         """What is transferred in the ensemble. While it trades it keeps the member that it has."""
         return self._member or self.transferred
-
-    @property
-    def trading(self) -> Arm:
-        """The arm of what is transferred that trades, alone or as the ensemble's member."""
-        return self._member or self.champion
-
-    @property
-    def negative_transfer(self) -> float:
-        """Evidence that scratch, which knows nothing but this token, is better than what is transferred."""
-        scratch = self.networks.get(SCRATCH)
-        return 0.0 if scratch is None else scratch.against_rival.e_value
 
     def rival_of(self, name: str) -> str:
         """Who leads is measured against the base, who wants to lead against who leads."""

@@ -1,20 +1,18 @@
 """Did the transfer help? Rivals scored on the same matured labels, and a verdict with its reasons.
 
-`judge` gives the verdict of a trial, on all of its labels at once: the adapted model is compared with scratch
-and with the frozen model, everything with the base rate. Scores are log losses in nats, compared in pairs by
-a moving block bootstrap (Künsch 1989), because neighbouring windows share prices. `standing` gives that of a
-token that is followed, where evidence counts that may be looked at after every label.
+This is the verdict of a trial, on all of its labels at once: the adapted model is compared with scratch and
+with the frozen model, everything with the base rate. Scores are log losses in nats, compared in pairs by a
+moving block bootstrap (Künsch 1989), because neighbouring windows share prices. A token that is followed has
+its verdict from its contest, by evidence that may be looked at after every label.
 """
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bot.core.verdict import ADAPTED, BASE_RATE, FROZEN, NONE, SCRATCH, Gain, Verdict
-from strategies.learning.evidence import PairedScores
 
 Floats = NDArray[np.float64]
 
@@ -119,20 +117,3 @@ def effective_size(values: Floats) -> float:
     lags = range(1, block_length(n) + 1)
     inflation = 1 + 2 * sum(float(centred[lag:] @ centred[:-lag]) / variance for lag in lags)
     return float(np.clip(n / max(inflation, 1e-9), 1, n))
-
-
-def standing(
-    chosen: str,
-    reasons: tuple[str, ...],
-    records: Iterable[tuple[str, str, PairedScores]],
-    backward_transfer: float,
-) -> Verdict:
-    """Of a token that is followed. records: (arm, rival, what has been scored of the two since either began);
-    pairs without a whole block of labels are left out.
-    """
-    gains = tuple(
-        Gain(arm, rival, *scores.interval, math.nan, scores.labels, scores.e_value)
-        for arm, rival, scores in records
-        if scores.blocks
-    )
-    return Verdict(chosen, reasons, gains, backward_transfer)

@@ -18,11 +18,7 @@ TRIGGERS: Final = {Trigger.LAST: "LastPrice", Trigger.MARK: "MarkPrice"}
 
 def params(request: msgspec.Struct) -> Params:
     """The parameters of a request struct."""
-    return {
-        sent: _plain(value)
-        for name, sent in _names(type(request))
-        if (value := getattr(request, name)) is not None
-    }
+    return plain({sent: getattr(request, name) for name, sent in _names(type(request))})
 
 
 @cache

@@ -15,7 +15,7 @@ from strategies.contest.roster import CHAINED, CHALLENGER, Roster
 from strategies.learning.registry import Model
 
 
-class Candidates:
+class Admission:
     """In every method, rows: (n, F) newest features since the last gap, for the network's past."""
 
     def __init__(self, symbol: str, gate: Gate, roster: Roster) -> None:
@@ -75,7 +75,7 @@ class Candidates:
         """Its newest weights; those that trade as a part of the ensemble stay."""
         arm = self._roster.networks.get(SCRATCH)
         if arm is None:
-            self._roster.add(SCRATCH, model, rows)
+            self._roster.add_scratch(model, rows)
         elif self._roster.champion is not self._roster.ensemble:
             arm.use(model, rows)
 
@@ -106,7 +106,7 @@ class Candidates:
             if SCRATCH in roster.networks:  # it has another rival now
                 roster.networks[SCRATCH].against_rival.reset()
             return roster.add(ADAPTED, model, rows)
-        if roster.trading is adapted:
+        if roster.champion is not roster.base and roster.member is adapted:  # alone or in the ensemble
             challenger = roster.add(CHALLENGER, model, rows)
             challenger.calibrator = copy.deepcopy(adapted.calibrator)  # as it would trade
             return challenger
