@@ -90,7 +90,7 @@ async def test_what_others_move_all_the_time_is_no_difference_and_a_loss_of_ours
                     await desk.until(lambda n=number: len(desk.journal.of(BalanceChanged)) > n, 20.0, "it")
                     await daily.look()
                 assert [line for lines in told for line in lines if not line.equal] == []
-                assert not any(change.ours for change in desk.journal.of(BalanceChanged))
+                assert not any(change.parts for change in desk.journal.of(BalanceChanged))
                 assert float(told[0][-1].ours) < -0.1  # our fees
                 assert desk.journal.of(EntriesBlocked) == blocked == []
                 desk.engine.portfolio.balance += Decimal("0.02")

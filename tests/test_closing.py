@@ -21,6 +21,7 @@ from bot.core.types import Verb
 from bot.exchange.bybit import closing
 from bot.exchange.bybit.closing import Closing
 from bot.exchange.bybit.environment import Credentials, local
+from bot.exchange.bybit.errors import TABLE, ExchangeError
 from bot.exchange.bybit.ownership import Ownership
 from bot.exchange.bybit.requests import NewOrder
 from bot.exchange.bybit.rest import Rest
@@ -168,6 +169,29 @@ async def test_what_is_on_record_is_closed_while_nobody_says_whose_the_others_ar
     rest.close()
 
 
+async def test_what_asking_again_does_not_mend_is_told_once_all_that_is_on_record_is_closed(
+    exchange: LocalExchange,
+) -> None:
+    await hold(exchange)
+    rest = Rest(local(exchange.url), Credentials(KEY, SECRET))
+    await rest.measure_clock()
+    asked = 0
+
+    async def forbidden(**_: Any) -> list[Execution]:
+        nonlocal asked
+        asked += 1
+        raise ExchangeError(TABLE[10005], path="/v5/execution/list", code=10005)
+
+    rest.orders.executions = forbidden  # type: ignore[method-assign]
+    exchange.arm("bad_gateway", "/v5/order/create*", count=1)
+    owners = Ownership(leave=True, earlier=[tag_of(START, 1)], past={"BTCUSDT": [(0, math.inf)]})
+    with pytest.raises(ExchangeError, match="lacks a permission"):
+        await Closing(rest, lambda _: None, owners).run()
+    assert held(exchange) == {"ETHUSDT": Decimal(1)}
+    assert 1 < asked < 12  # BTCUSDT was tried twice, the others not to the last round
+    rest.close()
+
+
 @pytest.mark.parametrize("fault", ["ack_lost", "drop", "server_error", "bad_gateway", "too_many_visits"])
 async def test_it_goes_on_through_faults_and_never_turns_a_position(
     exchange: LocalExchange, fault: str
@@ -215,9 +239,10 @@ def test_without_a_database_what_an_order_of_this_program_opened_is_closed(
 ) -> None:
     asyncio.run(hold(exchange, ours=Orders(tag_of(START, 3)).next_id("BTCUSDT")))
     result = flatten(exchange, tmp_path)
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == 4, result.output
     assert held(exchange) == {"ETHUSDT": Decimal(1)}
     assert "positions of others are left: ETHUSDT +1.00 (--all closes them, too)" in result.output
+    assert "That may not be all that is ours: no database could be read" in result.output
 
 
 def had(home: Path, account: int, symbol: str) -> None:
@@ -243,10 +268,10 @@ def test_what_runs_on_another_account_held_says_nothing_of_this_one(
     assert "(--all cancels them, too)\n" in result.output
 
 
-def test_the_key_of_an_account_that_no_run_was_on_is_refused_and_the_request_stands(
+def test_the_key_of_an_account_that_no_run_was_on_is_refused_and_nothing_is_written_down(
     exchange: LocalExchange, tmp_path: Path
 ) -> None:
-    """Nothing of the bot is there to close: that would pass for done."""
+    """Nothing of the bot is there to close: that would pass for done, and its next start would close all."""
     asyncio.run(hold(exchange))
     had(tmp_path, 7, "ETHUSDT")
     result = flatten(exchange, tmp_path, BOT_BYBIT__FOREIGN_POSITIONS="adopt")
@@ -254,22 +279,41 @@ def test_the_key_of_an_account_that_no_run_was_on_is_refused_and_the_request_sta
     assert f"the key is one of account {exchange.account.uid}, on which no run of testnet" in result.output
     assert len(held(exchange)) == 2
     with Database.open(tmp_path / "bot.sqlite") as database:
-        (request,) = Mailbox(database, "testnet").in_force()
-        assert not request.done
+        assert Mailbox(database, "testnet").in_force() == []
     assert flatten(exchange, tmp_path, "--all").exit_code == 0
     assert held(exchange) == {}
 
 
-def test_where_the_exchange_does_not_say_which_account_it_is_the_ids_of_orders_do(
-    exchange: LocalExchange, tmp_path: Path
+def test_where_the_exchange_does_not_say_which_account_it_is_all_that_any_run_held_is_closed(
+    exchange: LocalExchange, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """And what the ids of orders tell. The request stands: that may not be all, or another account."""
+    monkeypatch.setattr(flatten_command, "_PAUSES", (0.0,))
     asyncio.run(hold(exchange, ours=Orders(tag_of(START, 3)).next_id("BTCUSDT")))
     had(tmp_path, exchange.account.uid, "ETHUSDT")
     exchange.arm("bad_gateway", "/v5/user/query-api", lasts_ms=60_000)
     result = flatten(exchange, tmp_path)
+    assert result.exit_code == 4, result.output
+    assert "In doubt ours is what any run of this mode on record held" in result.output
+    assert held(exchange) == {}
+    assert "flat: 2 positions closed, 1 entries cancelled" in result.output
+    with Database.open(tmp_path / "bot.sqlite") as database:
+        (request,) = Mailbox(database, "testnet").in_force()
+        assert not request.done
+        assert "That may not be all that is ours: /v5/user/query-api" in request.answer
+
+
+def test_the_exchange_is_asked_again_which_account_it_is(
+    exchange: LocalExchange, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flatten_command, "_PAUSES", (0.0, 0.0))
+    asyncio.run(hold(exchange))
+    had(tmp_path, exchange.account.uid, "ETHUSDT")
+    exchange.arm("bad_gateway", "/v5/user/query-api", count=2)
+    result = flatten(exchange, tmp_path)
     assert result.exit_code == 0, result.output
-    assert "Ours is what an order of this program has opened within seven days" in result.output
-    assert held(exchange) == {"ETHUSDT": Decimal(1)}
+    assert held(exchange).keys() == {"BTCUSDT"}
+    assert "Warning" not in result.output
 
 
 @pytest.mark.parametrize("policy", ["leave", "adopt"])

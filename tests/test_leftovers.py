@@ -3,6 +3,7 @@
 import asyncio
 from decimal import Decimal
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -122,6 +123,9 @@ async def test_entries_of_an_earlier_run_are_cancelled_and_nothing_else() -> Non
             assert left >= {exit_, foreign, another}
             assert entry not in left
             assert opening.positions["ETHUSDT"].stop == 2_400
+            (held,) = await rest.account.positions()
+            assert abs(held.unrealised_pnl or 0) > Decimal("0.02")
+            assert opening.unrealised == pytest.approx(float(held.unrealised_pnl or 0), abs=0.01)
         finally:
             await broker.close()
             rest.close()

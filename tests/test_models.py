@@ -150,6 +150,8 @@ def test_models_of_two_pretext_tasks_are_told_apart(registry):
 
     assert '"method": "masked"' in invoke(registry, "show", first).output
     assert "contrastive" in invoke(registry, "diff", first, second).output
+    older = registry.save(weights(), card()).model_id
+    assert "contrastive" in invoke(registry, "diff", older, second).output, "a card that does not tell"
 
 
 def test_what_cannot_be_done_is_told_without_a_traceback(registry):

@@ -6,6 +6,7 @@ import pytest
 
 from bot.core.errors import DataError
 from strategies.features.spec import VERSION
+from strategies.learning import shipped
 from strategies.learning.architecture import Architecture
 from strategies.learning.registry import Model, ModelCard, Registry
 from strategies.learning.skill import Estimate
@@ -70,11 +71,10 @@ def test_saving_leaves_two_files_and_nothing_half_written(registry, saved):
     assert names == [f"{saved.model_id}.json", f"{saved.model_id}.safetensors"]
 
 
-def test_a_card_of_before_the_method_was_told_is_still_read():
-    fields = msgspec.to_builtins(card())
-    del fields["method"]
-
-    assert msgspec.json.decode(msgspec.json.encode(fields), type=ModelCard).method == ""
+def test_a_model_of_before_the_method_was_told_keeps_its_id_in_another_folder(tmp_path):
+    """The shipped one is kept beside those that descend from it, who name it."""
+    model = shipped.load()
+    assert Registry(tmp_path).save(model.weights, model.card).model_id == model.model_id
 
 
 def test_a_pretrained_model_is_found_by_what_it_was_made_from(registry, saved):

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from bot.core.commands import PlaceOrder
 from bot.core.events import OrderRejected, PositionAdopted
-from bot.core.records import BreakerTripped, EquityMarked
+from bot.core.records import Alarm, BreakerTripped, EquityMarked
 from bot.core.types import DAY_MS, HOUR_MS, FillOrigin, OrderRequest, OrderType, Side
 from bot.engine.portfolio import Portfolio
 from bot.exchange.bybit.account_book import Held
@@ -95,19 +95,26 @@ async def test_a_restart_counts_entries_ages_and_losses_from_where_the_last_run_
         assert breaker.mark_token(now, "ETHUSDT", -almost, 10_000) == []
 
 
-async def test_a_token_that_lost_too_much_while_no_bot_ran_is_halted_at_the_start(tmp_path: Path) -> None:
+@pytest.mark.parametrize("unrealised", [0.0, 5_000.0])
+async def test_a_token_that_lost_too_much_of_the_equity_while_no_bot_ran_is_halted_at_the_start(
+    tmp_path: Path, unrealised: float
+) -> None:
     with local_exchange() as exchange, Database.open(tmp_path / "bot.sqlite") as database:
         exchange.advance(500)
         rest = Rest(local(exchange.url), KEYS)
         await rest.measure_clock()
         await lose(exchange, rest, "BTCUSDT")
         now = max(rest.clock.now_ms(), exchange.venue.world.now) + 1
-        breaker, opening = Breaker(Risk(), 10_000), Opening(now, Decimal(9_900), {})
+        breaker, opening = Breaker(Risk(), 10_000), Opening(now, Decimal(9_900), {}, unrealised=unrealised)
         memory = Memory(Risk(), database, [], now, Ownership())
-        (tripped,) = await memory.restore(
+        told = await memory.restore(
             rest, opening, breaker, Portfolio(Decimal(9_900)), Orders(), Console(quiet=True)
         )
         rest.close()
+        if unrealised:
+            assert told == []
+            return
+        (tripped,) = told
         assert isinstance(tripped, BreakerTripped)
         assert tripped.symbol == "BTCUSDT"
         assert breaker.token_reason("BTCUSDT") == tripped.reason
@@ -230,3 +237,41 @@ def test_a_stop_is_ours_after_any_number_of_restarts_also_where_no_run_saw_the_e
         assert third.is_ours("NEWUSDT", "", START + 2_010)  # its profit, as the exchange stamps it
         for ts in (START - 1, START + HOUR_MS):  # a person
             assert not third.books(of_the_ledger(ts))
+
+
+@pytest.mark.parametrize("booked", [0, 5])
+async def test_what_was_given_up_is_recalled_from_when_it_was_sent_on(tmp_path: Path, booked: int) -> None:
+    """However long before the day of the start: its stop would pass for somebody else's trade. booked: of 20,
+    as far as it was heard of before it was given up."""
+    with local_exchange() as exchange, Database.open(tmp_path / "bot.sqlite") as database:
+        rest = Rest(local(exchange.url), KEYS)
+        await rest.measure_clock()
+        account, now = exchange.account, exchange.venue.world.now
+        sent = now - 3 * DAY_MS
+        journal, ids = begun(database, sent - 1)
+        lost = entry(ids, sent)
+        journal.write(lost)
+        for ts, side, link in ((10, Side.BUY, lost.order.link_id), (50, Side.SELL, "")) if booked else ():
+            made = fill(side, str(booked), "10", symbol="NEWUSDT", ts=sent + ts)
+            journal.write(replace(made, link_id=link, leaves_qty=Decimal(20 - booked)))
+        journal.write(OrderRejected(sent + 7_000, sent + 7_000, lost.order.link_id, "never received"))
+        journal.finish({})
+
+        def moved() -> None:
+            account.ledger.clear()
+            for ts, link, size in ((sent + 60_000, lost.order.link_id, 15), (now - HOUR_MS, "", 0)):
+                detail = {
+                    "symbol": "NEWUSDT", "category": "linear", "orderLinkId": link, "size": str(size)
+                }  # fmt: skip
+                account.book(Entry(ts, "TRADE", Decimal(-40), account.wallet - 40, detail=detail))
+
+        exchange.do(moved)
+        earlier = earlier_runs(database, "testnet", "1")
+        memory = Memory(Risk(), database, earlier, now, ownership_of(Settings(), database, earlier, now))
+        opening = Opening(now, Decimal(9_920), {}, ledger=now)
+        (told,) = await memory.restore(
+            rest, opening, Breaker(Risk(), 9_920), Portfolio(Decimal(9_920)), Orders(), Console(quiet=True)
+        )
+        rest.close()
+        assert isinstance(told, Alarm)
+        assert "-80.00 USDT, which is ours" in told.text

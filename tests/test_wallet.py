@@ -114,7 +114,7 @@ async def test_what_the_exchanges_ledger_booked_otherwise_is_taken_over_once_it_
             assert (await broker.reconcile()).wallet == ""
             (change,) = heard.of(BalanceChanged)
             assert change.reason == "-1.50 USDT that our books had otherwise (TRADE)"
-            assert change.ours
+            assert change.parts == (("", Decimal("-1.5")),)
             assert blocks(heard) == {}
             transfer(exchange, 100)
             assert (await broker.reconcile()).wallet == ""
@@ -131,15 +131,16 @@ async def test_what_others_moved_meanwhile_is_told_apart_from_what_our_books_had
             assert "-470.00 USDT, unexplained" in (await broker.reconcile()).wallet
             assert (await broker.reconcile()).wallet == ""
             changes = {change.amount: change for change in heard.of(BalanceChanged)}
-            assert {amount: change.ours for amount, change in changes.items()} == {-500: True, 30: False}
+            assert changes.keys() == {-500, 30}
             assert changes[Decimal(-500)].reason == "-500.00 USDT that our books had otherwise (TRADE)"
-            assert changes[Decimal(-500)].symbol == "ETHUSDT"
+            assert changes[Decimal(-500)].parts == (("ETHUSDT", Decimal(-500)),)
+            assert changes[Decimal(30)].parts == ()
             assert changes[Decimal(30)].until == exchange.account.ledger[-1].ts
 
 
 @pytest.mark.parametrize("sign", [1, -1])
 async def test_what_our_books_had_otherwise_is_told_of_each_token(sign: int) -> None:
-    """One that our books have as the exchange has it is none of them. Gains are told before losses."""
+    """At once. One that our books have as the exchange has it is none of them."""
     with local_exchange(manual=False) as exchange:
         settings = WalletSettings(QUICKLY.pauses, settle=0.1)
         async with watching(exchange, settings) as (broker, heard):
@@ -152,11 +153,13 @@ async def test_what_our_books_had_otherwise_is_told_of_each_token(sign: int) -> 
                 moved(exchange, symbol, amount * sign)
             assert f"{-5 * sign:+.2f} USDT, unexplained" in (await broker.reconcile()).wallet
             assert (await broker.reconcile()).wallet == ""
-            changes = heard.of(BalanceChanged)
-            told = [(change.symbol, change.amount) for change in changes]
-            assert dict(told) == {"BTCUSDT": -35 * sign, "NEWUSDT": 30 * sign}
-            assert told[0][1] > told[1][1]
-            assert all(change.ours for change in changes)
+            (change,) = heard.of(BalanceChanged)
+            assert change.parts == (("BTCUSDT", -35 * sign), ("NEWUSDT", 30 * sign))
+            assert change.amount == -5 * sign
+            assert change.reason == (
+                f"{-5 * sign:+.2f} USDT that our books had otherwise (TRADE): "
+                f"BTCUSDT {-35 * sign:+.2f}, NEWUSDT {30 * sign:+.2f}"
+            )
 
 
 class Busy:
@@ -195,7 +198,7 @@ async def test_a_loss_of_ours_is_found_while_others_trade_all_the_time() -> None
             assert (await broker.reconcile()).wallet == ""  # an execution may still come
             await asyncio.sleep(0.15)
             await broker.reconcile()
-            assert [change.amount for change in heard.of(BalanceChanged) if change.ours] == [-500]
+            assert [change.amount for change in heard.of(BalanceChanged) if change.parts] == [-500]
             total = sum(change.amount for change in heard.of(BalanceChanged))
             assert 10_000 + total == wallet_of(exchange)
 
@@ -296,7 +299,8 @@ async def test_trades_are_in_our_books() -> None:
 def test_a_transfer_is_no_loss_and_what_our_books_had_otherwise_is(ours: bool) -> None:
     desk = Desk(nothing)
     desk.engine.appraise(START)
-    lost = BalanceChanged(START + BAR, START + BAR, Decimal(-500), "moved", ours, START + 7)
+    parts = (("", Decimal(-500)),) if ours else ()
+    lost = BalanceChanged(START + BAR, START + BAR, Decimal(-500), "moved", parts, START + 7)
     desk.runner.advance([lost])
     assert desk.breaker.halted is ours
     assert desk.engine.portfolio.equity == 9_500
@@ -307,12 +311,31 @@ def test_a_transfer_is_no_loss_and_what_our_books_had_otherwise_is(ours: bool) -
     assert marked.day_drawdown == (pytest.approx(0.05) if ours else 0)
 
 
+def corrected(**parts: int) -> BalanceChanged:
+    """What our books had otherwise, by token."""
+    of_each = tuple((symbol, Decimal(amount)) for symbol, amount in parts.items())
+    return BalanceChanged(START + BAR, START + BAR, Decimal(sum(parts.values())), "moved", of_each)
+
+
 def test_what_our_books_had_otherwise_counts_for_the_limit_of_its_token() -> None:
     desk = Desk(nothing)
-    lost = BalanceChanged(START + BAR, START + BAR, Decimal(-60), "moved", ours=True, symbol="NEWUSDT")
-    desk.runner.advance([lost])
+    desk.runner.advance([corrected(NEWUSDT=-60)])
     assert "NEWUSDT lost 0.60% of equity" in desk.breaker.token_reason("NEWUSDT")
     assert not desk.breaker.halted
     assert desk.engine.portfolio.equity == 9_940
     (alarm,) = desk.journal.of(Alarm)
     assert (alarm.symbol, alarm.text) == ("NEWUSDT", "moved")
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_what_one_token_gained_and_another_lost_at_once_moves_the_account_by_the_sum(order: int) -> None:
+    desk = Desk(nothing)
+    parts = [("AAAUSDT", 800), ("NEWUSDT", -800)][::order]
+    desk.runner.advance([corrected(**dict(parts))])
+    assert "NEWUSDT lost 8.00% of equity" in desk.breaker.token_reason("NEWUSDT")
+    assert desk.breaker.token_reason("AAAUSDT") == ""
+    assert not desk.breaker.halted
+    assert desk.breaker.peak == desk.engine.portfolio.equity == 10_000
+    assert desk.engine.portfolio.realised == dict(parts)
+    (alarm,) = desk.journal.of(Alarm)
+    assert (alarm.symbol, alarm.text) == ("", "moved")

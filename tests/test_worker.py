@@ -154,7 +154,7 @@ def test_the_scratch_rival_goes_on_from_the_weights_that_the_job_names(workshop,
     assert isinstance(made, CandidateArrived)
     scratch = workshop.registry.load(made.report.scratch)
     assert (scratch.card.kind, scratch.card.until, scratch.card.symbols) == ("scratch", first.cut, ("AAA",))
-    assert scratch.card.method == "", "it had no pretraining"
+    assert scratch.card.method is msgspec.UNSET, "it had no pretraining"
 
     rivals = []
     for last in ("", made.report.scratch):

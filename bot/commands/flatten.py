@@ -1,9 +1,10 @@
 """`bot flatten`: by the bot that runs, or from here where none does."""
 
+import asyncio
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Final, NamedTuple
 
 import typer
 
@@ -20,15 +21,18 @@ from bot.commands.control import (
 from bot.commands.options import ConfigOption, DirectoryOption, emergency_settings_of
 from bot.commands.trade import RegionOption, environment_of
 from bot.commands.venue import UrlOption, interruptible
-from bot.core.errors import BotError, UsageError
+from bot.core.errors import BotError, RuntimeFault, UsageError
 from bot.core.types import Verb
 from bot.exchange.bybit.environment import Credentials, Environment, credentials
 from bot.exchange.bybit.ownership import Ownership
 from bot.settings import Settings
 from bot.storage.mailbox import Heartbeat, Mailbox, Request, wall_ms
 
-if TYPE_CHECKING:
-    from bot.exchange.bybit.rest import Rest
+_PAUSES: Final = (0.5, 1.0, 1.5, 2.0)  # seconds after which the exchange is asked again which account it is
+_IN_DOUBT: Final = (
+    "In doubt ours is what any run of this mode on record held, and what an order of this program has opened "
+    "within seven days"
+)
 
 
 def flatten(
@@ -53,7 +57,7 @@ def flatten(
     ordered is left alone and named. --all closes and cancels that as well: every position, and every order
     that could open one. `bybit.foreign_positions = "adopt"` closes their positions and leaves their orders.
     Without a database ours is what an order of this program opened within seven days. Waits until all is
-    closed; exit code 4 when it is not.
+    closed; exit code 4 when it is not, or when nobody could say for certain whose everything is.
     """
     settings, chosen, beat = _bot(mode, config, directory)
     trading = beat is not None and beat.phase == "trading"
@@ -71,9 +75,10 @@ def flatten(
         return
     why = "Without the bot" if trading else f"No bot that trades answers for {chosen}"
     say(f"{why}: closing on {environment.name} from here.")
+    whose = None if everything else _whose(environment, keys, settings, chosen)  # before it is written down
 
     def close() -> str:
-        return interruptible(lambda: _close(environment, keys, settings, chosen, everything=everything))
+        return interruptible(lambda: _close(environment, keys, whose))
 
     if settings is None:
         say(close())
@@ -125,21 +130,78 @@ def _on_record(settings: Settings, mode: str, reason: str, close: Callable[[], s
     say(text)
 
 
-async def _close(
-    environment: Environment, keys: Credentials, settings: Settings | None, mode: str, *, everything: bool
-) -> str:
+class _Whose(NamedTuple):
+    """What is ours; doubt: why that is not certain, "" when it is."""
+
+    owners: Ownership
+    doubt: str = ""
+
+
+def _whose(environment: Environment, keys: Credentials, settings: Settings | None, mode: str) -> _Whose:
+    """By what the runs on this very account left on record; where the exchange does not say which account it
+    is, by that of all runs of the mode.
+
+    Raises UsageError where they were all on other accounts: what the bot holds cannot be closed by this key.
+    """
+    from bot.live.account import earlier_runs, ownership_of
+
+    if settings is None:
+        return _Whose(Ownership(leave=True), "no database could be read")
+    account, doubt = "", ""
+    try:
+        account = interruptible(lambda: _account(environment, keys))
+    except BotError as error:
+        doubt = str(error)
+    try:
+        with database_of(settings) as database:
+            runs = [run for run in database.runs() if run.kind == mode]
+            earlier = earlier_runs(database, mode, account) if account else runs
+            owners = ownership_of(settings, database, earlier, wall_ms())
+    except BotError as error:
+        return _Whose(Ownership(leave=True), str(error))
+    if runs and not earlier:
+        raise UsageError(
+            f"the key is one of account {account}, on which no run of {mode} on record has been: nothing is "
+            "done. Take the key of the bot, or --all to close everything on that account"
+        )
+    return _Whose(owners, doubt)
+
+
+async def _account(environment: Environment, keys: Credentials) -> str:
+    """Its id. It is asked for again, but not for long: positions wait for it. Raises ExchangeError."""
+    from bot.exchange.bybit.errors import ExchangeError
+    from bot.exchange.bybit.rest import Rest
+
+    rest, pauses = Rest(environment, keys), iter(_PAUSES)
+    try:
+        while True:
+            try:
+                await rest.measure_clock()
+                return str((await rest.account.key()).user_id)
+            except ExchangeError as error:
+                pause = next(pauses, None)
+                if pause is None or not error.may_pass:
+                    raise
+            await asyncio.sleep(pause)
+    finally:
+        rest.close()
+
+
+async def _close(environment: Environment, keys: Credentials, whose: _Whose | None) -> str:
+    """What was done. whose: None for everything, whosever it is.
+
+    Raises RuntimeFault where that may not be all that is ours.
+    """
     from bot.exchange.bybit.closing import Closing  # here, not above: help and mistakes answer at once
     from bot.exchange.bybit.rest import Rest
 
+    owners, doubt = whose or (None, "")
+    if doubt:
+        say(f"Warning: {doubt}. {_IN_DOUBT}.")
     rest = Rest(environment, keys)
     try:
         await rest.measure_clock()
-        if everything:
-            closing = Closing(rest, say, None)
-        else:
-            owners = await _owners(rest, settings, mode)
-            closing = Closing(rest, say, owners or Ownership(leave=True), blind=owners is None)
-        closed = await closing.run()
+        closed = await Closing(rest, say, owners, blind=bool(doubt)).run()
     finally:
         rest.close()
     text = f"flat: {len(closed.positions)} positions closed, {len(closed.cancelled)} entries cancelled"
@@ -147,33 +209,9 @@ async def _close(
         text += f"; positions of others are left: {', '.join(closed.others)} (--all closes them, too)"
     if closed.left:
         text += f"; open orders of others are left: {', '.join(closed.left)} (--all cancels them, too)"
+    if doubt:
+        raise RuntimeFault(f"{text}. That may not be all that is ours: {doubt}")
     return text
-
-
-async def _owners(rest: "Rest", settings: Settings | None, mode: str) -> Ownership | None:
-    """By what the runs on this very account left on record; None where that cannot be read.
-
-    Raises UsageError where they were all on other accounts: what the bot holds cannot be closed by this key.
-    """
-    from bot.live.account import earlier_runs, ownership_of
-
-    if settings is None:
-        return None
-    try:
-        account = str((await rest.account.key()).user_id)
-        with database_of(settings) as database:
-            runs = [run for run in database.runs() if run.kind == mode]
-            earlier = earlier_runs(database, mode, account)
-            owners = ownership_of(settings, database, earlier, wall_ms())
-    except BotError as error:
-        say(f"Warning: {error}. Ours is what an order of this program has opened within seven days.")
-        return None
-    if runs and not earlier:
-        raise UsageError(
-            f"the key is one of account {account}, on which no run of {mode} on record has been: nothing is "
-            "done. Take the key of the bot, or --all to close everything on that account"
-        )
-    return owners
 
 
 def _warn(error: BotError) -> None:

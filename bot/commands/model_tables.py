@@ -61,9 +61,9 @@ def diff_models(storage: Storage, first: str, second: str) -> None:
     a, b = (_found(storage, one)[1] for one in (first, second))
     table = Table("", a.model_id, b.model_id)
     old, new = msgspec.to_builtins(a.card), msgspec.to_builtins(b.card)
-    for key in old:
-        if old[key] != new[key]:
-            table.add_row(key, _short(old[key]), _short(new[key]))
+    for key in {**old, **new}:
+        if old.get(key) != new.get(key):
+            table.add_row(key, _short(old.get(key, "")), _short(new.get(key, "")))
     console = Console()
     console.print(table)
     if a.card.architecture != b.card.architecture:

@@ -279,15 +279,15 @@ class BalanceChanged(Event, frozen=True):
     """Money that came or went without our trading: a deposit, a bonus, what somebody else's position brought.
     `amount` is signed, quote coin.
 
-    ours: it did come by our trading, of `symbol`, and our books had it otherwise: a gain or a loss. until: of
-    what was not ours, the newest line of the exchange's ledger that our books now contain, ms.
+    parts: it did come by our trading, so much by each symbol ("" for an unknown one), and our books had it
+    otherwise: gains and losses, of one moment. until: of what was not ours, the newest line of the exchange's
+    ledger that our books now contain, ms.
     """
 
     amount: Decimal
     reason: str
-    ours: bool = False
+    parts: tuple[tuple[str, Decimal], ...] = ()
     until: int = 0
-    symbol: str = ""
 
 
 HISTORY: Final = "history"  # the cause while the past is played: its bars are not about our account

@@ -84,9 +84,9 @@ class Portfolio:
         return dict(self._realised)
 
     def apply_balance(self, changed: BalanceChanged) -> None:
-        if changed.ours:
-            self._realise(changed.symbol, changed.amount)
-        else:
+        for symbol, amount in changed.parts:
+            self._realise(symbol, amount)
+        if not changed.parts:
             self.balance += changed.amount
             self._brought += changed.amount
             self.ledger = max(self.ledger, changed.until)

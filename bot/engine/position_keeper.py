@@ -68,11 +68,11 @@ class PositionKeeper:
         held = list(self._account.portfolio.positions)
         return [message for symbol in held for message in self._guard_held(symbol, news)]
 
-    def check_drawdown(self, ts: int, symbol: str = "") -> list[Message]:
-        """Of the account, and of the token that a fact is about."""
+    def check_drawdown(self, ts: int, *symbols: str) -> list[Message]:
+        """Of the account, and of the tokens that a fact is about."""
         portfolio = self._account.portfolio
         records = self._breaker.mark(ts, portfolio.equity)
-        if symbol:
+        for symbol in symbols:
             records += self._breaker.mark_token(ts, symbol, portfolio.pnl(symbol), portfolio.equity)
         return self._answer(records, ts) if records else []
 
@@ -162,12 +162,14 @@ class PositionKeeper:
         return self.check_drawdown(event.ts, event.symbol)
 
     def on_balance(self, event: BalanceChanged) -> list[Message]:
-        before = self.check_drawdown(event.ts, event.symbol)  # what a token has lost so far begins its day
+        """All of it is booked before the drawdown is looked at: what one token lost another may make good."""
+        tokens = [symbol for symbol, _ in event.parts if symbol]
+        before = self.check_drawdown(event.ts, *tokens)  # what a token has lost so far begins its day
         self._account.portfolio.apply_balance(event)
-        if not event.ours:
+        if not event.parts:
             self._breaker.transfer(float(event.amount))
-        alarm = Alarm(event.ts, event.symbol, event.reason)
-        return [*before, alarm, *self.check_drawdown(event.ts, event.symbol)]
+        alarm = Alarm(event.ts, tokens[0] if len(tokens) == 1 else "", event.reason)
+        return [*before, alarm, *self.check_drawdown(event.ts, *tokens)]
 
     def on_stop(self, event: StopMoved) -> list[Message]:
         self._account.portfolio.apply_stop(event)

@@ -58,7 +58,9 @@ class Memory:
         cooldown = int(self._risk.cooldown_minutes * MINUTE_MS)
         since = max(min(self._today, self._started - cooldown), self._started - _LONGEST)
         references = self._references()
-        first = min([since, *(mark.ts for mark in references.marks)]) - _BEFORE
+        given_up = self._database.unfilled(self._runs).values()
+        late = [created for created in given_up if created > self._started - _LONGEST]
+        first = min([since, *(mark.ts for mark in references.marks), *late]) - _BEFORE
         lines = await ledger(rest, first, opening.ledger)
         recalled = self._owners.recall(lines)
         closed = [
@@ -69,8 +71,8 @@ class Memory:
         moved = [line for line in lines if not self._owners.books(line)]
         lost = self._lost_today(closed)
         self._restore_breaker(references, moved, breaker, lost, console)
-        balance = float(opening.balance)
-        tripped = [breaker.mark_token(self._started, symbol, 0.0, balance) for symbol in lost]
+        equity = float(opening.balance) + opening.unrealised
+        tripped = [breaker.mark_token(self._started, symbol, 0.0, equity) for symbol in lost]
         held = self._database.last_entries(self._runs)
         books.restore(
             {

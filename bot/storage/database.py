@@ -255,13 +255,12 @@ class Database:
         rows = self._rows(query.group_by(table.c.symbol, table.c.side))
         return {(row.symbol, Side(row.side)): row.ts for row in rows}
 
-    def unfilled(self, run_ids: Sequence[int]) -> list[str]:
-        """Ids of the entries of these runs of which no fill is on record."""
+    def unfilled(self, run_ids: Sequence[int]) -> dict[str, int]:
+        """When the entries of these runs were created of which less than all is on record as filled; ms UTC,
+        by id."""
         table = schema.orders
-        query = sa.select(table.c.link_id).where(
-            table.c.run_id.in_(run_ids), sa.not_(table.c.reduce_only), table.c.avg_price.is_(None)
-        )
-        return [row.link_id for row in self._rows(query)]
+        query = sa.select(table).where(table.c.run_id.in_(run_ids), sa.not_(table.c.reduce_only))
+        return {row.link_id: row.created for row in self._rows(query) if row.filled_qty < row.qty}
 
     def spans(self, run_ids: Sequence[int]) -> dict[str, list[Span]]:
         """When each symbol was theirs by what these runs have on record, oldest first."""

@@ -54,7 +54,7 @@ class Adapting:
         weights = scratch.train(like, self._replay, job, self._settings, before)
         if weights is None:
             return ""
-        card = msgspec.structs.replace(card, kind="scratch", temperature=1.0, parent="", method="")
+        card = msgspec.structs.replace(card, kind="scratch", temperature=1.0, parent="", method=msgspec.UNSET)
         return self._registry.save(weights, card).model_id
 
     def _extend(self, job: ExtendChain) -> tuple[str, AdaptationReport]:

@@ -31,7 +31,7 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     them); until: ms, nothing later was learnt from; parent: the model that it was adapted from, "" for none;
     key: what it was made from, for finding it again; step: ms between decision bars; horizon (bars) and
     barrier_sigmas: of its label; method: of the source's pretraining, "supervised" or the pretext task before
-    it. 0 or "": not told
+    it. 0, "" or unset: not told
     """
 
     kind: str  # "pretrained", "chain", "adapted" or "scratch"
@@ -51,7 +51,7 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     step: int = 0
     horizon: int = 0
     barrier_sigmas: float = 0.0
-    method: str = ""
+    method: str | msgspec.UnsetType = msgspec.UNSET  # unset, it is not written: older cards keep their ids
 
     @property
     def statistics(self) -> SourceStatistics:

@@ -44,8 +44,8 @@ class Closed:
 
 class Closing:
     """tell: takes a line for each thing that is done or refused. owners: whose a symbol is; None: everything
-    is to go, whosever it is. blind: no database could be asked, so orders of all runs of this program count
-    as ours."""
+    is to go, whosever it is. blind: they are not certain, so orders of all runs of this program count as
+    ours."""
 
     def __init__(
         self, rest: Rest, tell: Callable[[str], None], owners: Ownership | None, *, blind: bool = False,
@@ -76,7 +76,7 @@ class Closing:
                 orders = await self._rest.orders.open_orders(settle_coin=SETTLE)
                 held = [item for item in await self._rest.account.positions() if item.size]
             except ExchangeError as error:
-                if error.kind not in (Kind.RETRY, Kind.UNKNOWN):
+                if not error.may_pass:
                     raise
                 trouble = str(error)
                 continue
@@ -93,6 +93,8 @@ class Closing:
             try:  # what is ours for certain does not wait for this
                 traced = [item for item in held if item not in ours and await self._is_ours(item)]
             except ExchangeError as error:
+                if not error.may_pass and not entries and not ours:
+                    raise
                 trouble = f"other positions may be ours or not: {error}"
                 continue
             trouble = await self._close_all(traced) or trouble

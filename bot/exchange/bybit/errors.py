@@ -45,6 +45,11 @@ class ExchangeError(RuntimeFault):
         detail = f" ({code}: {text[:300]})" if code else ""
         super().__init__(f"{path}: {ruling.reason}{detail}")
 
+    @property
+    def may_pass(self) -> bool:
+        """Whether the same question may be answered if it is asked again."""
+        return self.kind in (Kind.RETRY, Kind.UNKNOWN)
+
 
 UNCHANGED: Final = frozenset({110025, 110026, 110027, 110043, 34040})
 """Codes that say "it is so already": success."""

@@ -175,7 +175,7 @@ class OrderDesk:
                 await asyncio.sleep(self._settings.confirm)
             except ExchangeError as error:
                 was, reason = hopeless, str(error)
-                hopeless = error.kind not in (Kind.RETRY, Kind.UNKNOWN)
+                hopeless = not error.may_pass
                 if hopeless and not was:
                     self._stop_entries(f"cannot cancel {link_id}, which is tried again and again: {error}")
                 await asyncio.sleep(max(waits(), error.retry_after))
@@ -218,7 +218,7 @@ class OrderDesk:
             try:
                 await self._rest.orders.set_stop(trading_stop(command))
             except ExchangeError as error:
-                if error.kind in (Kind.RETRY, Kind.UNKNOWN):
+                if error.may_pass:
                     reason = str(error)
                     await asyncio.sleep(max(waits(), error.retry_after))
                     continue

@@ -50,8 +50,8 @@ class Ownership:
     """leave: positions of others are left alone; if not, whatever the account has is ours.
 
     earlier: tags of this installation's earlier runs. past: when symbols were theirs, oldest first (ms, from
-    and to; without an end where they may still have something). unfilled: ids of their entries of which no
-    fill is on record. started: of the run that asks, ms.
+    and to; without an end where they may still have something). unfilled: ids of their entries of which
+    less than all is on record as filled. started: of the run that asks, ms.
     """
 
     def __init__(

@@ -39,6 +39,7 @@ class Opening:
     leftovers: list[str] = field(default_factory=list)  # open orders that were left alone
     cancelled: list[str] = field(default_factory=list)  # entries of earlier runs
     ledger: int = 0  # until when `balance` contains what came and went without our trading, ms
+    unrealised: float = 0.0  # P&L of `positions` at the exchange's mark prices, USDT
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,12 @@ class Reconciler:
             self._wallet.begin(balance, self._since, [line.id for line in moved])
             others = {symbol: held for symbol, held in positions.items() if symbol not in ours}
             ledger = max([ts, *(line.transaction_time for line in moved)])
-            return Opening(ts, balance, ours, others, _names(orders), sorted(cancelled), ledger)
+            unrealised = sum(
+                float(held.qty) * (self._marks[symbol] - float(held.entry))
+                for symbol, held in ours.items()
+                if symbol in self._marks
+            )
+            return Opening(ts, balance, ours, others, _names(orders), sorted(cancelled), ledger, unrealised)
 
     async def _clear(self) -> tuple[set[str], list[Order]]:
         """Entries of our earlier runs are wanted no more. Their link ids, and what else is open.

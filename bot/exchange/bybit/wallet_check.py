@@ -178,12 +178,12 @@ class WalletCheck:
             symbol: change for symbol, change in wrong.items() if symbol != largest and abs(change) >= CENT
         }
         changes[largest] = amount - sum(changes.values(), _ZERO)  # and what was rounded elsewhere
-        now = self._rest.clock.now_ms()
-        gains_first = sorted(changes.items(), key=lambda item: -item[1])  # what they make good trips nothing
-        for symbol, change in gains_first:
-            if change:
-                reason = f"{change:+.2f} {SETTLE} that our books had otherwise ({_kinds(lines)})"
-                self._emit(BalanceChanged(now, now, change, reason, ours=True, symbol=symbol))
+        if parts := tuple((symbol, change) for symbol, change in sorted(changes.items()) if change):
+            now = self._rest.clock.now_ms()
+            reason = f"{amount:+.2f} {SETTLE} that our books had otherwise ({_kinds(lines)})"
+            if len(parts) > 1:
+                reason += ": " + ", ".join(f"{symbol or 'others'} {change:+.2f}" for symbol, change in parts)
+            self._emit(BalanceChanged(now, now, amount, reason, parts))
 
     def _agree(self, balance: Decimal, at: int) -> Verdict:
         self._books.balance = balance
