@@ -4,7 +4,7 @@ VENV := .venv
 BOT := $(VENV)/bin/bot
 STAMP := $(VENV)/.installed
 
-.PHONY: help run fresh test test-slow campaign lint format typecheck check docs bench clean
+.PHONY: help run fresh test test-slow test-foundation campaign lint format typecheck check docs bench clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -27,6 +27,10 @@ test: $(STAMP)   ## set up, then the test suite (under 10 minutes on 2 cores)
 
 test-slow: $(STAMP) ## the marked slow tests
 	$(VENV)/bin/python -m pytest -n auto --dist loadfile -m slow
+
+test-foundation: $(STAMP) ## the tests of pretrained forecasters, with their extra (150 MB more)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,foundation]'
+	$(VENV)/bin/python -m pytest tests/test_foundation.py tests/test_study.py -k 'foundation or forecaster'
 
 campaign: $(STAMP) ## the long campaigns: faults, rehearsals, real listings (over an hour)
 	$(VENV)/bin/python -m pytest -n auto --dist loadfile -m campaign
