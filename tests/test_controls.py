@@ -117,7 +117,7 @@ def test_the_command_ends_with_4_for_a_fault_and_says_what_its_means_are_of(monk
 
     assert few.exit_code == enough.exit_code == code
     assert ("75% at least are asked for" in few.output) == (code == 4)
-    assert "Means of 2 seeds; the bounds are meant for 5." in few.output
+    assert "Means of 2 seeds; with 5 they miss their bounds less by chance." in few.output
     assert "Means of" not in enough.output
 
 
