@@ -253,7 +253,7 @@ def test_a_stop_that_is_told_after_its_position_was_seen_to_be_gone_is_ours() ->
 def test_what_an_order_did_that_was_given_up_is_ours_until_its_symbol_is_flat() -> None:
     """By the ledger alone; a minute later somebody else is there."""
     link, theirs = EARLIER.next_id(SYMBOL), ANOTHER.next_id(SYMBOL)
-    owners = leaving(past={SYMBOL: [(START, START + 1)]}, unfilled=[link], started=START + 90_000)
+    owners = leaving(past={SYMBOL: [(START, START + 1)]}, unfilled={link: START}, started=START + 90_000)
 
     def line(seconds: int, size: int | None, link: str = "", **changes: Any) -> Transaction:
         made = Transaction(
@@ -275,7 +275,7 @@ def test_what_an_order_did_that_was_given_up_is_ours_until_its_symbol_is_flat() 
 
 def test_where_the_ledger_does_not_tell_an_end_the_symbol_is_ours_until_a_look() -> None:
     link = EARLIER.next_id(SYMBOL)
-    owners = leaving(unfilled=[link], started=START + 90_000)
+    owners = leaving(unfilled={link: START}, started=START + 90_000)
     filled = Transaction(
         id="1", type="TRADE", currency="USDT", transaction_time=START, symbol=SYMBOL, category="linear",
         order_link_id=link, size=Decimal(5),

@@ -58,7 +58,7 @@ class Memory:
         cooldown = int(self._risk.cooldown_minutes * MINUTE_MS)
         since = max(min(self._today, self._started - cooldown), self._started - _LONGEST)
         references = self._references()
-        given_up = self._database.unfilled(self._runs).values()
+        given_up = self._owners.unfilled.values()
         late = [created for created in given_up if created > self._started - _LONGEST]
         first = min([since, *(mark.ts for mark in references.marks), *late]) - _BEFORE
         lines = await ledger(rest, first, opening.ledger)

@@ -50,27 +50,25 @@ class Ownership:
     """leave: positions of others are left alone; if not, whatever the account has is ours.
 
     earlier: tags of this installation's earlier runs. past: when symbols were theirs, oldest first (ms, from
-    and to; without an end where they may still have something). unfilled: ids of their entries of which
-    less than all is on record as filled. started: of the run that asks, ms.
+    and to; without an end where they may still have something). unfilled: their entries of which less than
+    all is on record as filled: id and when it was created, ms. started: of the run that asks, ms.
     """
 
     def __init__(
         self, *, leave: bool = False, earlier: Collection[str] = (),
         past: Mapping[str, Sequence[tuple[int, float]]] = MappingProxyType({}),
-        unfilled: Collection[str] = (), started: int = 0,
+        unfilled: Mapping[str, int] = MappingProxyType({}), started: int = 0,
     ) -> None:  # fmt: skip
         self.leave = leave
+        self.unfilled = unfilled
         self.earlier = frozenset(earlier)
         self.others: dict[str, Other] = {}  # as told
         self.strange = 0  # executions of others so far
-        self.inherited = {
-            name for name, spans in past.items() if spans[-1][1] == math.inf
-        }  # no look has told
+        self.inherited = {name for name, spans in past.items() if spans[-1][1] == math.inf}  # not looked at
         self.relatives: set[str] = set()  # held by others, opened by an unknown run of this program
         self._tags = set(self.earlier)
         self._started = started
         self._record = past
-        self._unfilled = frozenset(unfilled)
         self._spans = {symbol: [self._past(*span) for span in spans] for symbol, spans in past.items()}
         self._theirs: dict[str, int] = {}  # the exchange's time of the newest that others did, ms
         self._heard: dict[str, int] = {}  # when the stream last spoke of their position, by our clock, ms
@@ -160,7 +158,7 @@ class Ownership:
         found = []
         for line in filter(_is_execution, lines):
             symbol, ts = line.symbol, line.transaction_time
-            if line.order_link_id in self._unfilled:
+            if line.order_link_id in self.unfilled:
                 since.setdefault(symbol, ts)
             if symbol in since:
                 if not self._is_on_record(symbol, ts):
