@@ -6,8 +6,10 @@ barriers. Features are those of the live path. Their source statistics come from
 
 import hashlib
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Final, Self
@@ -228,7 +230,7 @@ def is_prepared(study: Study, symbol: str) -> bool:
 
 def prepare(study: Study, symbol: str) -> None:
     """Compute the symbol's rows."""
-    references = [bars_of(study, name) for name in study.sources]
+    references = _references(study.data, study.sources, study.interval)
     if symbol in study.sources:
         number = study.sources.index(symbol)
         table, others = references[number], _others(references, number)
@@ -259,26 +261,28 @@ def _market(
     return Market(series, outcomes.ret[ready], int(table.start[0]), features.until[ready])
 
 
-_known_statistics: dict[Path, SourceStatistics] = {}
-
-
 def source_statistics(study: Study) -> SourceStatistics:
     """Location and scale of the sources' raw features before the study."""
-    if study.output not in _known_statistics:
-        _known_statistics[study.output] = _source_statistics(study)
-    return _known_statistics[study.output]
+    return _statistics(study.data, study.sources, study.interval, study.since)
 
 
-def _source_statistics(study: Study) -> SourceStatistics:
-    references = [bars_of(study, name) for name in study.sources]
+@cache
+def _statistics(data: Path, sources: tuple[str, ...], interval: int, since: int) -> SourceStatistics:
+    references = _references(data, sources, interval)
     raw = []
     for number, table in enumerate(references):
-        before = table.between(int(table.start[0]), study.since)
+        before = table.between(int(table.start[0]), since)
         raw.append(pipeline.raw_batch(before, *_others(references, number)))
     return pipeline.fit_source_statistics(raw)
 
 
-def _others(references: list[BarTable], number: int) -> tuple[BarTable, BarTable]:
+@cache
+def _references(data: Path, sources: tuple[str, ...], interval: int) -> tuple[BarTable, ...]:
+    """The sources' decision bars, read once in each process: every symbol's rows refer to them."""
+    return tuple(_decision_bars(data, name, interval) for name in sources)
+
+
+def _others(references: Sequence[BarTable], number: int) -> tuple[BarTable, BarTable]:
     """The first two other sources; a market never refers to itself, unless it is alone."""
     others = [table for index, table in enumerate(references) if index != number] or references
     return others[0], others[min(1, len(others) - 1)]
